@@ -1,0 +1,166 @@
+//! Who gets the next request: the seam that every balancing policy stands behind, and the ladder that all of them climb.
+//!
+//! A policy sees [`Candidate`]s, never backends: it reads weights, standings, in-flight counts and latency estimates and
+//! answers with an index. It takes no lock, allocates nothing in [`Picker::pick`], reads no clock and rolls only the dice
+//! it is handed. One picker belongs to one worker and one pool. `None` is a real answer (503), never index 0.
+
+mod consistent_hash;
+mod dice;
+mod ip_hash;
+mod latency;
+mod least_connections;
+mod least_response_time;
+mod round_robin;
+mod two_choices;
+mod weighted_round_robin;
+
+use crate::clock::Instant;
+
+pub use consistent_hash::ConsistentHash;
+pub use dice::Dice;
+pub use ip_hash::IpHash;
+pub use latency::Estimate;
+pub use least_connections::LeastConnections;
+pub use least_response_time::LeastResponseTime;
+pub use round_robin::RoundRobin;
+pub use two_choices::TwoChoices;
+pub use weighted_round_robin::WeightedRoundRobin;
+
+/// Why a backend may or may not be given a request now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// It may.
+    Usable,
+    /// Its health check says it is down.
+    Down,
+    /// Its breaker is open.
+    Open,
+    /// It is at its `max_connections`.
+    Full,
+    /// It finishes what it has and takes nothing new.
+    Draining,
+    /// An administrator took it out.
+    Maintenance,
+}
+
+/// What a picker may know of a backend.
+pub trait Candidate {
+    /// Its configured weight, at least 1.
+    fn weight(&self) -> u32;
+    /// Whether it may be picked at `now`, or why not.
+    fn standing(&self, now: Instant) -> Standing;
+    /// Requests (L7) or connections (L4) it has now, over all workers.
+    fn in_flight(&self) -> u32;
+    /// Its response-time estimate.
+    fn latency(&self) -> Estimate;
+    /// Whether it is only for when no primary is usable.
+    fn is_backup(&self) -> bool;
+    /// A number that stays the same over workers, restarts and instances, and differs between the backends of a pool.
+    fn identity(&self) -> u64;
+}
+
+/// One step of the ladder of candidates, the same for every policy (semantics.md §1): never draining, full or in
+/// maintenance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rung {
+    /// Usable primaries.
+    Primaries,
+    /// Usable backups.
+    Backups,
+    /// Those held back only by their breaker.
+    BreakerOpen,
+    /// Those that are down, rather than no answer at all.
+    FailOpen,
+}
+
+impl Rung {
+    /// All of them, from the first to try to the last.
+    pub const LADDER: [Rung; 4] = [Rung::Primaries, Rung::Backups, Rung::BreakerOpen, Rung::FailOpen];
+
+    /// Whether a backend of this standing stands on this rung.
+    #[must_use]
+    pub fn holds(self, standing: Standing, is_backup: bool) -> bool {
+        match self {
+            Rung::Primaries => standing == Standing::Usable && !is_backup,
+            Rung::Backups => standing == Standing::Usable && is_backup,
+            Rung::BreakerOpen => standing == Standing::Open,
+            Rung::FailOpen => standing == Standing::Down,
+        }
+    }
+}
+
+/// The backends that a request has tried already. Bounded: more tries than this fit no retry limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tried {
+    indices: [u16; Tried::MOST],
+    count: u8,
+}
+
+impl Tried {
+    /// How many can be remembered.
+    pub const MOST: usize = 15;
+
+    /// Remembers `index`; false when there is no room left, which ends the tries.
+    pub fn add(&mut self, index: usize) -> bool {
+        let (Ok(index), Some(slot)) = (u16::try_from(index), self.indices.get_mut(usize::from(self.count))) else {
+            return false;
+        };
+        *slot = index;
+        self.count += 1;
+        true
+    }
+
+    /// Whether `index` was tried.
+    #[must_use]
+    pub fn contains(&self, index: usize) -> bool {
+        self.indices[..usize::from(self.count)].iter().any(|&tried| usize::from(tried) == index)
+    }
+}
+
+/// One request's question to a picker.
+pub struct Ask<'a> {
+    /// The time of the pick.
+    pub now: Instant,
+    /// The hash of what the policy hashes on (client address, header …); 0 for policies that do not.
+    pub key: u64,
+    /// What this request has tried already.
+    pub tried: &'a Tried,
+    /// The worker's dice.
+    pub dice: &'a mut Dice,
+    /// On which rung to look.
+    pub rung: Rung,
+}
+
+impl Ask<'_> {
+    /// Whether the candidate at `index` may be the answer.
+    pub fn admits(&self, index: usize, candidate: &impl Candidate) -> bool {
+        self.rung.holds(candidate.standing(self.now), candidate.is_backup()) && !self.tried.contains(index)
+    }
+}
+
+/// A balancing policy at work: one worker's, for one pool.
+pub trait Picker {
+    /// The index of the candidate to use, or `None` when none is on the asked rung.
+    fn pick<C: Candidate>(&mut self, among: &[C], ask: &mut Ask<'_>) -> Option<usize>;
+}
+
+/// Climbs the ladder: the pick of the first rung that has one, and the rung it stands on.
+///
+/// With `fail_open` false the last rung is left out.
+pub fn climb<C: Candidate>(
+    picker: &mut impl Picker,
+    among: &[C],
+    ask: &mut Ask<'_>,
+    fail_open: bool,
+) -> Option<(usize, Rung)> {
+    for rung in Rung::LADDER {
+        if rung == Rung::FailOpen && !fail_open {
+            return None;
+        }
+        ask.rung = rung;
+        if let Some(index) = picker.pick(among, ask) {
+            return Some((index, rung));
+        }
+    }
+    None
+}

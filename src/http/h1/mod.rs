@@ -1,0 +1,5 @@
+//! HTTP/1.1 as bytes (RFC 9112): strict on what comes in, canonical in what goes out.
+
+pub mod body;
+pub mod parse;
+pub mod write;

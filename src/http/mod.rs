@@ -1,0 +1,12 @@
+//! The HTTP message: heads, framing, what is forwarded and what is refused. No I/O.
+//!
+//! Bytes come in by [`h1`], become a [`RequestHead`] or [`ResponseHead`], and go out again newly built: framing is always
+//! ours, never copied (RFC 9112 §6, security.md checklist 4).
+
+pub mod fields;
+pub mod h1;
+pub mod head;
+pub mod target;
+
+pub use head::{Fields, Framing, Known, Method, RequestHead, ResponseHead, Version};
+pub use target::Target;

@@ -1,0 +1,222 @@
+//! How an attempt on a backend, or a whole request or session, ended.
+//!
+//! One table answers every question about an ending: whose fault it is, in which phase it came, whether it counts
+//! against the backend, whether another attempt may be made, and which status the client sees. Nothing here does
+//! anything about it.
+
+/// How it ended. Each variant is a termination cause; [`Outcome::code`] is its stable name in logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The backend answered in full with this status, or the TCP session ended cleanly (status 0).
+    Completed {
+        /// The response's status, 0 for a session without one.
+        status: u16,
+    },
+    /// The backend refused the connection, or no route to it: nothing was sent.
+    ConnectFailed,
+    /// The connection was not made in `connect` time: nothing was sent.
+    ConnectTimeout,
+    /// A connection from the idle pool turned out closed before any byte of the response.
+    StaleIdle,
+    /// A fresh connection was closed or reset before any byte of the response.
+    BackendClosed,
+    /// No response head in `response_header` time.
+    ResponseHeaderTimeout,
+    /// The response broke the rules of its protocol.
+    MalformedResponse,
+    /// The backend closed or reset in the middle of the response body or the session.
+    BackendCut,
+    /// The backend sent no further body for `response_body` time.
+    ResponseBodyTimeout,
+    /// The backend took no more of the request body for `response_body` time.
+    BackendWriteTimeout,
+    /// The client closed or reset before it had its answer.
+    ClientGone,
+    /// The client sent no further request body for `client_body` time.
+    ClientTimeout,
+    /// The client's request body broke the rules of its protocol.
+    MalformedRequest,
+    /// The client took no more of the response for `client_body` time.
+    ClientWriteTimeout,
+    /// A tunnel or TCP session was idle for `tunnel_idle`.
+    TunnelIdle,
+    /// We ended it: the backend's drain deadline passed, or the process stops.
+    Cut,
+}
+
+/// Whose doing an ending was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Party {
+    /// The client.
+    Client,
+    /// Evenkeel itself.
+    Proxy,
+    /// The backend.
+    Backend,
+}
+
+/// In which phase of an exchange it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Making the connection.
+    Connect,
+    /// Up to the response's head.
+    Headers,
+    /// In the bodies.
+    Body,
+    /// In a session of raw bytes.
+    Tunnel,
+    /// After everything was said.
+    Done,
+}
+
+/// What a response head (L4: an established connection) says about its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The backend works; its latency sample is as good as any.
+    Good,
+    /// The backend answered, but with a failure: it must not look fast.
+    Failed,
+}
+
+impl Verdict {
+    /// The verdict of a status: 5xx is a failure except 501 and 505, which tell of the request (semantics.md §5).
+    #[must_use]
+    pub fn of_status(status: u16) -> Verdict {
+        match status {
+            501 | 505 => Verdict::Good,
+            500..=599 => Verdict::Failed,
+            _ => Verdict::Good,
+        }
+    }
+}
+
+/// What is known of a request when the question is whether it may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeatable {
+    /// Its method is idempotent (RFC 9110 §9.2.2).
+    pub idempotent: bool,
+    /// No byte of its body has been taken from the client, or it has none.
+    pub body_untouched: bool,
+}
+
+impl Outcome {
+    /// Whose doing it was; a completed one is nobody's fault and is booked to the backend.
+    #[must_use]
+    pub fn party(self) -> Party {
+        use Outcome::*;
+        match self {
+            Completed { .. } | ConnectFailed | ConnectTimeout | BackendClosed | ResponseHeaderTimeout
+            | MalformedResponse | BackendCut | ResponseBodyTimeout | BackendWriteTimeout => Party::Backend,
+            ClientGone | ClientTimeout | MalformedRequest | ClientWriteTimeout => Party::Client,
+            StaleIdle | TunnelIdle | Cut => Party::Proxy,
+        }
+    }
+
+    /// The phase it belongs to.
+    #[must_use]
+    pub fn phase(self) -> Phase {
+        use Outcome::*;
+        match self {
+            ConnectFailed | ConnectTimeout => Phase::Connect,
+            StaleIdle | BackendClosed | ResponseHeaderTimeout | MalformedResponse => Phase::Headers,
+            BackendCut | ResponseBodyTimeout | BackendWriteTimeout | ClientGone | ClientTimeout | MalformedRequest
+            | ClientWriteTimeout => Phase::Body,
+            TunnelIdle | Cut => Phase::Tunnel,
+            Completed { .. } => Phase::Done,
+        }
+    }
+
+    /// Whether it counts against the backend: connect errors, time-outs, resets and failing statuses do; what the client
+    /// or we did never does, nor does a stale idle connection (semantics.md §5 and §6).
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        match self {
+            Outcome::Completed { status } => Verdict::of_status(status) == Verdict::Failed,
+            other => other.party() == Party::Backend,
+        }
+    }
+
+    /// Whether the request may be tried again, given how this attempt ended before any byte of a response.
+    ///
+    /// Where nothing was sent (a failed connect) anything may; on a stale idle connection only a request that can be
+    /// repeated, because the backend may have acted on it before it closed (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
+    #[must_use]
+    pub fn may_repeat(self, request: Repeatable) -> bool {
+        match self {
+            Outcome::ConnectFailed | Outcome::ConnectTimeout => request.body_untouched,
+            Outcome::StaleIdle => request.idempotent && request.body_untouched,
+            _ => false,
+        }
+    }
+
+    /// The status of our own answer when this ended the last attempt before a response head, `None` where the client gets
+    /// no answer because it is gone or already has a part of one.
+    #[must_use]
+    pub fn own_status(self) -> Option<u16> {
+        use Outcome::*;
+        match self {
+            ConnectFailed | StaleIdle | BackendClosed | MalformedResponse | BackendCut => Some(502),
+            ConnectTimeout | ResponseHeaderTimeout | ResponseBodyTimeout | BackendWriteTimeout => Some(504),
+            ClientTimeout => Some(408),
+            MalformedRequest => Some(400),
+            Cut => Some(503),
+            Completed { .. } | ClientGone | ClientWriteTimeout | TunnelIdle => None,
+        }
+    }
+
+    /// The stable name of the cause, for logs and metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        use Outcome::*;
+        match self {
+            Completed { .. } => "completed",
+            ConnectFailed => "connect_failed",
+            ConnectTimeout => "connect_timeout",
+            StaleIdle => "stale_idle",
+            BackendClosed => "backend_closed",
+            ResponseHeaderTimeout => "response_header_timeout",
+            MalformedResponse => "malformed_response",
+            BackendCut => "backend_cut",
+            ResponseBodyTimeout => "response_body_timeout",
+            BackendWriteTimeout => "backend_write_timeout",
+            ClientGone => "client_gone",
+            ClientTimeout => "client_timeout",
+            MalformedRequest => "malformed_request",
+            ClientWriteTimeout => "client_write_timeout",
+            TunnelIdle => "tunnel_idle",
+            Cut => "cut",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_backends_own_endings_count_against_it() {
+        assert!(Outcome::Completed { status: 500 }.is_failure());
+        assert!(Outcome::ConnectFailed.is_failure());
+        for fine in [
+            Outcome::Completed { status: 404 },
+            Outcome::Completed { status: 501 },
+            Outcome::Completed { status: 505 },
+            Outcome::ClientGone,
+            Outcome::StaleIdle,
+            Outcome::Cut,
+        ] {
+            assert!(!fine.is_failure(), "{fine:?}");
+        }
+    }
+
+    #[test]
+    fn a_post_is_repeated_only_where_nothing_was_sent() {
+        let post = Repeatable { idempotent: false, body_untouched: true };
+        assert!(Outcome::ConnectFailed.may_repeat(post));
+        assert!(!Outcome::StaleIdle.may_repeat(post));
+        assert!(!Outcome::BackendClosed.may_repeat(post));
+        let get = Repeatable { idempotent: true, body_untouched: true };
+        assert!(Outcome::StaleIdle.may_repeat(get));
+    }
+}
