@@ -1,1 +1,7 @@
 //! Evenkeel
+#![warn(missing_docs)]
+
+pub mod clock;
+pub mod config;
+pub mod outcome;
+pub mod sync;

@@ -106,8 +106,15 @@ impl Outcome {
     pub fn party(self) -> Party {
         use Outcome::*;
         match self {
-            Completed { .. } | ConnectFailed | ConnectTimeout | BackendClosed | ResponseHeaderTimeout
-            | MalformedResponse | BackendCut | ResponseBodyTimeout | BackendWriteTimeout => Party::Backend,
+            Completed { .. }
+            | ConnectFailed
+            | ConnectTimeout
+            | BackendClosed
+            | ResponseHeaderTimeout
+            | MalformedResponse
+            | BackendCut
+            | ResponseBodyTimeout
+            | BackendWriteTimeout => Party::Backend,
             ClientGone | ClientTimeout | MalformedRequest | ClientWriteTimeout => Party::Client,
             StaleIdle | TunnelIdle | Cut => Party::Proxy,
         }
