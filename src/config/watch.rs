@@ -32,17 +32,20 @@ const MOST_LINKS: usize = 40;
 pub enum Entry {
     /// A symlink with this target.
     Link(PathBuf),
-    /// A file or directory.
-    Plain,
+    /// A directory.
+    Directory,
+    /// A file of any other kind.
+    File,
     /// Nothing, or nothing we may look at.
     Missing,
 }
 
 /// The directories in which a change may mean that one of `paths` changed.
 ///
-/// These are, for each path, the directory it stands in and every directory in which a symlink on the way to it stands. In
-/// place of a directory that is missing comes the nearest one above it that is there, so that its coming is seen. The
-/// paths are absolute; `look` says what stands at a path without following its last component.
+/// These are, for each path, the directory it stands in, itself if it is one (a new file in it may be wanted), and every
+/// directory in which a symlink on the way to it stands. In place of a directory that is missing comes the nearest one
+/// above it that is there, so that its coming is seen. The paths are absolute; `look` says what stands at a path without
+/// following its last component.
 pub fn directories(paths: &[PathBuf], look: impl Fn(&Path) -> Entry) -> BTreeSet<PathBuf> {
     paths.iter().flat_map(|path| directories_of(path, &look)).collect()
 }
@@ -67,11 +70,13 @@ fn directories_of(path: &Path, look: &impl Fn(&Path) -> Entry) -> BTreeSet<PathB
                 }
                 ahead.extend(components(&target));
             }
-            Entry::Plain if !ahead.is_empty() => place = here,
-            Entry::Plain | Entry::Missing | Entry::Link(_) => {
-                watched.insert(place);
-                return watched;
+            Entry::Directory => {
+                if ahead.is_empty() {
+                    watched.insert(place);
+                }
+                place = here;
             }
+            Entry::File | Entry::Missing | Entry::Link(_) => break,
         }
     }
     watched.insert(place);
@@ -210,7 +215,8 @@ fn matters(event: &Event) -> bool {
 fn look(path: &Path) -> Entry {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_symlink() => fs::read_link(path).map_or(Entry::Missing, Entry::Link),
-        Ok(_) => Entry::Plain,
+        Ok(metadata) if metadata.is_dir() => Entry::Directory,
+        Ok(_) => Entry::File,
         Err(_) => Entry::Missing,
     }
 }
@@ -229,15 +235,18 @@ mod tests {
         paths.iter().map(PathBuf::from).collect()
     }
 
-    /// A file system of plain entries and links; anything not named, nor above a named path, is missing.
-    fn tree<'a>(plain: &'a [&'a str], links: &'a [(&'a str, &'a str)]) -> impl Fn(&Path) -> Entry + 'a {
+    /// A file system of files and links; what is above them is a directory, and nothing else is there.
+    fn tree<'a>(files: &'a [&'a str], links: &'a [(&'a str, &'a str)]) -> impl Fn(&Path) -> Entry + 'a {
         move |path| {
             if let Some((_, target)) = links.iter().find(|(link, _)| Path::new(link) == path) {
                 return Entry::Link(PathBuf::from(target));
             }
-            let there =
-                plain.iter().chain(links.iter().map(|(link, _)| link)).any(|at| Path::new(at).starts_with(path));
-            if there { Entry::Plain } else { Entry::Missing }
+            let mut all = files.iter().chain(links.iter().map(|(link, _)| link)).map(Path::new);
+            match all.find(|at| at.starts_with(path)) {
+                Some(at) if at == path => Entry::File,
+                Some(_) => Entry::Directory,
+                None => Entry::Missing,
+            }
         }
     }
 
@@ -245,6 +254,12 @@ mod tests {
     fn a_plain_file_is_watched_by_its_directory() {
         let look = tree(&["/etc/evenkeel/evenkeel.toml"], &[]);
         assert_eq!(directories(&[PathBuf::from("/etc/evenkeel/evenkeel.toml")], look), set(&["/etc/evenkeel"]));
+    }
+
+    #[test]
+    fn a_directory_is_watched_inside_and_out() {
+        let look = tree(&["/etc/ek/conf.d/a.toml"], &[]);
+        assert_eq!(directories(&[PathBuf::from("/etc/ek/conf.d")], look), set(&["/etc/ek", "/etc/ek/conf.d"]));
     }
 
     #[test]
