@@ -6,5 +6,5 @@ use clap::Parser;
 use evenkeel::cli::{self, Arguments};
 
 fn main() -> ExitCode {
-    cli::execute(&Arguments::parse()).into()
+    cli::execute(&Arguments::parse())
 }

@@ -1,6 +1,10 @@
 //! What a person types, and what the shell gets back.
 
-pub mod log;
+mod check;
+mod demo;
+mod log;
+mod run;
+mod schema;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,7 +30,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
-            Exit::BadConfig => 78,
+            Exit::BadConfig => check::BAD_CONFIGURATION,
         })
     }
 }
@@ -80,7 +84,11 @@ pub enum Command {
     /// Everything is on loopback and in a temporary file that you may edit while it runs.
     Demo(Demo),
     /// Print the JSON Schema of the configuration, for editors
-    Schema,
+    Schema {
+        /// Print the reference of all keys instead, in Markdown
+        #[arg(long)]
+        reference: bool,
+    },
 }
 
 /// Which file.
@@ -117,9 +125,14 @@ const ALGORITHMS: [&str; 7] = [
 
 /// Does what was asked.
 #[must_use]
-pub fn execute(arguments: &Arguments) -> Exit {
-    let _ = arguments;
-    Exit::Done
+pub fn execute(arguments: &Arguments) -> ExitCode {
+    let level = arguments.log_level.as_deref();
+    match &arguments.command {
+        Command::Run(file) => run::run(&file.config, level).into(),
+        Command::Check(file) => check::run(&file.config),
+        Command::Demo(demo) => demo::run(demo, level).into(),
+        Command::Schema { reference } => schema::run(*reference),
+    }
 }
 
 #[cfg(test)]

@@ -302,9 +302,9 @@ mod tests {
     }
 
     /// Waits for the change that adding directories announces, so that what follows is the test's own.
-    async fn settled(paths: &[PathBuf]) -> Watch {
+    async fn settled(file: &Path) -> Watch {
         let mut watch = Watch::new().unwrap();
-        watch.follow(paths).unwrap();
+        watch.follow(&[file.to_owned()]).unwrap();
         seen(&mut watch).await;
         watch
     }
@@ -322,7 +322,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("ek.toml");
         fs::write(&file, "a").unwrap();
-        let mut watch = settled(&[file.clone()]).await;
+        let mut watch = settled(&file).await;
         fs::write(&file, "b").unwrap();
         seen(&mut watch).await;
         fs::write(dir.path().join("ek.toml.new"), "c").unwrap();
@@ -335,7 +335,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("ek.toml");
         fs::write(&file, "a").unwrap();
-        let mut watch = settled(&[file.clone()]).await;
+        let mut watch = settled(&file).await;
         fs::read(&file).unwrap();
         let _ = fs::read_dir(dir.path()).unwrap().count();
         watch.follow(&[file]).unwrap();
@@ -352,7 +352,7 @@ mod tests {
         }
         symlink("..1", at("..data")).unwrap();
         symlink("..data/ek.toml", at("ek.toml")).unwrap();
-        let mut watch = settled(&[at("ek.toml")]).await;
+        let mut watch = settled(&at("ek.toml")).await;
 
         symlink("..2", at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
@@ -373,7 +373,7 @@ mod tests {
         fs::write(&file, "a").unwrap();
         fs::create_dir(dir.path().join("conf.d")).unwrap();
         let include = dir.path().join("conf.d/app.toml");
-        let mut watch = settled(&[file.clone()]).await;
+        let mut watch = settled(&file).await;
         fs::write(&include, "x").unwrap();
         unseen(&mut watch).await;
         watch.follow(&[file, include.clone()]).unwrap();
@@ -389,14 +389,14 @@ mod tests {
         let file = home.join("ek.toml");
         fs::create_dir(&home).unwrap();
         fs::write(&file, "a").unwrap();
-        let mut watch = settled(&[file.clone()]).await;
+        let mut watch = settled(&file).await;
         fs::remove_dir_all(&home).unwrap();
         seen(&mut watch).await;
-        watch.follow(&[file.clone()]).unwrap();
+        watch.follow(std::slice::from_ref(&file)).unwrap();
         seen(&mut watch).await;
         fs::create_dir(&home).unwrap();
         seen(&mut watch).await;
-        watch.follow(&[file.clone()]).unwrap();
+        watch.follow(std::slice::from_ref(&file)).unwrap();
         seen(&mut watch).await;
         fs::write(&file, "b").unwrap();
         seen(&mut watch).await;

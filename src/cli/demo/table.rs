@@ -93,17 +93,11 @@ pub fn table(history: &History, span: Span, place: impl Fn(&str) -> String, widt
     let bars = bar.max(heading.len().saturating_sub(8));
     let mut lines = Vec::new();
     for pool in history.pools() {
-        let title = format!("{pool}  {}", place(pool));
-        lines.push(title);
+        lines.push(format!("{pool}  {}", place(pool)));
+        let columns = bars + 8;
         lines.push(format!(
-            "  {:<14} {heading:<0$} {:>9} {:>9} {:>8} {:>9} {:>9}",
-            bars + 8,
-            "backend",
-            "in flight",
-            "requests",
-            "failures",
-            "p50",
-            "p99"
+            "  {:<14} {heading:<columns$} {:>9} {:>9} {:>8} {:>9} {:>9}",
+            "backend", "in flight", "requests", "failures", "p50", "p99"
         ));
         for (sample, share) in history.shares(pool, span) {
             let Sample { backend, weight, in_flight, requests, failures, p50, p99, .. } = sample;

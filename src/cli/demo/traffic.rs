@@ -48,7 +48,10 @@ pub async fn run(doors: watch::Receiver<Doors>) {
     while clients.join_next().await.is_some() {}
 }
 
-async fn client<F: Future<Output = io::Result<()>>>(door: impl Fn() -> Option<SocketAddr>, visit: impl Fn(TcpStream) -> F) {
+async fn client<F: Future<Output = io::Result<()>>>(
+    door: impl Fn() -> Option<SocketAddr>,
+    visit: impl Fn(TcpStream) -> F,
+) {
     loop {
         sleep(pause(200)).await;
         let visited = match door() {

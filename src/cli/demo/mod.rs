@@ -1,0 +1,272 @@
+//! `evenkeel demo`: servers, the balancer and clients in one process, and a table of who gets what.
+//!
+//! The balancer is the daemon that `evenkeel run` runs, following a file like any other; the table shows what
+//! its workers recorded. Only the servers, the clients and the picture are the demonstration's own.
+
+mod company;
+mod origins;
+mod screen;
+mod stage;
+mod table;
+mod traffic;
+
+use std::io;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::log::{Kept, Sink};
+use super::{Demo, Exit, check, log};
+use crate::clock::{self, Instant};
+use crate::config::Address;
+use crate::server::daemon::{Daemon, End, Fault};
+use crate::server::{BackendReport, Listening};
+use company::Company;
+use screen::Screen;
+use stage::{Ports, Stage};
+use table::{History, Sample, Span};
+use traffic::Doors;
+
+/// How often the table is drawn.
+const FRAME: Duration = Duration::from_millis(500);
+
+/// Every so-many-th frame is a line where nothing can be redrawn.
+const FRAMES_A_LINE: u64 = 2;
+
+/// Log lines below the table.
+const LOG_LINES: usize = 12;
+
+/// Runs the demonstration.
+#[must_use]
+pub fn run(demo: &Demo, log_level: Option<&str>) -> Exit {
+    let screen = Screen::stdout();
+    let kept = Kept::default();
+    let sink = if screen.is_terminal() { Sink::Kept(kept.clone()) } else { Sink::Stderr };
+    if let Err(error) = log::start(log_level, &sink) {
+        eprintln!("error: {error}");
+        return Exit::Usage;
+    }
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    runtime.block_on(async {
+        match Show::open(demo, screen, kept).await {
+            Ok(show) => show.run(demo.seconds.map(Duration::from_secs)).await,
+            Err(Trouble::Fault(fault)) => refused(&fault),
+            Err(Trouble::System(error)) => failed(&error),
+        }
+    })
+}
+
+fn failed(error: &io::Error) -> Exit {
+    eprintln!("error: the demonstration can not start: {error}");
+    Exit::Failed
+}
+
+/// The log may be kept for a table that is never drawn, so this goes to stderr itself.
+fn refused(fault: &Fault) -> Exit {
+    match fault {
+        Fault::Config(report) => {
+            check::print_report(report);
+            Exit::BadConfig
+        }
+        Fault::Server(_) | Fault::System(_) => {
+            eprintln!("error: {fault}");
+            Exit::Failed
+        }
+    }
+}
+
+enum Trouble {
+    Fault(Fault),
+    System(io::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Trouble {
+        Trouble::System(error)
+    }
+}
+
+struct Show {
+    // In the order in which they are dropped: the clients go before the balancer, and the file last.
+    company: Company,
+    daemon: Daemon,
+    stage: Stage,
+    screen: Screen,
+    kept: Kept,
+    history: History,
+    begun: Instant,
+    frames: u64,
+}
+
+impl Show {
+    async fn open(demo: &Demo, mut screen: Screen, kept: Kept) -> Result<Show, Trouble> {
+        let company = Company::start().await?;
+        let ports = Ports::choose(demo.port, stage::is_free);
+        let stage = Stage::build(&stage::script(ports, &demo.algorithm, &company.web, &company.echo))?;
+        let daemon = Daemon::start(stage.file()).await.map_err(Trouble::Fault)?;
+        screen.say(&[String::new()])?;
+        let (history, begun) = (History::default(), clock::now());
+        let mut show = Show { company, daemon, stage, screen, kept, history, begun, frames: 0 };
+        if !show.screen.is_terminal() {
+            let hints = show.hints();
+            show.screen.say(&hints)?;
+        }
+        Ok(show)
+    }
+
+    /// Until the time is over, a signal, or nobody looks any more.
+    async fn run(mut self, length: Option<Duration>) -> Exit {
+        let end = length.map(|length| clock::timer(self.begun + length));
+        let mut frames = interval(FRAME);
+        frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let ended = loop {
+            // Waiting for an event loses nothing when it is given up (see `Daemon::next`), nor does a timer.
+            let event = tokio::select! {
+                event = self.daemon.next() => Some(event),
+                _ = frames.tick() => None,
+                () = until(end) => break End::Stopped,
+            };
+            let Some(event) = event else {
+                if self.draw().await.is_err() {
+                    break End::Stopped;
+                }
+                continue;
+            };
+            if let ControlFlow::Break(end) = self.daemon.handle(event).await {
+                break end;
+            }
+        };
+        self.close(ended).await
+    }
+
+    async fn draw(&mut self) -> io::Result<()> {
+        self.look().await;
+        self.frames += 1;
+        if self.screen.is_terminal() {
+            let picture = self.picture();
+            return self.screen.draw(&picture);
+        }
+        if self.frames.is_multiple_of(FRAMES_A_LINE) {
+            let seconds = clock::now().since(self.begun).as_secs();
+            return self.screen.say(&[format!("{seconds} s{}", table::line(&self.history))]);
+        }
+        Ok(())
+    }
+
+    /// Takes the numbers, and leads the clients to where the listeners are now.
+    async fn look(&mut self) {
+        let server = self.daemon.server();
+        let samples = server.observe().await.into_iter().map(sample).collect();
+        let doors = doors(&server.listening());
+        self.history.push(samples);
+        self.company.lead_to(doors);
+    }
+
+    fn picture(&mut self) -> Vec<String> {
+        let seconds = clock::now().since(self.begun).as_secs();
+        let mut lines = vec![format!("Evenkeel demo · {seconds} s · configuration {}", self.daemon.generation())];
+        lines.push(String::new());
+        lines.extend(self.table(Span::Recent));
+        lines.extend(self.hints());
+        let log = self.kept.lines();
+        if !log.is_empty() {
+            lines.push(String::new());
+            lines.extend_from_slice(&log[log.len().saturating_sub(LOG_LINES)..]);
+        }
+        lines
+    }
+
+    fn table(&mut self, span: Span) -> Vec<String> {
+        let (width, _) = self.screen.size();
+        let listening = self.daemon.server().listening();
+        table::table(&self.history, span, |pool| place(pool, &listening), width)
+    }
+
+    fn hints(&mut self) -> Vec<String> {
+        let doors = doors(&self.daemon.server().listening());
+        let mut lines = Vec::new();
+        if let Some(web) = doors.web {
+            lines.push(format!("Try it    curl -i http://{web}/"));
+        }
+        if let Some(echo) = doors.echo {
+            lines.push(format!("          curl -m 1 telnet://{echo}"));
+        }
+        lines.push(format!("Edit it   {}", self.stage.file().display()));
+        lines.push("          change a weight, the algorithm or a backend, save, and watch the shares".to_owned());
+        lines.push("End it    Ctrl-C".to_owned());
+        lines
+    }
+
+    /// The numbers of the whole show, after the clients have left.
+    async fn close(mut self, ended: End) -> Exit {
+        self.look().await;
+        let seconds = clock::now().since(self.begun).as_secs_f64();
+        let mut lines = vec![format!("In {seconds:.1} s:"), String::new()];
+        lines.extend(self.table(Span::Whole));
+        let shown = if self.screen.is_terminal() { self.screen.draw(&lines) } else { self.screen.say(&lines) };
+        drop(self.company);
+        self.daemon.stop().await;
+        match ended {
+            // Who closed our stdout has seen enough: that is an end like any other.
+            End::Stopped => shown.map_or(Exit::Done, |()| Exit::Done),
+            End::Broken => Exit::Failed,
+        }
+    }
+}
+
+async fn until(end: Option<tokio::time::Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn sample(report: BackendReport) -> Sample {
+    let BackendReport { pool, backend, weight, in_flight, record, .. } = report;
+    Sample {
+        pool: pool.to_string(),
+        backend: backend.to_string(),
+        weight,
+        in_flight: in_flight.into(),
+        requests: record.attempts,
+        failures: record.failures,
+        p50: record.quantile(0.5),
+        p99: record.quantile(0.99),
+    }
+}
+
+/// The listener of a pool's own name, as the demonstration's file has it.
+fn place(pool: &str, listening: &[Listening]) -> String {
+    let own = listening.iter().find(|listening| &*listening.name == pool);
+    own.map_or(String::new(), |listening| format!("listens on {}", listening.address))
+}
+
+fn doors(listening: &[Listening]) -> Doors {
+    let find = |name| {
+        listening.iter().filter(|listening| &*listening.name == name).find_map(|listening| match listening.address {
+            Address::Ip(address) if address.is_ipv4() => Some(address),
+            Address::Ip(_) | Address::Unix(_) => None,
+        })
+    };
+    Doors { web: find("web"), echo: find("echo") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    #[test]
+    fn clients_are_led_to_where_the_listeners_are() {
+        let address: SocketAddr = "127.0.0.1:4711".parse().unwrap();
+        let web = Listening { name: "web".into(), address: Address::Ip(address) };
+        assert_eq!(doors(&[web]), Doors { web: Some(address), echo: None });
+        assert_eq!(doors(&[]), Doors::default());
+    }
+}

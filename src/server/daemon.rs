@@ -1,0 +1,381 @@
+//! The life of a daemon on its control thread: load the file, serve, follow the file, stop.
+//!
+//! Waiting ([`Daemon::next`]) and doing ([`Daemon::handle`], [`Daemon::stop`]) are apart: waiting may be given up at any
+//! time and loses nothing, doing is never interrupted half-way. A reload changes everything or nothing; when it is refused,
+//! the reasons are logged and what was served is served on. Reading the file blocks this thread and no other: the
+//! workers go on accepting.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Listening, Server, StartError, systemd};
+use crate::config::watch::Watch;
+use crate::config::{Config, Loaded, Report, Severity, load};
+
+/// What a daemon wakes up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// SIGHUP: somebody wants the file to be looked at.
+    Hangup,
+    /// The files may have changed.
+    Changed,
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// This worker has died, which nothing on the wire can cause.
+    WorkerDied(usize),
+}
+
+/// Why a daemon does not start.
+#[derive(Debug)]
+pub enum Fault {
+    /// The configuration has faults.
+    Config(Report),
+    /// What it asks for can not be had.
+    Server(StartError),
+    /// Signals can not be received, or stdout is closed.
+    System(io::Error),
+}
+
+/// How a daemon's life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As it was told.
+    Stopped,
+    /// A worker has died.
+    Broken,
+}
+
+/// A running server that follows its file.
+pub struct Daemon {
+    path: PathBuf,
+    server: Server,
+    signals: Signals,
+    /// `None` while the file says not to, or when the system can not.
+    watch: Option<Watch>,
+    serving: Serving,
+    /// Why the newest version of the file is not what is served.
+    refused: Option<Refusal>,
+    announced: Vec<Listening>,
+}
+
+/// What is served now.
+struct Serving {
+    loaded: Loaded,
+    generation: u64,
+}
+
+/// Why a version of the file was not put in force.
+#[derive(Debug, PartialEq, Eq)]
+struct Refusal {
+    /// In one line.
+    summary: String,
+    /// In full.
+    detail: String,
+}
+
+impl Daemon {
+    /// Loads `path`, starts serving it and says so: a line for each address on stdout, READY to the service manager.
+    ///
+    /// # Errors
+    /// The file has faults, an address can not be listened on, or the system lacks something. Then nothing is left of it.
+    pub async fn start(path: &Path) -> Result<Daemon, Fault> {
+        // Before anything serves: a signal from here on is for the daemon, not for the default of ending at once.
+        let signals = Signals::catch().map_err(Fault::System)?;
+        let loaded = load(path).map_err(Fault::Config)?;
+        log_lines(&loaded.warnings.to_string(), Severity::Warning);
+        let server = Server::start(&loaded.config).await.map_err(Fault::Server)?;
+        let mut daemon = Daemon {
+            path: path.to_owned(),
+            server,
+            signals,
+            watch: None,
+            serving: Serving { loaded, generation: 1 },
+            refused: None,
+            announced: Vec::new(),
+        };
+        daemon.announce().map_err(Fault::System)?;
+        let files = daemon.serving.loaded.files.clone();
+        daemon.watch_over(&files);
+        systemd::ready(&daemon.status());
+        Ok(daemon)
+    }
+
+    /// The server, to look at.
+    pub fn server(&mut self) -> &mut Server {
+        &mut self.server
+    }
+
+    /// What is served now.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.serving.loaded.config
+    }
+
+    /// Which configuration of this process's life that is, counted from 1.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.serving.generation
+    }
+
+    /// Serves until the end: a signal to stop, or a worker's death.
+    pub async fn run(mut self) -> End {
+        loop {
+            let event = self.next().await;
+            if let ControlFlow::Break(end) = self.handle(event).await {
+                self.stop().await;
+                return end;
+            }
+        }
+    }
+
+    /// Waits for the next event. Giving up loses nothing: signals stay pending, the watch keeps its burst, and a dead
+    /// worker stays dead.
+    pub async fn next(&mut self) -> Event {
+        tokio::select! {
+            event = self.signals.next() => event,
+            () = changed(self.watch.as_mut()) => Event::Changed,
+            worker = self.server.worker_died() => Event::WorkerDied(worker),
+        }
+    }
+
+    /// Does what an event asks for, and says whether it was the last.
+    pub async fn handle(&mut self, event: Event) -> ControlFlow<End> {
+        match event {
+            Event::Hangup | Event::Changed => self.reload(event).await,
+            Event::Stop => return ControlFlow::Break(End::Stopped),
+            Event::WorkerDied(worker) => {
+                tracing::error!(worker, "a worker has died: stopping, so that its clients do not wait for ever");
+                return ControlFlow::Break(End::Broken);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Finishes what is under way within `runtime.shutdown_grace`; another SIGTERM or SIGINT ends at once.
+    pub async fn stop(mut self) {
+        let grace = self.config().runtime.shutdown_grace;
+        tracing::info!(?grace, "stopping");
+        systemd::stopping("Finishing what is under way", grace);
+        tokio::select! {
+            drained = self.server.drain(grace) => {
+                tracing::info!(cut = drained.cut, took = ?drained.took, "stopped");
+            }
+            () = self.signals.stop() => tracing::warn!("told twice: stopping at once"),
+        }
+    }
+
+    async fn reload(&mut self, why: Event) {
+        if why == Event::Hangup {
+            // The manager may be waiting for it, whether there is anything to do or not.
+            systemd::reloading();
+        }
+        let loaded = load(&self.path);
+        let files = match &loaded {
+            Ok(loaded) => loaded.files.clone(),
+            Err(report) => report.files.clone(),
+        };
+        match loaded {
+            Ok(loaded) if loaded.digest == self.serving.loaded.digest => self.unchanged(why),
+            Ok(loaded) => {
+                if why == Event::Changed {
+                    systemd::reloading();
+                }
+                self.apply(loaded).await;
+            }
+            Err(report) => self.refuse(Refusal::of_report(&report)),
+        }
+        self.watch_over(&files);
+        systemd::ready(&self.status());
+    }
+
+    fn unchanged(&mut self, why: Event) {
+        if self.refused.take().is_some() {
+            tracing::info!("the file is again what is served");
+        } else if why == Event::Hangup {
+            tracing::info!(generation = self.serving.generation, "reload unchanged");
+        } else {
+            tracing::debug!(generation = self.serving.generation, "reload unchanged");
+        }
+    }
+
+    async fn apply(&mut self, loaded: Loaded) {
+        match self.server.apply(&loaded.config).await {
+            Ok(applied) => {
+                self.refused = None;
+                self.serving = Serving { loaded, generation: applied.generation };
+                tracing::info!(
+                    generation = applied.generation,
+                    addresses_added = applied.addresses_added,
+                    addresses_removed = applied.addresses_removed,
+                    backends_added = applied.backends_added,
+                    backends_removed = applied.backends_removed,
+                    "reload applied"
+                );
+                log_lines(&self.serving.loaded.warnings.to_string(), Severity::Warning);
+                log_lines(&applied.warnings.join("\n"), Severity::Warning);
+                if let Err(error) = self.announce() {
+                    tracing::warn!(%error, "stdout is closed: new addresses are only logged");
+                }
+            }
+            Err(fault) => self.refuse(Refusal::of_fault(&fault)),
+        }
+    }
+
+    /// Logs why, once for each reason: a directory in which much happens must not repeat it.
+    fn refuse(&mut self, refusal: Refusal) {
+        if self.refused.as_ref() != Some(&refusal) {
+            tracing::error!(serving = self.serving.generation, "reload refused: {}", refusal.summary);
+            log_lines(&refusal.detail, Severity::Error);
+        }
+        self.refused = Some(refusal);
+    }
+
+    /// Prints a line for each address that has none yet.
+    fn announce(&mut self) -> io::Result<()> {
+        let listening = self.server.listening();
+        let fresh = listening.iter().filter(|listening| !self.announced.contains(listening));
+        let text: String = fresh.map(|Listening { name, address }| format!("listening {name} {address}\n")).collect();
+        self.announced = listening;
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()
+    }
+
+    /// Watches these files from here on, if the configuration in force wants it.
+    fn watch_over(&mut self, files: &[PathBuf]) {
+        if !self.config().reload.watch {
+            self.watch = None;
+            return;
+        }
+        if self.watch.is_none() {
+            self.watch = Watch::new().inspect_err(unwatched).ok();
+        }
+        if let Some(Err(errors)) = self.watch.as_mut().map(|watch| watch.follow(files)) {
+            errors.iter().for_each(unwatched);
+        }
+    }
+
+    fn status(&self) -> String {
+        let mut status = status(self.config(), self.serving.generation);
+        if let Some(refusal) = &self.refused {
+            status.push_str("; reload refused: ");
+            status.push_str(&refusal.summary);
+        }
+        status
+    }
+}
+
+/// What `systemctl status` shows.
+fn status(config: &Config, generation: u64) -> String {
+    let backends = config.pools.iter().map(|pool| pool.backends.len()).sum();
+    let listeners = counted(config.listeners.len(), "listener");
+    let pools = counted(config.pools.len(), "pool");
+    format!("Serving: {listeners}, {pools}, {}, generation {generation}", counted(backends, "backend"))
+}
+
+fn counted(count: usize, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
+}
+
+impl Refusal {
+    fn of_report(report: &Report) -> Refusal {
+        let detail = report.to_string();
+        let count = counted(report.count(Severity::Error), "error");
+        let summary = match report.sources.first() {
+            Some(source) => format!("{count} in {}", source.name),
+            None => count,
+        };
+        Refusal { summary, detail }
+    }
+
+    fn of_fault(fault: &StartError) -> Refusal {
+        let detail = fault.to_string();
+        Refusal { summary: detail.lines().collect::<Vec<_>>().join("; "), detail: String::new() }
+    }
+}
+
+/// Logs a text line by line, so that each stands readable in the journal.
+fn log_lines(text: &str, severity: Severity) {
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        match severity {
+            Severity::Error => tracing::error!("{line}"),
+            Severity::Warning => tracing::warn!("{line}"),
+        }
+    }
+}
+
+fn unwatched(error: &notify::Error) {
+    tracing::warn!(%error, "the configuration can not be watched; SIGHUP still reloads it");
+}
+
+async fn changed(watch: Option<&mut Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that a daemon obeys.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Signals> {
+        Ok(Signals {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next of any kind; a signal that is not received here stays pending.
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            _ = self.hangup.recv() => Event::Hangup,
+            _ = self.terminate.recv() => Event::Stop,
+            _ = self.interrupt.recv() => Event::Stop,
+        }
+    }
+
+    async fn stop(&mut self) {
+        while self.next().await != Event::Stop {}
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Config(report) => report.fmt(f),
+            Fault::Server(error) => error.fmt(f),
+            Fault::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::from_text;
+
+    #[test]
+    fn the_status_counts_what_is_served() {
+        let text = r#"
+            [listeners.web]
+            bind = "127.0.0.1:0"
+            pool = "app"
+            [pools.app]
+            backends = ["127.0.0.1:3000", "127.0.0.1:3001"]
+        "#;
+        let loaded = from_text("test.toml", text).unwrap();
+        assert_eq!(status(&loaded.config, 4), "Serving: 1 listener, 1 pool, 2 backends, generation 4");
+    }
+}
