@@ -1,0 +1,4 @@
+//! What a person types.
+
+pub mod check;
+pub mod schema;
