@@ -1,9 +1,18 @@
 //! The configuration as Evenkeel means it: checked, typed and complete.
 //!
-//! A [`Config`] can only come out of [`check`], so no invalid value exists behind it: every pool a route names is there,
+//! A [`Config`] can only come out of [`check`](check::check), so no invalid value exists behind it: every pool a route names is there,
 //! every pattern compiles, every duration is in its range. It holds what was meant, not what was written.
 
+pub mod check;
+pub mod conform;
+pub mod diagnostic;
+pub mod keys;
+pub mod load;
+pub mod read;
+pub mod reference;
+pub mod schema;
 pub mod watch;
+mod words;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -12,6 +21,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use diagnostic::{Colour, Diagnostic, Report, Severity};
+pub use load::{Loaded, from_text, load};
 
 /// A name given in the file to a listener, pool, route or backend.
 pub type Name = Arc<str>;

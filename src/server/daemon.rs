@@ -100,6 +100,7 @@ impl Daemon {
         daemon.announce().map_err(Fault::System)?;
         let files = daemon.serving.loaded.files.clone();
         daemon.watch_over(&files);
+        tracing::info!(generation = daemon.serving.generation, "ready");
         systemd::ready(&daemon.status());
         Ok(daemon)
     }

@@ -1,0 +1,60 @@
+//! `evenkeel check`: says everything that is wrong with a configuration, and binds nothing.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config::{self, Colour, Config, Protocol, Report};
+
+/// The exit code of a configuration that can not be used: EX_CONFIG of sysexits.h.
+pub const BAD_CONFIGURATION: u8 = 78;
+
+/// Checks the file: what is to be said about it goes to stderr, one line to stdout when it is good.
+#[must_use]
+pub fn run(path: &Path) -> ExitCode {
+    match config::load(path) {
+        Ok(loaded) => {
+            print_report(&loaded.warnings);
+            // Who closed stdout does not want the line; the exit code says the same.
+            let _ = writeln!(std::io::stdout(), "{} is good: {}", path.display(), summary(&loaded.config));
+            ExitCode::SUCCESS
+        }
+        Err(report) => {
+            print_report(&report);
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+    }
+}
+
+/// Prints a report to stderr, in colour on a terminal unless `NO_COLOR` is set.
+pub fn print_report(report: &Report) {
+    if report.is_empty() {
+        return;
+    }
+    let wants_colour =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colour = if wants_colour { Colour::Ansi } else { Colour::Plain };
+    // There is nowhere else to say that stderr can not be written to.
+    let _ = writeln!(std::io::stderr(), "{}", report.render(colour));
+}
+
+/// `2 listeners, 3 routes, 2 pools, 6 backends`
+#[must_use]
+pub fn summary(config: &Config) -> String {
+    let routes = config.listeners.iter().map(|listener| match &listener.protocol {
+        Protocol::Http(http) => http.routes.len(),
+        Protocol::Tcp { .. } => 0,
+    });
+    let backends = config.pools.iter().map(|pool| pool.backends.len());
+    [
+        counted(config.listeners.len(), "listener"),
+        counted(routes.sum(), "route"),
+        counted(config.pools.len(), "pool"),
+        counted(backends.sum(), "backend"),
+    ]
+    .join(", ")
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}

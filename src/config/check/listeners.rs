@@ -1,0 +1,141 @@
+//! `[listeners.NAME]`: its addresses, and what belongs to the protocol it speaks.
+
+use super::super::diagnostic::{Diagnostic, Place};
+use super::super::read::{Entry, Table};
+use super::super::{
+    Action, Address, HeaderRules, Http, Listener, Name, PathPattern, Protocol, Route, Timeouts, WeightedPool, keys,
+};
+use super::shadow::Placed;
+use super::{Checking, own_timeouts};
+
+/// What only an http listener can have.
+const HTTP_KEYS: &[&str] = &["redirect_to_https", "routes", "trusted_proxies", "forwarded", "via", "headers"];
+
+impl Checking<'_> {
+    pub(super) fn listener(&mut self, entry: &Entry, defaults: &Timeouts) -> Option<Listener> {
+        let name = self.name("listener", &entry.key, entry.key_place);
+        let table = entry.node.as_table()?;
+        let bind = self.bind(entry, table);
+        let protocol = match table.text("protocol") {
+            Some(("tcp", place)) => self.tcp(entry, table, place),
+            _ => Some(Protocol::Http(self.http(entry, table))),
+        };
+        Some(Listener { name: name?, bind, protocol: protocol?, timeouts: own_timeouts(table, defaults) })
+    }
+
+    fn bind(&mut self, entry: &Entry, table: &Table) -> Vec<Address> {
+        let name = Name::from(entry.key.as_str());
+        let Some(node) = table.node("bind") else {
+            let fault = Diagnostic::error(format!("the listener `{name}` has no `bind`")).at(entry.key_place);
+            self.missing(table, &keys::LISTENER, &["bind"], fault.help("write `bind = \"0.0.0.0:8080\"`"));
+            return Vec::new();
+        };
+        let one = std::slice::from_ref(node);
+        let nodes = node.as_list().unwrap_or(one);
+        if nodes.is_empty() {
+            self.error(node.place, "`bind` has no address", "write at least one: \"0.0.0.0:8080\"");
+        }
+        let texts = nodes.iter().filter_map(|node| node.as_text());
+        texts.filter_map(|(text, place)| self.bind_address(text, place, &name)).collect()
+    }
+
+    fn tcp(&mut self, entry: &Entry, table: &Table, protocol: Place) -> Option<Protocol> {
+        for entry in &table.entries {
+            if HTTP_KEYS.contains(&entry.key.as_str()) {
+                self.http_only(&entry.key, entry.key_place, protocol);
+            }
+        }
+        for entry in super::entries(table, "timeouts") {
+            if entry.key.starts_with("client_") && keys::DEFAULT_TIMEOUTS.key(&entry.key).is_some() {
+                self.http_only(&entry.key, entry.key_place, protocol);
+            }
+        }
+        if table.node("pool").is_none() {
+            let fault =
+                Diagnostic::error(format!("the tcp listener `{}` has no `pool`", entry.key)).at(entry.key_place);
+            self.missing(table, &keys::LISTENER, &["pool"], fault.help("write `pool = \"NAME\"`"));
+        }
+        Some(Protocol::Tcp { pool: self.pool_reference(table.node("pool"))? })
+    }
+
+    fn http_only(&mut self, key: &str, place: Place, protocol: Place) {
+        let fault = Diagnostic::error(format!("`{key}` has no meaning on a tcp listener")).at(place);
+        let fault = fault.label(protocol, "this makes it one");
+        self.faults.push(fault.help(format!("remove `{key}`, or write `protocol = \"http\"`")));
+    }
+
+    fn http(&mut self, entry: &Entry, table: &Table) -> Http {
+        let nodes = table.list("routes").unwrap_or_default();
+        let mut placed: Vec<Placed> = Vec::new();
+        for (index, node) in nodes.iter().enumerate() {
+            placed.extend(self.route(node, index + 1));
+        }
+        self.route_names_differ(&placed);
+        placed.extend(self.default_route(table, &placed));
+        if table.node("routes").is_none_or(|_| nodes.is_empty() && table.list("routes").is_some()) {
+            self.need_an_action(entry, table);
+        }
+        self.warn_of_shadowed_routes(&placed);
+        let proxies = table.list("trusted_proxies").unwrap_or_default();
+        let proxies = proxies.iter().filter_map(|node| node.as_text());
+        Http {
+            trusted_proxies: proxies.filter_map(|(text, place)| self.network(text, place)).collect(),
+            forwarded: table.flag("forwarded").unwrap_or(false),
+            via: table.flag("via").unwrap_or(false),
+            routes: placed.into_iter().map(|placed| placed.route).collect(),
+            headers: self.header_rules(table),
+        }
+    }
+
+    /// Without routes there has to be something else that happens.
+    fn need_an_action(&mut self, entry: &Entry, table: &Table) {
+        let redirects = table.node("redirect_to_https").is_some_and(|_| table.flag("redirect_to_https") != Some(false));
+        if table.node("pool").is_some() || redirects {
+            return;
+        }
+        let fault = Diagnostic::error(format!("the listener `{}` does nothing with its requests", entry.key));
+        let help = "write `pool = \"NAME\"`, `[[listeners.NAME.routes]]` or `redirect_to_https = true`";
+        self.missing(table, &keys::LISTENER, &["pool", "[[", "redirect"], fault.at(entry.key_place).help(help));
+    }
+
+    /// The route `default` for what no other matches.
+    fn default_route(&mut self, table: &Table, routes: &[Placed]) -> Option<Placed> {
+        let redirect = table.entry("redirect_to_https").filter(|_| table.flag("redirect_to_https") == Some(true));
+        let pool = table.entry("pool");
+        if let (Some(pool), Some(redirect)) = (pool, redirect) {
+            let fault = Diagnostic::error("a listener can not have both `pool` and `redirect_to_https`");
+            let fault =
+                fault.label(redirect.key_place, "redirects everything").label(pool.key_place, "forwards everything");
+            self.faults.push(fault.help("keep one of them"));
+        }
+        let (entry, action) = match (redirect, pool) {
+            (Some(redirect), _) => (redirect, Action::RedirectToHttps),
+            (None, Some(pool)) => {
+                let name = self.pool_reference(Some(&pool.node))?;
+                (pool, Action::Forward(vec![WeightedPool { pool: name, weight: 1 }]))
+            }
+            (None, None) => return None,
+        };
+        if let Some(taken) = routes.iter().find(|placed| &*placed.route.name == "default") {
+            let fault = Diagnostic::error("the name `default` is taken").label(taken.place, "by this route");
+            let fault = fault.label(entry.key_place, "the route for what no other matches is called `default`");
+            self.faults.push(fault.help("give the route another name"));
+        }
+        let route = Route {
+            name: "default".into(),
+            hosts: Vec::new(),
+            path: PathPattern::Any,
+            methods: Vec::new(),
+            match_headers: Vec::new(),
+            action,
+            headers: HeaderRules::default(),
+        };
+        Some(Placed { route, place: entry.key_place })
+    }
+
+    fn route_names_differ(&mut self, routes: &[Placed]) {
+        let names = routes.iter().map(|placed| (placed.route.name.clone(), placed.place));
+        let help = "give each its own name; a route without one is called `route-1`, `route-2` … by its place";
+        self.each_once::<Name>("the listener has this route name", help, names);
+    }
+}

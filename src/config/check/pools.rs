@@ -1,0 +1,194 @@
+//! `[pools.NAME]`: its backends, its algorithm with the keys that belong to it, and what looks odd about it.
+
+use super::super::diagnostic::{Diagnostic, Place};
+use super::super::read::{Entry, Node, Table};
+use super::super::{Address, Backend, HashOn, Name, Policy, Pool, Service, Timeouts, keys};
+use super::{Checking, own_timeouts, to_count};
+
+/// A backend and the places that later faults and warnings point at.
+struct Placed {
+    backend: Backend,
+    address_place: Place,
+    name_place: Place,
+    weight_place: Option<Place>,
+}
+
+impl Checking<'_> {
+    pub(super) fn pool(&mut self, entry: &Entry, defaults: &Timeouts) -> Option<Pool> {
+        let name = self.name("pool", &entry.key, entry.key_place);
+        let table = entry.node.as_table()?;
+        if table.node("backends").is_none() {
+            let fault = Diagnostic::error(format!("the pool `{}` has no `backends`", entry.key)).at(entry.key_place);
+            let fault = fault.help("write `backends = [\"10.0.0.1:3000\"]`");
+            self.missing(table, &keys::POOL, &["backends"], fault);
+        }
+        let nodes = table.list("backends").unwrap_or_default();
+        let backends: Vec<Placed> = nodes.iter().filter_map(|node| self.backend(node)).collect();
+        self.backends_differ(&backends);
+        let policy = self.policy(table)?;
+        if table.list("backends").is_some() && backends.len() == nodes.len() {
+            self.warn_of_idle_pool(entry, &backends);
+        }
+        if policy == Policy::RoundRobin {
+            self.warn_of_ignored_weights(table, &backends);
+        }
+        let backends = backends.into_iter().map(|placed| placed.backend).collect();
+        Some(Pool { name: name?, policy, backends, timeouts: own_timeouts(table, defaults) })
+    }
+
+    fn backend(&mut self, node: &Node) -> Option<Placed> {
+        if let Some((text, place)) = node.as_text() {
+            let address = self.backend_address(text, place)?;
+            let backend = Backend {
+                name: text.into(),
+                address,
+                weight: 1,
+                max_connections: None,
+                backup: false,
+                service: Service::Active,
+            };
+            return Some(Placed { backend, address_place: place, name_place: place, weight_place: None });
+        }
+        self.backend_table(node, node.as_table()?)
+    }
+
+    fn backend_table(&mut self, node: &Node, table: &Table) -> Option<Placed> {
+        let service = self.service(table);
+        let name = table.text("name").map(|(text, place)| (self.name("backend", text, place), place));
+        if table.node("address").is_none() {
+            let fault = Diagnostic::error("a backend needs its `address`").at(node.place);
+            self.missing(table, &keys::BACKEND, &["address"], fault.help("write `address = \"10.0.0.1:3000\"`"));
+        }
+        let (text, address_place) = table.text("address")?;
+        let address = self.backend_address(text, address_place)?;
+        let (name, name_place) = match name {
+            Some((name, place)) => (name?, place),
+            None => (Name::from(text), address_place),
+        };
+        let weight = table.integer("weight").unwrap_or_else(|| keys::BACKEND_WEIGHT.default_integer());
+        let backend = Backend {
+            name,
+            address,
+            weight: u32::try_from(weight).unwrap_or(1),
+            max_connections: table.integer("max_connections").and_then(to_count),
+            backup: table.flag("backup").unwrap_or(false),
+            service,
+        };
+        let weight_place = table.node("weight").map(|node| node.place);
+        Some(Placed { backend, address_place, name_place, weight_place })
+    }
+
+    fn service(&mut self, table: &Table) -> Service {
+        let is_on = |key: &str| table.node(key).filter(|_| table.flag(key) == Some(true));
+        match (is_on("drain"), is_on("maintenance")) {
+            (None, None) => Service::Active,
+            (Some(_), None) => Service::Drain,
+            (None, Some(_)) => Service::Maintenance,
+            (Some(drain), Some(maintenance)) => {
+                let fault = Diagnostic::error("a backend can not be drained and in maintenance at once");
+                let fault = fault.label(maintenance.place, "in maintenance").label(drain.place, "drained");
+                self.faults.push(fault.help("keep `drain` to let it finish what it has, or `maintenance` to stop it"));
+                Service::Maintenance
+            }
+        }
+    }
+
+    fn backends_differ(&mut self, backends: &[Placed]) {
+        let addresses = backends.iter().map(|placed| (placed.backend.address.clone(), placed.address_place));
+        let help = "a pool has each address once; for a larger share give it a `weight`";
+        self.each_once::<Address>("this address is in the pool", help, addresses);
+        // Who has no name is called by its address, and that was compared.
+        let named = backends.iter().filter(|placed| placed.name_place != placed.address_place);
+        let names = named.map(|placed| (placed.backend.name.clone(), placed.name_place));
+        self.each_once::<Name>("this name is in the pool", "give each backend its own name", names);
+    }
+
+    fn policy(&mut self, table: &Table) -> Option<Policy> {
+        let chosen = match table.node("balance") {
+            Some(node) => node.as_text()?.0,
+            None => "round_robin",
+        };
+        self.refuse_options_of_others(table, chosen);
+        Some(match chosen {
+            "weighted_round_robin" => Policy::WeightedRoundRobin,
+            "least_connections" => Policy::LeastConnections,
+            "least_response_time" => Policy::LeastResponseTime,
+            "random_two_choices" => Policy::RandomTwoChoices,
+            "ip_hash" => Policy::IpHash {
+                ipv4_prefix: prefix(table, &keys::HASH_IPV4_PREFIX),
+                ipv6_prefix: prefix(table, &keys::HASH_IPV6_PREFIX),
+                bounded_load: table.number("bounded_load"),
+            },
+            "consistent_hash" => Policy::ConsistentHash { on: self.hash_on(table.node("hash_on"))? },
+            _ => Policy::RoundRobin,
+        })
+    }
+
+    fn refuse_options_of_others(&mut self, table: &Table, chosen: &str) {
+        let options = [
+            ("hash_on", "consistent_hash"),
+            ("hash_ipv4_prefix", "ip_hash"),
+            ("hash_ipv6_prefix", "ip_hash"),
+            ("bounded_load", "ip_hash"),
+        ];
+        for (key, owner) in options {
+            let Some(entry) = table.entry(key).filter(|_| owner != chosen) else { continue };
+            let fault = Diagnostic::error(format!("`{key}` has no effect with `{chosen}`")).at(entry.key_place);
+            let fault = match table.node("balance") {
+                Some(node) => fault.label(node.place, "the algorithm"),
+                None => fault,
+            };
+            self.faults.push(fault.help(format!("write `balance = \"{owner}\"`, or remove `{key}`")));
+        }
+    }
+
+    fn hash_on(&mut self, node: Option<&Node>) -> Option<HashOn> {
+        let Some(node) = node else { return Some(HashOn::ClientAddress) };
+        if let Some((text, _)) = node.as_text() {
+            return Some(if text == "uri" { HashOn::Uri } else { HashOn::ClientAddress });
+        }
+        let entry = self.only_entry(node, &keys::HASH_ON)?;
+        let (text, place) = entry.node.as_text()?;
+        match entry.key.as_str() {
+            "header" => self.is_header_name(text, place).then(|| HashOn::Header(text.to_ascii_lowercase())),
+            "cookie" if super::patterns::is_token(text) => Some(HashOn::Cookie(text.to_owned())),
+            "query" if !text.is_empty() && !text.contains(['&', '=', '#', '?']) => Some(HashOn::Query(text.to_owned())),
+            kind => {
+                self.error(
+                    place,
+                    format!("`{text}` is not the name of a {kind}"),
+                    "write the name only, without its value",
+                );
+                None
+            }
+        }
+    }
+
+    fn warn_of_idle_pool(&mut self, entry: &Entry, backends: &[Placed]) {
+        if backends.iter().any(|placed| placed.backend.service == Service::Active) {
+            return;
+        }
+        let why =
+            if backends.is_empty() { "has no backend" } else { "has only backends that are drained or in maintenance" };
+        let warning = Diagnostic::warning(format!("the pool `{}` {why}", entry.key)).at(entry.key_place);
+        self.faults.push(warning.help("every request for it will be answered 503, every connection closed"));
+    }
+
+    fn warn_of_ignored_weights(&mut self, table: &Table, backends: &[Placed]) {
+        let weighted = backends.iter().filter(|placed| placed.backend.weight != 1);
+        let mut places = weighted.filter_map(|placed| placed.weight_place);
+        let Some(first) = places.next() else { return };
+        let warning = Diagnostic::warning("`round_robin` ignores weights").label(first, "has no effect");
+        let warning = places.take(4).fold(warning, Diagnostic::at);
+        let warning = match table.node("balance") {
+            Some(node) => warning.label(node.place, "the algorithm"),
+            None => warning,
+        };
+        self.faults.push(warning.help("write `balance = \"weighted_round_robin\"`, or remove the weights"));
+    }
+}
+
+fn prefix(table: &Table, key: &keys::Key) -> u8 {
+    let bits = table.integer(key.name).unwrap_or_else(|| key.default_integer());
+    u8::try_from(bits).unwrap_or(u8::MAX)
+}

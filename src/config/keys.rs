@@ -1,0 +1,832 @@
+//! The table of every key: where it stands, what it may be, what it is when absent, and what it means.
+//!
+//! The reader ([`conform`](super::conform)), the reference ([`reference`](super::reference)) and the JSON Schema
+//! ([`schema`](super::schema)) are made from it. A key that is not here does not exist.
+
+use std::time::Duration;
+
+use Absent::{Default, Means, Required};
+
+/// A table of the file and the keys it may have.
+#[derive(Debug)]
+pub struct Shape {
+    /// What one such table is called in messages, with its article.
+    pub what: &'static str,
+    /// Its heading in the reference; `None` for one that is written inline, as a value.
+    pub heading: Option<&'static str>,
+    /// What it is for, under that heading.
+    pub doc: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What its value may be: one of these.
+    pub forms: &'static [Form],
+    /// What it is when it is not written.
+    pub absent: Absent,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+/// What it means that a key is not written.
+#[derive(Debug)]
+pub enum Absent {
+    /// A fault.
+    Required,
+    /// The same as this value (as TOML).
+    Default(&'static str),
+    /// This, in words.
+    Means(&'static str),
+}
+
+/// What a value may be.
+#[derive(Debug)]
+pub enum Form {
+    /// A string; the word says of what kind.
+    Text(&'static str),
+    /// A string in which `${` means nothing.
+    Prose,
+    /// One of these strings.
+    Choice(&'static [&'static str]),
+    /// A duration with its unit, from 1 ms up to this.
+    Duration(Duration),
+    /// A whole number from … to.
+    Integer(i64, i64),
+    /// A number above … and up to.
+    Number(f64, f64),
+    /// `true` or `false`.
+    Bool,
+    /// A list of values, each in one of these forms.
+    List(&'static [Form]),
+    /// A table of this shape.
+    Table(&'static Shape),
+    /// A table whose keys the writer chooses (the word says what they are), each with a value in one of these forms.
+    Map(&'static str, &'static [Form]),
+}
+
+impl Shape {
+    /// The key of this name.
+    #[must_use]
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+impl Key {
+    /// The duration this key has when it is not written.
+    #[must_use]
+    pub fn default_duration(&self) -> Duration {
+        let Default(text) = self.absent else { return Duration::ZERO };
+        parse_duration(text.trim_matches('"')).unwrap_or_default()
+    }
+
+    /// The string this key has when it is not written.
+    #[must_use]
+    pub fn default_text(&self) -> &'static str {
+        let Default(text) = self.absent else { return "" };
+        text.trim_matches('"')
+    }
+
+    /// The whole number this key has when it is not written.
+    #[must_use]
+    pub fn default_integer(&self) -> i64 {
+        let Default(text) = self.absent else { return 0 };
+        text.parse().unwrap_or_default()
+    }
+}
+
+/// One whole number and its unit, without anything between or around them.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().ok()?;
+    let millis = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
+}
+
+const HOUR: u64 = 3600;
+const DAY: Form = Form::Duration(Duration::from_secs(24 * HOUR));
+const WEEK: Form = Form::Duration(Duration::from_secs(7 * 24 * HOUR));
+
+const POOL_NAME: Form = Form::Text("pool name");
+const REGEX: Form = Form::Text("regular expression");
+const HEADER_NAME: Form = Form::Text("header name");
+const HEADER_VALUE: Form = Form::Text("header value");
+
+/// The whole file.
+pub static FILE: Shape = Shape {
+    what: "the file",
+    heading: Some("The file"),
+    doc: "The top level. At least one listener has to be there.",
+    keys: &[
+        Key {
+            name: "include",
+            forms: &[Form::List(&[Form::Text("path")])],
+            absent: Means("nothing is included"),
+            doc: "More files, read as if they stood in this one. Paths are relative to this file; `*` in the last part \
+                  stands for any characters, and a pattern that matches nothing is fine. A name that is defined in two \
+                  files is a fault. Included files can not include others.",
+        },
+        Key { name: "runtime", forms: &[Form::Table(&RUNTIME)], absent: Means("all defaults"), doc: "The process." },
+        Key {
+            name: "reload",
+            forms: &[Form::Table(&RELOAD)],
+            absent: Means("all defaults"),
+            doc: "How changes of the file are followed.",
+        },
+        Key {
+            name: "defaults",
+            forms: &[Form::Table(&DEFAULTS)],
+            absent: Means("all defaults"),
+            doc: "What listeners and pools fall back to.",
+        },
+        Key {
+            name: "listeners",
+            forms: &[Form::Map("listener", &[Form::Table(&LISTENER)])],
+            absent: Required,
+            doc: "Where connections are accepted, by name.",
+        },
+        Key {
+            name: "pools",
+            forms: &[Form::Map("pool", &[Form::Table(&POOL)])],
+            absent: Means("no pool"),
+            doc: "Groups of backends, by name.",
+        },
+    ],
+};
+
+static RUNTIME: Shape = Shape {
+    what: "[runtime]",
+    heading: Some("[runtime]"),
+    doc: "The process. A change of `workers` needs a restart.",
+    keys: &[WORKERS, SHUTDOWN_GRACE],
+};
+
+const WORKERS: Key = Key {
+    name: "workers",
+    forms: &[Form::Choice(&["auto"]), Form::Integer(1, 256)],
+    absent: Default("\"auto\""),
+    doc: "How many threads serve. `\"auto\"` is one for each CPU the process may use.",
+};
+/// `runtime.shutdown_grace`
+pub const SHUTDOWN_GRACE: Key = Key {
+    name: "shutdown_grace",
+    forms: &[DAY],
+    absent: Default("\"30s\""),
+    doc: "How long a stop waits for requests and sessions under way before it cuts them.",
+};
+
+static RELOAD: Shape = Shape {
+    what: "[reload]",
+    heading: Some("[reload]"),
+    doc: "How a change of the file, or of an included one, is followed.",
+    keys: &[
+        Key {
+            name: "watch",
+            forms: &[Form::Bool],
+            absent: Default("true"),
+            doc: "Whether the files are watched and followed by themselves. SIGHUP makes them be read again either way.",
+        },
+        DRAIN_TIMEOUT,
+    ],
+};
+
+/// `reload.drain_timeout`
+pub const DRAIN_TIMEOUT: Key = Key {
+    name: "drain_timeout",
+    forms: &[DAY],
+    absent: Default("\"30s\""),
+    doc: "How long a backend that was removed, or put into maintenance, may finish what it has before it is cut.",
+};
+
+static DEFAULTS: Shape = Shape {
+    what: "[defaults]",
+    heading: None,
+    doc: "",
+    keys: &[Key {
+        name: "timeouts",
+        forms: &[Form::Table(&DEFAULT_TIMEOUTS)],
+        absent: Means("the defaults below"),
+        doc: "The deadlines of every listener and pool that does not set its own.",
+    }],
+};
+
+/// Declares one deadline as a key with its default, and as the same key of a listener or pool, which falls back to it.
+macro_rules! deadline {
+    ($key:ident, $fallback:ident, $name:literal, $most:expr, $default:literal, $doc:literal) => {
+        const $key: Key = Key { name: $name, forms: &[$most], absent: Default($default), doc: $doc };
+        const $fallback: Key =
+            Key { name: $name, forms: &[$most], absent: Means(concat!("`defaults.timeouts.", $name, "`")), doc: $doc };
+    };
+}
+
+deadline!(
+    CLIENT_HEADER,
+    OWN_CLIENT_HEADER,
+    "client_header",
+    DAY,
+    "\"10s\"",
+    "For a whole request head, from its first byte."
+);
+deadline!(
+    CLIENT_BODY,
+    OWN_CLIENT_BODY,
+    "client_body",
+    DAY,
+    "\"30s\"",
+    "Between two reads of a request's body, and between two writes of a response to a client that takes nothing."
+);
+deadline!(
+    CLIENT_IDLE,
+    OWN_CLIENT_IDLE,
+    "client_idle",
+    DAY,
+    "\"60s\"",
+    "For the next request on a connection kept alive."
+);
+deadline!(CONNECT, OWN_CONNECT, "connect", DAY, "\"2s\"", "For making a connection to a backend.");
+deadline!(
+    RESPONSE_HEADER,
+    OWN_RESPONSE_HEADER,
+    "response_header",
+    DAY,
+    "\"30s\"",
+    "From the last byte of the request to the head of the response."
+);
+deadline!(RESPONSE_BODY, OWN_RESPONSE_BODY, "response_body", DAY, "\"30s\"", "Between two reads of a response's body.");
+deadline!(
+    UPSTREAM_IDLE,
+    OWN_UPSTREAM_IDLE,
+    "upstream_idle",
+    DAY,
+    "\"60s\"",
+    "How long an unused connection to a backend is kept for the next request."
+);
+deadline!(
+    TUNNEL_IDLE,
+    OWN_TUNNEL_IDLE,
+    "tunnel_idle",
+    WEEK,
+    "\"1h\"",
+    "For a TCP session or an upgraded connection (WebSocket) in which no byte moves."
+);
+
+/// `[defaults.timeouts]`
+pub static DEFAULT_TIMEOUTS: Shape = Shape {
+    what: "[defaults.timeouts]",
+    heading: Some("[defaults.timeouts]"),
+    doc: "The deadlines of every listener and pool that does not set its own.",
+    keys: &[
+        CLIENT_HEADER,
+        CLIENT_BODY,
+        CLIENT_IDLE,
+        CONNECT,
+        RESPONSE_HEADER,
+        RESPONSE_BODY,
+        UPSTREAM_IDLE,
+        TUNNEL_IDLE,
+    ],
+};
+
+static LISTENER_TIMEOUTS: Shape = Shape {
+    what: "the timeouts of a listener",
+    heading: Some("[listeners.NAME.timeouts]"),
+    doc: "The deadlines on the client's side. A tcp listener has only `tunnel_idle`.",
+    keys: &[OWN_CLIENT_HEADER, OWN_CLIENT_BODY, OWN_CLIENT_IDLE, OWN_TUNNEL_IDLE],
+};
+
+static POOL_TIMEOUTS: Shape = Shape {
+    what: "the timeouts of a pool",
+    heading: Some("[pools.NAME.timeouts]"),
+    doc: "The deadlines on the backends' side. Where both a listener and its pool set `tunnel_idle`, the shorter counts.",
+    keys: &[OWN_CONNECT, OWN_RESPONSE_HEADER, OWN_RESPONSE_BODY, OWN_UPSTREAM_IDLE, OWN_TUNNEL_IDLE],
+};
+
+/// `[listeners.NAME]`
+pub static LISTENER: Shape = Shape {
+    what: "a listener",
+    heading: Some("[listeners.NAME]"),
+    doc: "Where connections are accepted. A listener needs a `pool`, or, when it speaks http, at least one of `pool`, \
+          `routes` and `redirect_to_https`; `pool` or `redirect_to_https` is what happens when no route matches.",
+    keys: &[
+        Key {
+            name: "bind",
+            forms: &[Form::Text("address"), Form::List(&[Form::Text("address")])],
+            absent: Required,
+            doc: "`\"0.0.0.0:8080\"`, `\"[::]:8080\"`, `\"unix:/path\"`, or a list of them. Port 0 lets the system choose. \
+                  An IPv6 address takes no IPv4 connections: write both.",
+        },
+        Key {
+            name: "protocol",
+            forms: &[Form::Choice(&["http", "tcp"])],
+            absent: Default("\"http\""),
+            doc: "`http` understands HTTP/1.1 and has routes; `tcp` passes bytes to one pool.",
+        },
+        Key {
+            name: "pool",
+            forms: &[POOL_NAME],
+            absent: Means("requests that no route matches are answered 404"),
+            doc: "The pool for everything (that no route matches).",
+        },
+        Key {
+            name: "redirect_to_https",
+            forms: &[Form::Bool],
+            absent: Default("false"),
+            doc: "Answers everything (that no route matches) with 308 to the same place on `https://`.",
+        },
+        Key {
+            name: "routes",
+            forms: &[Form::List(&[Form::Table(&ROUTE)])],
+            absent: Means("no routes"),
+            doc: "What happens to which requests.",
+        },
+        Key {
+            name: "trusted_proxies",
+            forms: &[Form::List(&[Form::Text("network")])],
+            absent: Means("none is believed"),
+            doc: "Addresses and networks (`\"10.0.0.0/8\"`) whose `X-Forwarded-*` and `X-Request-Id` are believed.",
+        },
+        Key {
+            name: "forwarded",
+            forms: &[Form::Bool],
+            absent: Default("false"),
+            doc: "Whether backends are sent `Forwarded` (RFC 7239) beside `X-Forwarded-*`.",
+        },
+        Key {
+            name: "via",
+            forms: &[Form::Bool],
+            absent: Default("false"),
+            doc: "Whether `Via` is added to requests and responses.",
+        },
+        Key {
+            name: "headers",
+            forms: &[Form::Table(&HEADERS)],
+            absent: Means("nothing is changed"),
+            doc: "Changes to the headers of all of its requests and responses, made before those of a route.",
+        },
+        Key {
+            name: "timeouts",
+            forms: &[Form::Table(&LISTENER_TIMEOUTS)],
+            absent: Means("`[defaults.timeouts]`"),
+            doc: "Its own deadlines.",
+        },
+    ],
+};
+
+/// `[[listeners.NAME.routes]]`
+pub static ROUTE: Shape = Shape {
+    what: "a route",
+    heading: Some("[[listeners.NAME.routes]]"),
+    doc: "All conditions that are written have to hold. When several routes match a request, an exact host comes before \
+          the longest wildcard before any host; then an exact path before the longest prefix before regular expressions \
+          in their order before any path; then more header and method conditions before fewer; then the order in the \
+          file. A route does exactly one of `pool`, `split`, `redirect`, `redirect_to_https` and `respond`.",
+    keys: &[
+        Key {
+            name: "name",
+            forms: &[Form::Text("name")],
+            absent: Means("`route-1`, `route-2` …"),
+            doc: "What it is called in logs and metrics. No two of a listener are the same.",
+        },
+        Key {
+            name: "hosts",
+            forms: &[Form::List(&[Form::Text("host name")])],
+            absent: Means("any host"),
+            doc: "`\"www.example.com\"`, or `\"*.example.com\"` for all names below it. Without port.",
+        },
+        Key {
+            name: "path",
+            forms: &[Form::Table(&PATH)],
+            absent: Means("any path"),
+            doc: "What the path has to be: exactly one of the following.",
+        },
+        Key {
+            name: "methods",
+            forms: &[Form::List(&[Form::Text("method")])],
+            absent: Means("any method"),
+            doc: "`\"GET\"`, `\"POST\"` …, in upper case.",
+        },
+        Key {
+            name: "match_headers",
+            forms: &[Form::Map("header name", &[HEADER_VALUE, Form::Table(&HEADER_MATCH)])],
+            absent: Means("any headers"),
+            doc: "Headers that have to be there, each with its exact value or a table of one of the following.",
+        },
+        Key {
+            name: "pool",
+            forms: &[POOL_NAME],
+            absent: Means("another action"),
+            doc: "Action: forward to this pool.",
+        },
+        Key {
+            name: "split",
+            forms: &[Form::List(&[Form::Table(&SPLIT)])],
+            absent: Means("another action"),
+            doc: "Action: forward to several pools by weight.",
+        },
+        Key {
+            name: "redirect",
+            forms: &[Form::Text("URI"), Form::Table(&REDIRECT)],
+            absent: Means("another action"),
+            doc: "Action: answer with a redirection (308) to this URI, in which `{host}`, `{path}` and `{query}` (with \
+                  its `?`) stand for those of the request.",
+        },
+        Key {
+            name: "redirect_to_https",
+            forms: &[Form::Bool],
+            absent: Default("false"),
+            doc: "Action: answer 308 to the same place on `https://`.",
+        },
+        Key {
+            name: "respond",
+            forms: &[Form::Table(&RESPOND)],
+            absent: Means("another action"),
+            doc: "Action: answer this, without a backend.",
+        },
+        Key {
+            name: "headers",
+            forms: &[Form::Table(&HEADERS)],
+            absent: Means("nothing is changed"),
+            doc: "Changes to the headers of its requests and responses.",
+        },
+    ],
+};
+
+/// `path` of a route
+pub static PATH: Shape = Shape {
+    what: "a path",
+    heading: None,
+    doc: "",
+    keys: &[
+        Key {
+            name: "exact",
+            forms: &[Form::Text("path")],
+            absent: Means("one of the others"),
+            doc: "This path and no other.",
+        },
+        Key {
+            name: "prefix",
+            forms: &[Form::Text("path")],
+            absent: Means("one of the others"),
+            doc: "Paths that begin so, by whole segments: `/v1` matches `/v1` and `/v1/x` but not `/v10`; `/v1/` matches \
+                  what begins with it.",
+        },
+        Key {
+            name: "regex",
+            forms: &[REGEX],
+            absent: Means("one of the others"),
+            doc: "Paths in which this is found; anchor it with `^` and `$` as needed. Single quotes save doubling `\\`.",
+        },
+    ],
+};
+
+/// A value of `match_headers` as a table
+pub static HEADER_MATCH: Shape = Shape {
+    what: "a header match",
+    heading: None,
+    doc: "",
+    keys: &[
+        Key { name: "exact", forms: &[HEADER_VALUE], absent: Means("one of the others"), doc: "This value." },
+        Key {
+            name: "regex",
+            forms: &[REGEX],
+            absent: Means("one of the others"),
+            doc: "A value in which this is found.",
+        },
+        Key { name: "present", forms: &[Form::Bool], absent: Means("one of the others"), doc: "`true`: any value." },
+    ],
+};
+
+/// One of a route's `split`
+pub static SPLIT: Shape = Shape {
+    what: "a part of a split",
+    heading: None,
+    doc: "",
+    keys: &[Key { name: "pool", forms: &[POOL_NAME], absent: Required, doc: "The pool." }, SPLIT_WEIGHT],
+};
+
+/// `split[].weight`
+pub const SPLIT_WEIGHT: Key = Key {
+    name: "weight",
+    forms: &[Form::Integer(0, 1000)],
+    absent: Default("1"),
+    doc: "Its share of the sum of weights.",
+};
+
+/// `redirect` as a table
+pub static REDIRECT: Shape = Shape {
+    what: "a redirect",
+    heading: None,
+    doc: "",
+    keys: &[Key { name: "to", forms: &[Form::Text("URI")], absent: Required, doc: "Where to." }, REDIRECT_STATUS],
+};
+
+/// `redirect.status`
+pub const REDIRECT_STATUS: Key = Key {
+    name: "status",
+    forms: &[Form::Integer(301, 308)],
+    absent: Default("308"),
+    doc: "301, 302, 303, 307 or 308. Only 307 and 308 keep the method.",
+};
+
+/// `respond`
+pub static RESPOND: Shape = Shape {
+    what: "an answer",
+    heading: None,
+    doc: "",
+    keys: &[
+        Key { name: "status", forms: &[Form::Integer(200, 599)], absent: Required, doc: "The status." },
+        Key { name: "body", forms: &[Form::Prose], absent: Default("\"\""), doc: "The body, as it is." },
+        CONTENT_TYPE,
+    ],
+};
+
+/// `respond.content_type`
+pub const CONTENT_TYPE: Key = Key {
+    name: "content_type",
+    forms: &[HEADER_VALUE],
+    absent: Default("\"text/plain; charset=utf-8\""),
+    doc: "What the body is.",
+};
+
+static HEADERS: Shape = Shape {
+    what: "`headers`",
+    heading: None,
+    doc: "",
+    keys: &[
+        Key {
+            name: "request",
+            forms: &[Form::Table(&HEADER_EDITS)],
+            absent: Means("nothing is changed"),
+            doc: "What is changed in requests before they go to a backend: first `remove`, then `set`, then `add`.",
+        },
+        Key {
+            name: "response",
+            forms: &[Form::Table(&HEADER_EDITS)],
+            absent: Means("nothing is changed"),
+            doc: "What is changed in responses before they go to the client: first `remove`, then `set`, then `add`.",
+        },
+    ],
+};
+
+static HEADER_EDITS: Shape = Shape {
+    what: "changes to headers",
+    heading: None,
+    doc: "",
+    keys: &[
+        Key {
+            name: "set",
+            forms: &[Form::Map("header name", &[HEADER_VALUE])],
+            absent: Means("none"),
+            doc: "Headers that are to have this value, whatever they had.",
+        },
+        Key {
+            name: "add",
+            forms: &[Form::Map("header name", &[HEADER_VALUE])],
+            absent: Means("none"),
+            doc: "Headers that are appended to what is there.",
+        },
+        Key {
+            name: "remove",
+            forms: &[Form::List(&[HEADER_NAME])],
+            absent: Means("none"),
+            doc: "Headers that are taken out.",
+        },
+    ],
+};
+
+/// The values of `balance`.
+pub const ALGORITHMS: &[&str] = &[
+    "round_robin",
+    "weighted_round_robin",
+    "least_connections",
+    "ip_hash",
+    "least_response_time",
+    "random_two_choices",
+    "consistent_hash",
+];
+
+/// `[pools.NAME]`
+pub static POOL: Shape = Shape {
+    what: "a pool",
+    heading: Some("[pools.NAME]"),
+    doc: "A group of backends that serve the same, and who of them gets the next request or connection.",
+    keys: &[
+        Key {
+            name: "backends",
+            forms: &[Form::List(&[Form::Text("address"), Form::Table(&BACKEND)])],
+            absent: Required,
+            doc: "Its servers: addresses (`\"10.0.0.11:3000\"`, `\"[2001:db8::1]:3000\"`, `\"unix:/path\"`) and tables, \
+                  mixed as needed.",
+        },
+        Key {
+            name: "balance",
+            forms: &[Form::Choice(ALGORITHMS)],
+            absent: Default("\"round_robin\""),
+            doc: "`round_robin`: each in turn, weights ignored. `weighted_round_robin`: in turn by weight, evenly mixed. \
+                  `least_connections`: who has the fewest requests under way for its weight. `ip_hash`: a client's address \
+                  stays with one backend. `least_response_time`: who answers fastest for the load it has. \
+                  `random_two_choices`: the less busy of two chosen by chance. `consistent_hash`: the same key \
+                  (`hash_on`) stays with one backend.",
+        },
+        Key {
+            name: "hash_on",
+            forms: &[Form::Choice(&["client_address", "uri"]), Form::Table(&HASH_ON)],
+            absent: Default("\"client_address\""),
+            doc: "Only with `consistent_hash`: what is hashed, the client's address, path and query, or one of the \
+                  following. An HTTP request that lacks it, and a TCP connection, is hashed by the client's address.",
+        },
+        HASH_IPV4_PREFIX,
+        HASH_IPV6_PREFIX,
+        Key {
+            name: "bounded_load",
+            forms: &[Form::Number(1.0, 100.0)],
+            absent: Means("no bound"),
+            doc: "Only with `ip_hash`: no backend takes more than this multiple of the mean load, such as `1.25`; what is \
+                  above it goes to the client's next backend.",
+        },
+        Key {
+            name: "timeouts",
+            forms: &[Form::Table(&POOL_TIMEOUTS)],
+            absent: Means("`[defaults.timeouts]`"),
+            doc: "Its own deadlines.",
+        },
+    ],
+};
+
+/// `pools.*.hash_ipv4_prefix`
+pub const HASH_IPV4_PREFIX: Key = Key {
+    name: "hash_ipv4_prefix",
+    forms: &[Form::Integer(1, 32)],
+    absent: Default("32"),
+    doc: "Only with `ip_hash`: how many leading bits of an IPv4 address count.",
+};
+/// `pools.*.hash_ipv6_prefix`
+pub const HASH_IPV6_PREFIX: Key = Key {
+    name: "hash_ipv6_prefix",
+    forms: &[Form::Integer(1, 128)],
+    absent: Default("64"),
+    doc: "Only with `ip_hash`: how many leading bits of an IPv6 address count.",
+};
+
+/// `hash_on` as a table
+pub static HASH_ON: Shape = Shape {
+    what: "`hash_on`",
+    heading: None,
+    doc: "",
+    keys: &[
+        Key {
+            name: "header",
+            forms: &[HEADER_NAME],
+            absent: Means("one of the others"),
+            doc: "The value of this header.",
+        },
+        Key {
+            name: "cookie",
+            forms: &[Form::Text("cookie name")],
+            absent: Means("one of the others"),
+            doc: "The value of this cookie.",
+        },
+        Key {
+            name: "query",
+            forms: &[Form::Text("parameter name")],
+            absent: Means("one of the others"),
+            doc: "The value of this parameter of the query.",
+        },
+    ],
+};
+
+/// `[[pools.NAME.backends]]`
+pub static BACKEND: Shape = Shape {
+    what: "a backend",
+    heading: Some("[[pools.NAME.backends]]"),
+    doc: "One server of a pool, where its address alone does not say enough.",
+    keys: &[
+        Key {
+            name: "address",
+            forms: &[Form::Text("address")],
+            absent: Required,
+            doc: "Its IP address and port, or `unix:/path`. No two backends of a pool have the same.",
+        },
+        Key {
+            name: "name",
+            forms: &[Form::Text("name")],
+            absent: Means("its address"),
+            doc: "What it is called in logs and metrics. No two of a pool are the same.",
+        },
+        BACKEND_WEIGHT,
+        Key {
+            name: "max_connections",
+            forms: &[Form::Integer(1, u32::MAX as i64)],
+            absent: Means("no limit"),
+            doc: "How many requests (http) or connections (tcp) it gets at once, over all workers.",
+        },
+        Key {
+            name: "backup",
+            forms: &[Form::Bool],
+            absent: Default("false"),
+            doc: "Whether it is used only when none of the others can be.",
+        },
+        Key {
+            name: "drain",
+            forms: &[Form::Bool],
+            absent: Default("false"),
+            doc: "Whether it finishes what it has and gets nothing new.",
+        },
+        Key {
+            name: "maintenance",
+            forms: &[Form::Bool],
+            absent: Default("false"),
+            doc: "Whether it gets nothing, and what it still has is cut after `reload.drain_timeout`.",
+        },
+    ],
+};
+
+/// `pools.*.backends[].weight`
+pub const BACKEND_WEIGHT: Key = Key {
+    name: "weight",
+    forms: &[Form::Integer(1, 1000)],
+    absent: Default("1"),
+    doc: "Its share compared to the others. Every algorithm but `round_robin` heeds it.",
+};
+
+/// Calls `visit` with the path pattern (`listeners.*.routes[].path.prefix`) of every key, the shape it belongs to and
+/// the key itself, in the order of the table.
+pub fn every(visit: &mut dyn FnMut(&str, &'static Shape, &'static Key)) {
+    walk(&FILE, "", visit);
+}
+
+fn walk(shape: &'static Shape, prefix: &str, visit: &mut dyn FnMut(&str, &'static Shape, &'static Key)) {
+    for key in shape.keys {
+        let path = if prefix.is_empty() { key.name.to_owned() } else { format!("{prefix}.{}", key.name) };
+        visit(&path, shape, key);
+        walk_forms(key.forms, &path, visit);
+    }
+}
+
+fn walk_forms(forms: &'static [Form], path: &str, visit: &mut dyn FnMut(&str, &'static Shape, &'static Key)) {
+    for form in forms {
+        match form {
+            Form::Table(shape) => walk(shape, path, visit),
+            Form::List(element) => walk_forms(element, &format!("{path}[]"), visit),
+            Form::Map(_, value) => walk_forms(value, &format!("{path}.*"), visit),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_one_number_and_its_unit() {
+        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2s"), Some(Duration::from_secs(2)));
+        assert_eq!(parse_duration("1h"), Some(Duration::from_secs(3600)));
+        for wrong in
+            ["", "5", "s", "-1s", "1.5s", "1 s", "1h30m", "1S", "99999999999999999999s", "18446744073709551615d"]
+        {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_default_is_a_value_its_key_may_have() {
+        every(&mut |path, _, key| {
+            let Default(text) = key.absent else { return };
+            let fits = key.forms.iter().any(|form| match form {
+                Form::Text(_) | Form::Prose => text.starts_with('"'),
+                Form::Choice(choices) => choices.contains(&text.trim_matches('"')),
+                Form::Duration(most) => parse_duration(text.trim_matches('"')).is_some_and(|value| value <= *most),
+                Form::Integer(least, most) => text.parse().is_ok_and(|value: i64| (*least..=*most).contains(&value)),
+                Form::Number(..) => text.parse::<f64>().is_ok(),
+                Form::Bool => text == "true" || text == "false",
+                Form::List(_) | Form::Table(_) | Form::Map(..) => false,
+            });
+            assert!(fits, "{path} = {text}");
+        });
+    }
+
+    #[test]
+    fn every_key_is_documented_once() {
+        let mut paths = std::collections::BTreeSet::new();
+        every(&mut |path, _, key| {
+            assert!(!key.doc.is_empty(), "{path}");
+            assert!(paths.insert(path.to_owned()), "{path} stands twice in the table");
+        });
+        assert!(paths.contains("listeners.*.routes[].path.prefix"));
+    }
+}

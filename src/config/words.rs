@@ -1,0 +1,337 @@
+//! What a person meant by a word that is not a key or value: a slip of the fingers, a word of another program, a key in
+//! the wrong place, or something a later version will have.
+
+use super::diagnostic::{Diagnostic, Place};
+use super::keys::{self, Key, Shape};
+
+/// Words of other programs by the kind of table they are written in.
+const FOREIGN: &[(&str, &[&str], &str)] = &[
+    (
+        "the file",
+        &[
+            "upstream",
+            "upstreams",
+            "cluster",
+            "clusters",
+            "service",
+            "services",
+            "backend",
+            "backends",
+            "pool",
+            "target_group",
+        ],
+        "a group of backends is a pool here: write `[pools.NAME]` with `backends = [\"10.0.0.1:3000\"]`",
+    ),
+    (
+        "the file",
+        &[
+            "server",
+            "servers",
+            "frontend",
+            "frontends",
+            "entrypoints",
+            "entryPoints",
+            "listen",
+            "listener",
+            "virtual_host",
+        ],
+        "what accepts connections is a listener here: write `[listeners.NAME]` with `bind = \"0.0.0.0:8080\"`",
+    ),
+    ("the file", &["route", "routes", "routers"], "routes belong to a listener: write `[[listeners.NAME.routes]]`"),
+    ("the file", &["global", "process", "settings"], "what belongs to the process is in `[runtime]`"),
+    ("the file", &["includes", "import", "imports"], "write `include = [\"conf.d/*.toml\"]`"),
+    ("the file", &["timeouts", "timeout"], "write `[defaults.timeouts]`"),
+    ("a listener", &["listen", "address", "addresses", "port", "addr", "host"], "write `bind = \"0.0.0.0:8080\"`"),
+    ("a listener", &["mode", "type"], "write `protocol = \"http\"` or `protocol = \"tcp\"`"),
+    (
+        "a listener",
+        &["location", "locations", "rules", "route", "paths", "acl"],
+        "write `[[listeners.NAME.routes]]` with `path = { prefix = \"/\" }`",
+    ),
+    (
+        "a listener",
+        &["server_name", "server_names", "hosts", "virtual_hosts"],
+        "hosts belong to a route: write `[[listeners.NAME.routes]]` with `hosts = [\"www.example.com\"]`",
+    ),
+    (
+        "a listener",
+        &[
+            "proxy_pass",
+            "default_backend",
+            "use_backend",
+            "backend",
+            "backends",
+            "upstream",
+            "cluster",
+            "service",
+            "servers",
+        ],
+        "a listener forwards to a pool by its name: write `pool = \"NAME\"`, and the servers into `[pools.NAME]`",
+    ),
+    ("a listener", &["redirect_https", "https_redirect", "force_https"], "write `redirect_to_https = true`"),
+    ("a listener", &["real_ip", "set_real_ip_from", "trusted"], "write `trusted_proxies = [\"10.0.0.0/8\"]`"),
+    ("a route", &["server_name", "server_names", "host", "domains"], "write `hosts = [\"www.example.com\"]`"),
+    ("a route", &["location", "prefix", "uri", "path_prefix"], "write `path = { prefix = \"/\" }`"),
+    ("a route", &["exact", "path_exact"], "write `path = { exact = \"/\" }`"),
+    ("a route", &["regex", "path_regex"], "write `path = { regex = '^/' }`"),
+    (
+        "a route",
+        &["proxy_pass", "default_backend", "use_backend", "backend", "upstream", "cluster", "service", "target"],
+        "write `pool = \"NAME\"`",
+    ),
+    (
+        "a route",
+        &["pools", "backends", "weighted_clusters", "weights"],
+        "write `split = [{ pool = \"NAME\", weight = 95 }, …]`",
+    ),
+    ("a route", &["method"], "write `methods = [\"GET\"]`"),
+    (
+        "a route",
+        &["match", "header", "headers_match", "header_match"],
+        "write `match_headers = { \"X-Env\" = \"canary\" }`",
+    ),
+    ("a route", &["return", "response", "static_response"], "write `respond = { status = 503, body = \"…\" }`"),
+    ("a path", &["equals", "equal", "full"], "write `exact`"),
+    ("a path", &["starts_with", "begins_with", "path_prefix"], "write `prefix`"),
+    ("a path", &["regexp", "pattern", "re"], "write `regex`"),
+    ("a header match", &["equals", "value"], "write `exact`"),
+    ("a redirect", &["url", "uri", "location", "target"], "write `to`"),
+    ("a redirect", &["code"], "write `status`"),
+    ("an answer", &["code"], "write `status`"),
+    ("an answer", &["text", "content"], "write `body`"),
+    ("changes to headers", &["append"], "write `add`"),
+    ("changes to headers", &["replace", "overwrite"], "write `set`"),
+    ("changes to headers", &["delete", "del", "hide", "unset"], "write `remove`"),
+    (
+        "a pool",
+        &[
+            "server",
+            "servers",
+            "targets",
+            "target",
+            "endpoints",
+            "members",
+            "nodes",
+            "hosts",
+            "upstreams",
+            "address",
+            "addresses",
+        ],
+        "write `backends = [\"10.0.0.1:3000\"]`",
+    ),
+    (
+        "a pool",
+        &["lb_policy", "lb", "algorithm", "strategy", "lb_method", "policy", "method", "load_balancing"],
+        "write `balance = \"least_connections\"`",
+    ),
+    ("a pool", &["hash_key", "hash", "hash_policy"], "write `balance = \"consistent_hash\"` and `hash_on = \"uri\"`"),
+    ("a pool", &["bounded", "load_factor", "hash_balance_factor"], "write `bounded_load = 1.25`"),
+    ("a backend", &["maxconn", "max_conns", "max_conn", "max_requests", "limit"], "write `max_connections`"),
+    ("a backend", &["down", "disabled", "disable", "enabled"], "write `maintenance = true`"),
+    ("a backend", &["draining"], "write `drain = true`"),
+    (
+        "a backend",
+        &["host", "port", "addr", "ip", "url", "server", "target", "socket"],
+        "write `address = \"10.0.0.1:3000\"`",
+    ),
+    ("a backend", &["id", "label"], "write `name`"),
+    ("a backend", &["backup_server", "standby"], "write `backup = true`"),
+];
+
+/// Words for things that this version does not have, wherever they are written.
+const LATER: &[(&[&str], &str)] = &[
+    (&["admin", "metrics", "dashboard", "stats", "status"], "an admin endpoint"),
+    (&["log", "logs", "logging", "access_log", "error_log"], "logging keys; see `--log-level`"),
+    (&["health_check", "health_checks", "healthcheck", "check", "health"], "health checks"),
+    (&["breaker", "circuit_breaker", "outlier_detection", "max_fails", "fail_timeout"], "circuit breakers"),
+    (&["tls", "ssl", "certificate", "certificates", "ssl_certificate", "cert", "acme"], "TLS"),
+    (&["proxy_protocol", "send_proxy_protocol", "send_proxy", "accept_proxy"], "the PROXY protocol"),
+    (&["limits", "limit", "rate_limit"], "configurable limits"),
+    (&["queue"], "a queue"),
+    (&["retry", "retries", "retry_budget", "proxy_next_upstream"], "configurable retries"),
+    (&["slow_start", "panic_threshold", "fail_open"], "this kind of protection"),
+    (&["http_versions", "http_version", "http2", "h2", "h2c", "grpc"], "HTTP/2"),
+    (&["cache", "compression", "gzip", "auth", "basic_auth"], "filters"),
+    (&["sticky", "session_affinity"], "sticky cookies; `ip_hash` and `consistent_hash` keep a client with a backend"),
+    (&["resolver", "resolvers", "dns"], "name resolution"),
+];
+
+/// Other programs' words for algorithms.
+const ALGORITHMS: &[(&[&str], &str)] = &[
+    (&["leastconn", "least_conn", "least_connection", "least_request", "least_requests"], "least_connections"),
+    (&["roundrobin", "rr", "round-robin"], "round_robin"),
+    (&["static-rr", "weighted", "wrr", "weighted_roundrobin", "smooth"], "weighted_round_robin"),
+    (&["source", "iphash", "source_ip", "client_ip", "sticky"], "ip_hash"),
+    (&["random", "p2c", "power_of_two", "two_choices", "two_random_choices"], "random_two_choices"),
+    (
+        &["least_time", "fastest", "peak_ewma", "ewma", "latency", "least_latency", "response_time"],
+        "least_response_time",
+    ),
+    (&["hash", "maglev", "ring_hash", "ketama", "consistent", "uri", "rendezvous"], "consistent_hash"),
+];
+
+/// The fault of a key that does not exist in a table of this shape.
+#[must_use]
+pub fn unknown_key(key: &str, place: Place, shape: &'static Shape) -> Diagnostic {
+    let whose = if shape.what == "the file" { "at the top of the file" } else { shape.what };
+    let message = if shape.what == "the file" {
+        format!("there is no key `{key}` {whose}")
+    } else {
+        format!("there is no key `{key}` in {whose}")
+    };
+    let fault = Diagnostic::error(message).label(place, "unknown key");
+    fault.help(key_help(key, shape))
+}
+
+fn key_help(key: &str, shape: &'static Shape) -> String {
+    let folded = key.replace('-', "_");
+    let foreign = FOREIGN.iter().find(|(what, words, _)| *what == shape.what && words.contains(&folded.as_str()));
+    if let Some((_, _, help)) = foreign {
+        return (*help).into();
+    }
+    let names: Vec<&str> = shape.keys.iter().map(|known| known.name).collect();
+    if names.contains(&folded.to_lowercase().as_str()) {
+        return format!("did you mean `{}`?", folded.to_lowercase());
+    }
+    if let Some((_, what)) = LATER.iter().find(|(words, _)| words.contains(&folded.as_str())) {
+        return format!("this version does not have {what}");
+    }
+    if let Some(heading) = home_of(key) {
+        return format!("`{key}` belongs in `{heading}`");
+    }
+    match nearest(&folded, &names) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("known here: {}", quoted(&names)),
+    }
+}
+
+/// Whether someone who wrote `key` in a table of this shape probably meant `wanted`.
+#[must_use]
+pub fn may_mean(key: &str, shape: &'static Shape, wanted: &str) -> bool {
+    let help = key_help(key, shape);
+    !help.starts_with("known here") && help.contains(&format!("`{wanted}"))
+}
+
+/// The heading under which a key of this name is known, if it is only one.
+fn home_of(name: &str) -> Option<&'static str> {
+    let mut homes = Vec::new();
+    keys::every(&mut |_, shape: &'static Shape, key: &'static Key| {
+        if key.name == name && !homes.contains(&shape.heading) {
+            homes.push(shape.heading);
+        }
+    });
+    match homes[..] {
+        [Some(heading)] => Some(heading),
+        _ => None,
+    }
+}
+
+/// The fault of a value that is not one of the choices.
+#[must_use]
+pub fn unknown_choice(key: &str, found: &str, place: Place, choices: &[&str], expected: &str) -> Diagnostic {
+    let fault = Diagnostic::error(format!("`{found}` is not a value of `{key}`")).label(place, "unknown value");
+    let folded = found.to_lowercase();
+    let foreign = ALGORITHMS.iter().find(|(words, ours)| choices.contains(ours) && words.contains(&folded.as_str()));
+    if let Some((_, ours)) = foreign {
+        return fault.help(format!("that is `{ours}` here"));
+    }
+    match nearest(&folded.replace(['-', ' '], "_"), choices) {
+        Some(near) => fault.help(format!("did you mean `{near}`?")),
+        None => fault.help(format!("write {expected}")),
+    }
+}
+
+/// The one of `known` that is so near to `word` that it was probably meant.
+#[must_use]
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    // A word of that length is no slip of the fingers, and comparing it takes long.
+    if word.len() > 64 {
+        return None;
+    }
+    let distances = known.iter().map(|candidate| (strsim::osa_distance(word, candidate), *candidate));
+    let (distance, candidate) = distances.min_by_key(|(distance, _)| *distance)?;
+    let is_near = distance <= (candidate.chars().count() / 3).max(1) && distance < word.chars().count();
+    is_near.then_some(candidate)
+}
+
+/// `"a", "b" or "c"`
+#[must_use]
+pub fn listed(words: &[&str]) -> String {
+    enumerate(words, '"', "or")
+}
+
+/// `` `a`, `b` and `c` ``
+#[must_use]
+pub fn quoted(words: &[&str]) -> String {
+    enumerate(words, '`', "and")
+}
+
+fn enumerate(words: &[&str], quote: char, conjunction: &str) -> String {
+    let mut text = String::new();
+    for (index, word) in words.iter().enumerate() {
+        match index {
+            0 => {}
+            index if index + 1 == words.len() => text.push_str(&format!(" {conjunction} ")),
+            _ => text.push_str(", "),
+        }
+        text.push(quote);
+        text.push_str(word);
+        text.push(quote);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn help(key: &str, shape: &'static Shape) -> String {
+        key_help(key, shape)
+    }
+
+    #[test]
+    fn slips_other_words_and_misplaced_keys_are_understood() {
+        for (key, shape, part) in [
+            ("balanc", &keys::POOL, "did you mean `balance`?"),
+            ("max-connections", &keys::LISTENER, "`"),
+            ("upstream", &keys::FILE, "[pools.NAME]"),
+            ("server", &keys::FILE, "[listeners.NAME]"),
+            ("backends", &keys::FILE, "pool"),
+            ("servers", &keys::POOL, "backends"),
+            ("lb_policy", &keys::POOL, "balance"),
+            ("port", &keys::LISTENER, "bind"),
+            ("balance", &keys::LISTENER, "belongs in `[pools.NAME]`"),
+            ("health_check", &keys::POOL, "does not have health checks"),
+            ("xyzzy", &keys::POOL, "known here: `backends`"),
+        ] {
+            assert!(help(key, shape).contains(part), "{key}: {}", help(key, shape));
+        }
+    }
+
+    #[test]
+    fn no_foreign_word_is_a_key_of_the_table_it_is_explained_for() {
+        keys::every(&mut |path, shape, key| {
+            for (what, words, _) in FOREIGN {
+                assert!(*what != shape.what || !words.contains(&key.name), "{path}");
+            }
+        });
+    }
+
+    #[test]
+    fn every_foreign_word_is_explained_for_a_table_that_exists() {
+        let mut shapes = std::collections::BTreeSet::new();
+        keys::every(&mut |_, shape, _| {
+            shapes.insert(shape.what);
+        });
+        for (what, _, _) in FOREIGN {
+            assert!(shapes.contains(what), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_word_far_from_all_is_not_guessed() {
+        assert_eq!(nearest("zzz", &["abc", "pool"]), None);
+        assert_eq!(nearest("pol", &["abc", "pool"]), Some("pool"));
+        assert_eq!(nearest("a", &["b"]), None);
+    }
+}
