@@ -1,6 +1,7 @@
 //! Evenkeel
 #![warn(missing_docs)]
 
+pub mod balance;
 pub mod clock;
 pub mod config;
 pub mod outcome;
