@@ -6,4 +6,5 @@ pub mod clock;
 pub mod config;
 pub mod http;
 pub mod outcome;
+pub mod state;
 pub mod sync;
