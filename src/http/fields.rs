@@ -5,6 +5,7 @@
 //! from trusted peers only.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::bytes::{is_token, members, trim};
 use super::head::{Field, Fields, Known};
@@ -49,7 +50,7 @@ pub struct Forwarding<'a> {
     /// Whether `Via` is written.
     pub via: bool,
     /// Changes, applied one after the other.
-    pub edits: &'a [&'a HeaderEdits],
+    pub edits: &'a [Arc<HeaderEdits>],
 }
 
 /// Changes to a list of fields; removed first, then set, then added. Names are kept as written and compared without case.

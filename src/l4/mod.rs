@@ -11,7 +11,7 @@ use crate::config::Address;
 use crate::deadline::Deadline;
 use crate::local::{Local, Session};
 use crate::outcome::{Outcome, Verdict};
-use crate::state::{Lease, Protocol, hash_key};
+use crate::state::{Lease, Protocol};
 use crate::stream::{Incoming, Stream};
 use crate::upstream;
 use relay::{Side, relay};
@@ -24,7 +24,7 @@ pub async fn serve(local: Rc<Local>, incoming: Incoming) {
         incoming.stream.reset();
         return;
     };
-    let serial = lease.backend().serial();
+    let serial = lease.state().id();
     let outcome = run(&session, &lease, idle, incoming, backend).await;
     local.ended(serial, outcome);
     lease.finish(clock::now(), outcome);
@@ -56,7 +56,7 @@ async fn reach_backend(local: &Local, incoming: &Incoming) -> Option<(Stream, Le
     let view = local.view();
     let Protocol::Tcp { pool } = view.listener(incoming.listener)?.protocol else { return None };
     let settings = view.pool(pool);
-    let key = hash_key::of_address(settings, incoming.peer.map(|peer| peer.ip()));
+    let key = settings.key_of_address(incoming.peer.map(|peer| peer.ip()));
     let mut tried = Tried::default();
     for _ in 0..settings.attempts {
         let begin = clock::now();
@@ -72,11 +72,11 @@ async fn reach_backend(local: &Local, incoming: &Incoming) -> Option<(Stream, Le
             Ok(stream) => {
                 let now = clock::now();
                 lease.responded(now, Verdict::Good);
-                local.responded(lease.backend().serial(), now.since(begin));
+                local.responded(lease.state().id(), now.since(begin));
                 return Some((stream, lease, settings.timeouts.tunnel_idle));
             }
             Err(outcome) => {
-                local.ended(lease.backend().serial(), outcome);
+                local.ended(lease.state().id(), outcome);
                 lease.finish(clock::now(), outcome);
             }
         }

@@ -48,8 +48,12 @@ pub async fn relay(
         let sent = up.poll(cx, local, &mut from_client, &mut to_backend);
         let answered = down.poll(cx, local, &mut from_backend, &mut to_client);
         match (sent, answered) {
-            (Poll::Ready(Err(broken)), _) => return Poll::Ready(blame(broken, Outcome::ClientGone, Outcome::BackendCut)),
-            (_, Poll::Ready(Err(broken))) => return Poll::Ready(blame(broken, Outcome::BackendCut, Outcome::ClientGone)),
+            (Poll::Ready(Err(broken)), _) => {
+                return Poll::Ready(blame(broken, Outcome::ClientGone, Outcome::BackendCut));
+            }
+            (_, Poll::Ready(Err(broken))) => {
+                return Poll::Ready(blame(broken, Outcome::BackendCut, Outcome::ClientGone));
+            }
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Outcome::Completed { status: 0 }),
             _ => {}
         }

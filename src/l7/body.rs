@@ -191,10 +191,7 @@ impl Wire {
     /// Its two halves.
     pub fn split<'a>(&'a mut self, buffers: &'a Buffers) -> (WireSource<'a>, WireSink<'a>) {
         let (reader, writer) = self.stream.split();
-        (
-            WireSource { reader, inbound: &mut self.inbound, buffers },
-            WireSink { writer, outbound: &mut self.outbound },
-        )
+        (WireSource { reader, inbound: &mut self.inbound, buffers }, WireSink { writer, outbound: &mut self.outbound })
     }
 
     /// Whether no byte waits in either direction.
@@ -274,11 +271,6 @@ impl WireSource<'_> {
         self.inbound.buffer.as_ref().map_or(&[], Buffer::data)
     }
 
-    /// What comes in, to consume a head or to begin a body.
-    pub fn inbound(&mut self) -> &mut Inbound {
-        self.inbound
-    }
-
     /// Takes bytes away that are not body.
     pub fn discard(&mut self, count: usize) {
         self.inbound.consume(count, self.buffers);
@@ -292,7 +284,9 @@ impl WireSource<'_> {
 
     /// Moves the unread bytes to a block of twice the size when theirs is full and smaller than `at_most`.
     pub fn make_room(&mut self, at_most: usize) {
-        let Some(full) = self.inbound.buffer.take_if(|buffer| buffer.is_full() && buffer.size() < at_most) else { return };
+        let Some(full) = self.inbound.buffer.take_if(|buffer| buffer.is_full() && buffer.size() < at_most) else {
+            return;
+        };
         let mut larger = self.buffers.take(full.size() * 2);
         larger.put(full.data());
         self.buffers.give(full);

@@ -24,7 +24,7 @@ use crate::config::{self, Timeouts};
 use crate::http::fields::{self, Forwarding, Scheme};
 use crate::http::h1::parse::{self, HeadLimits, Parsed};
 use crate::http::h1::write::{self, Connection as Persistence, Reply};
-use crate::http::{Framing, Method, Version};
+use crate::http::{Framing, Version};
 use crate::local::{Desk, Local, Phase};
 use crate::outcome::{Outcome, Repeatable, Verdict};
 use crate::state::{Action, HttpPlan, Lease, PoolId, Protocol, Route, RouteAsk, View};
@@ -170,7 +170,9 @@ impl Way<'_> {
             let reused = idle.is_some();
             let failed = match self.reach(idle.take(), &lease, timeouts).await {
                 Ok(stream) => match self.converse(connection, desk, &mut lease, stream, reused).await {
-                    Ok((upstream, sending)) => return Ok(self.begin_response(connection, desk, upstream, lease, sending)),
+                    Ok((upstream, sending)) => {
+                        return Ok(self.begin_response(connection, desk, upstream, lease, sending));
+                    }
                     Err(failed) => failed,
                 },
                 Err(outcome) => Failed { outcome, untouched: true },
@@ -245,7 +247,14 @@ impl Way<'_> {
         let timeouts = self.view.pool(self.pool).timeouts.clone();
         if response.status == 101 {
             self.write_head(connection, desk, Framing::None, Persistence::Upgrade);
-            return Opened::Tunnel(Box::new(Running { upstream, lease, timeouts, sending, keep_client: false, waiting: false }));
+            return Opened::Tunnel(Box::new(Running {
+                upstream,
+                lease,
+                timeouts,
+                sending,
+                keep_client: false,
+                waiting: false,
+            }));
         }
         let framing = write::reply_framing(response, desk.request.version);
         let keep_client = desk.request.keeps_alive()
@@ -337,7 +346,7 @@ impl Talk<'_> {
 
     /// Moves the request up; once it is sent, looks whether the client is still there.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Result<(), Outcome> {
-        let local = self.connection.session.local();
+        let local = self.connection.session.local().clone();
         let (mut from_client, mut to_client) = self.connection.wire.split(&local.buffers);
         if self.sending.is_running() {
             let (_, mut to_backend) = self.upstream.split(&local.buffers);
@@ -482,7 +491,11 @@ async fn bodies(connection: &mut Connection, desk: &mut Desk, mut running: Runni
         _ if framing == Framing::ToClose => After::Reset,
         // The length or the missing last chunk tells; what was received before the cut arrives.
         Outcome::BackendCut | Outcome::MalformedResponse | Outcome::ResponseBodyTimeout => {
-            if connection.flush().await { After::Close } else { After::Reset }
+            if connection.flush().await {
+                After::Close
+            } else {
+                After::Reset
+            }
         }
         _ => After::Reset,
     }

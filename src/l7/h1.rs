@@ -71,12 +71,11 @@ pub async fn serve(local: Rc<Local>, incoming: Incoming) {
         local.give_desk(desk);
         match after {
             After::KeepAlive => {}
-            After::Close => break,
-            After::Linger => return connection.linger().await,
-            After::Reset => return connection.wire.stream.reset(),
+            ending => return connection.end(ending).await,
         }
         wait = connection.timeouts.idle;
     }
+    connection.end(After::Close).await;
 }
 
 impl Connection {
@@ -97,10 +96,6 @@ impl Connection {
             local_port: incoming.local.map_or(0, |local| local.port()),
             timeouts: timeouts.unwrap_or_default(),
         }
-    }
-
-    fn buffers(&self) -> &Buffers {
-        &self.session.local().buffers
     }
 
     /// Waits for the first bytes of a request; false when none will come.
@@ -211,12 +206,23 @@ impl Connection {
         .await
     }
 
+    async fn end(mut self, how: After) {
+        if how == After::Linger {
+            self.linger().await;
+        }
+        let Connection { mut wire, session, .. } = self;
+        wire.inbound.release(&session.local().buffers);
+        if how == After::Reset {
+            wire.stream.reset();
+        }
+    }
+
     /// Ends our direction and forgets what the client still sends, within bounds: closing with unread bytes would reset
     /// the connection and could take the answer with it.
-    async fn linger(mut self) {
+    async fn linger(&mut self) {
         self.deadline.set(clock::now() + LINGER_TIME);
         let mut left = LINGER_BYTES;
-        let Connection { wire, session, deadline, .. } = &mut self;
+        let Connection { wire, session, deadline, .. } = self;
         poll_fn(|cx| {
             session.watch(cx);
             let local = session.local();
@@ -226,15 +232,6 @@ impl Connection {
             poll_forget(wire, &local.buffers, &mut left, cx)
         })
         .await;
-        let local = self.session.local().clone();
-        self.wire.inbound.release(&local.buffers);
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        let local = self.session.local().clone();
-        self.wire.inbound.release(&local.buffers);
     }
 }
 

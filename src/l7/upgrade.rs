@@ -10,7 +10,8 @@ use crate::outcome::Outcome;
 /// Sends the pending 101 and relays what follows, whatever it is, until the tunnel ends.
 pub(super) async fn tunnel(connection: &mut Connection, mut running: Running) -> After {
     let local = connection.session.local().clone();
-    let outcome = if connection.flush().await { relay_both(connection, &mut running).await } else { Outcome::ClientGone };
+    let outcome =
+        if connection.flush().await { relay_both(connection, &mut running).await } else { Outcome::ClientGone };
     local.ended(running.lease.state().id(), outcome);
     tracing::debug!(backend = %running.lease.backend().name, cause = outcome.code(), "tunnel ended");
     running.lease.finish(clock::now(), outcome);

@@ -88,6 +88,12 @@ impl Lease {
         self.sent = now;
     }
 
+    /// From when the latency sample counts.
+    #[must_use]
+    pub fn sent_at(&self) -> Instant {
+        self.sent
+    }
+
     /// The response's head came at `now` (L4: the connection stands), with this verdict. Only the first call counts.
     pub fn responded(&mut self, now: Instant, verdict: Verdict) {
         if std::mem::replace(&mut self.judged, true) || !self.teaches() {

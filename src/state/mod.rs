@@ -9,6 +9,7 @@
 
 mod backend;
 mod ids;
+mod key;
 mod lease;
 mod pool;
 mod route;
@@ -167,6 +168,12 @@ impl Snapshot {
     #[must_use]
     pub fn retired(&self) -> &[Arc<BackendState>] {
         &self.retired
+    }
+
+    /// Whether the backend whose state has this number is in a pool.
+    #[must_use]
+    pub fn has_backend(&self, id: u64) -> bool {
+        self.backends().any(|backend| backend.state.id() == id)
     }
 
     fn backends(&self) -> impl Iterator<Item = &Backend> {

@@ -79,6 +79,20 @@ impl Census {
     }
 }
 
+impl std::fmt::Display for NoBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let why = match self.why {
+            Why::Empty => "the pool has no backends",
+            Why::Full => "all backends are at their limits",
+            Why::Tried => "all usable backends were tried",
+            Why::NoneUsable => "no backend is usable",
+        };
+        let Census { usable, down, open, full, draining, maintenance } = self.census;
+        write!(f, "{why} (usable {usable}, down {down}, open {open}, full {full}, draining {draining}, ")?;
+        write!(f, "in maintenance {maintenance})")
+    }
+}
+
 impl NoBackend {
     fn of(pool: &Pool, now: Instant) -> NoBackend {
         let census = Census::of(pool, now);

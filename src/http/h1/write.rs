@@ -5,6 +5,7 @@
 
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::http::bytes::{is_token, members, push_decimal};
 use crate::http::fields::{
@@ -33,7 +34,7 @@ pub struct Reply<'a> {
     /// What becomes of the connection.
     pub connection: Connection,
     /// Changes, applied one after the other.
-    pub edits: &'a [&'a HeaderEdits],
+    pub edits: &'a [Arc<HeaderEdits>],
     /// Whether `Via` is written.
     pub via: bool,
 }
@@ -121,6 +122,8 @@ pub struct OwnAnswer<'a> {
     pub connection: Connection,
     /// More fields.
     pub extra: &'a [(&'a str, &'a str)],
+    /// Changes, applied one after the other.
+    pub edits: &'a [Arc<HeaderEdits>],
     /// Whether it answers a HEAD request: the body is then only told of.
     pub head_request: bool,
 }
@@ -141,6 +144,7 @@ pub fn own_answer(out: &mut Vec<u8>, answer: &OwnAnswer<'_>) {
     for (name, value) in answer.extra {
         field(out, name, value);
     }
+    Edits::new(answer.edits).write(out);
     // said always: what the client asked for, and with which version, may be what could not be read
     out.extend_from_slice(match answer.connection {
         Connection::KeepAlive => KEEP_ALIVE,
@@ -360,11 +364,11 @@ impl List {
 /// Changes of several levels (listener, route, …): a later one has the last word about what the earlier ones wrote.
 #[derive(Clone, Copy)]
 struct Edits<'a> {
-    levels: &'a [&'a HeaderEdits],
+    levels: &'a [Arc<HeaderEdits>],
 }
 
 impl<'a> Edits<'a> {
-    fn new(levels: &'a [&'a HeaderEdits]) -> Edits<'a> {
+    fn new(levels: &'a [Arc<HeaderEdits>]) -> Edits<'a> {
         let levels = if levels.iter().all(|level| level.is_empty()) { &[] } else { levels };
         Edits { levels }
     }
