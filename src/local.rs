@@ -70,6 +70,7 @@ pub struct Local {
     dice: RefCell<Dice>,
     idle: RefCell<IdleConnections<Stream>>,
     sweeping: Cell<bool>,
+    #[expect(clippy::vec_box, reason = "a desk goes to its connection and back as a pointer")]
     desks: RefCell<Vec<Box<Desk>>>,
     recorder: RefCell<Recorder>,
     sessions: RefCell<Sessions>,

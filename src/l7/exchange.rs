@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::body::{Pump, PumpFault, Sink, SourceFault, Waits, Wire, WireSource};
 use super::h1::{After, ClientTimeouts, Connection};
 use super::replies::{self, Answer};
+use super::request_id::RequestId;
 use super::retry::{self, Next};
 use super::upgrade;
 use crate::balance::Tried;
@@ -41,21 +42,15 @@ const MOST_INTERIM: u32 = 10;
 /// Sends the request on the desk to a backend, or answers it ourselves.
 pub(super) async fn run(connection: &mut Connection, desk: &mut Desk) -> After {
     let local = connection.session.local().clone();
-    let mut id = request_id(&local);
+    let mut id = local.roll(RequestId::roll);
     // The view lives for the head's part of the exchange only; a long body keeps its lease and no more.
     let opened = open(local.view(), connection, desk, &mut id).await;
     match opened {
-        Opened::Answer(answer) => answer.send(connection, desk, &id).await,
-        Opened::Response(running, framing) => bodies(connection, desk, *running, framing).await,
-        Opened::Tunnel(running) => upgrade::tunnel(connection, *running).await,
+        Opened::Answer(answer) => answer.send(connection, desk, id.as_str()).await,
+        Opened::Response(running, framing) => bodies(connection, desk, running, framing).await,
+        Opened::Tunnel(running) => upgrade::tunnel(connection, running).await,
         Opened::ClientGone => After::Close,
     }
-}
-
-/// A new request id: 32 hexadecimal digits.
-pub(super) fn request_id(local: &Local) -> String {
-    let (high, low) = local.roll(|dice| (dice.next(), dice.next()));
-    format!("{high:016x}{low:016x}")
 }
 
 /// What the head's part of an exchange comes to.
@@ -63,9 +58,9 @@ enum Opened {
     /// We answer.
     Answer(Answer),
     /// A backend answers: the head is pending to the client, a body with this framing follows.
-    Response(Box<Running>, Framing),
+    Response(Running, Framing),
     /// The backend has switched protocols.
-    Tunnel(Box<Running>),
+    Tunnel(Running),
     /// Nobody is left to be answered.
     ClientGone,
 }
@@ -83,7 +78,7 @@ pub(super) struct Running {
 }
 
 /// Routes the request and brings it to where its response begins.
-async fn open(view: Rc<View>, connection: &mut Connection, desk: &mut Desk, id: &mut String) -> Opened {
+async fn open(view: Rc<View>, connection: &mut Connection, desk: &mut Desk, id: &mut RequestId) -> Opened {
     let plan = view.listener(connection.listener);
     let Some((plan, Protocol::Http(http))) = plan.map(|plan| (plan, &plan.protocol)) else {
         return Opened::Answer(Answer::plain(503).closing());
@@ -91,8 +86,8 @@ async fn open(view: Rc<View>, connection: &mut Connection, desk: &mut Desk, id: 
     connection.timeouts = ClientTimeouts::of(&plan.timeouts);
     let peer = connection.peer.map(|peer| peer.ip());
     let trusted = peer.is_some_and(|peer| config::is_within(&http.trusted_proxies, peer));
-    if let Some(given) = fields::given_request_id(&desk.request.fields, trusted) {
-        *id = given.to_owned();
+    if let Some(given) = fields::given_request_id(&desk.request.fields, trusted).and_then(RequestId::given) {
+        *id = given;
     }
     let target = &desk.request.target;
     let method = desk.request.method_text();
@@ -101,7 +96,7 @@ async fn open(view: Rc<View>, connection: &mut Connection, desk: &mut Desk, id: 
     match &route.action {
         Action::Forward(split) => {
             let pool = split.choose(connection.session.local().roll(|dice| dice.next()));
-            let way = Way { view: &view, http, route, pool, peer, trusted, id };
+            let way = Way { view: &view, http, route, pool, peer, trusted, id: id.as_str() };
             way.attempts(connection, desk).await
         }
         own => Opened::Answer(replies::of_route(own, target).edited(&route.response_edits)),
@@ -204,9 +199,13 @@ impl Way<'_> {
         let mut upstream = Wire::new(stream);
         upstream.outbound.pending = std::mem::take(&mut desk.to_backend);
         upstream.outbound.pending.clear();
-        write::request(&mut upstream.outbound.pending, &desk.request, &self.forwarding(connection));
+        let address = self.fallback_host(desk, lease);
+        write::request(&mut upstream.outbound.pending, &desk.request, &self.forwarding(connection, &address));
         upstream.outbound.begin(desk.request.framing);
         let timeouts = &self.view.pool(self.pool).timeouts;
+        if desk.request.framing != Framing::None {
+            connection.deadline.set(clock::now() + connection.timeouts.body);
+        }
         let mut talk = Talk {
             connection,
             upstream: &mut upstream,
@@ -247,14 +246,7 @@ impl Way<'_> {
         let timeouts = self.view.pool(self.pool).timeouts.clone();
         if response.status == 101 {
             self.write_head(connection, desk, Framing::None, Persistence::Upgrade);
-            return Opened::Tunnel(Box::new(Running {
-                upstream,
-                lease,
-                timeouts,
-                sending,
-                keep_client: false,
-                waiting: false,
-            }));
+            return Opened::Tunnel(Running { upstream, lease, timeouts, sending, keep_client: false, waiting: false });
         }
         let framing = write::reply_framing(response, desk.request.version);
         let keep_client = desk.request.keeps_alive()
@@ -265,7 +257,7 @@ impl Way<'_> {
         upstream.inbound.begin(response.framing);
         let persistence = if keep_client { Persistence::KeepAlive } else { Persistence::Close };
         self.write_head(connection, desk, framing, persistence);
-        Opened::Response(Box::new(Running { upstream, lease, timeouts, sending, keep_client, waiting: false }), framing)
+        Opened::Response(Running { upstream, lease, timeouts, sending, keep_client, waiting: false }, framing)
     }
 
     fn write_head(&self, connection: &mut Connection, desk: &Desk, framing: Framing, persistence: Persistence) {
@@ -280,14 +272,20 @@ impl Way<'_> {
         connection.wire.outbound.begin(framing);
     }
 
-    fn forwarding<'b>(&'b self, connection: &Connection) -> Forwarding<'b> {
+    /// The `Host` for a request of HTTP/1.0 that names none: the backend's address, as HTTP/1.1 demands one.
+    fn fallback_host(&self, desk: &Desk, lease: &Lease) -> String {
+        let needed = desk.request.target.authority().is_empty();
+        if needed { lease.address().to_string() } else { String::new() }
+    }
+
+    fn forwarding<'b>(&'b self, connection: &Connection, fallback_host: &'b str) -> Forwarding<'b> {
         Forwarding {
             peer: self.peer,
             trusted: self.trusted,
             scheme: Scheme::Http,
             port: connection.local_port,
             request_id: self.id,
-            fallback_host: "",
+            fallback_host,
             forwarded: self.http.forwarded,
             via: self.http.via,
             edits: &self.route.request_edits,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::body::{Sink, Wire};
 use super::exchange;
 use super::replies::Answer;
+use super::request_id::RequestId;
 use crate::buffer::{Buffers, SMALLEST};
 use crate::clock::{self, Instant};
 use crate::deadline::Deadline;
@@ -141,8 +142,8 @@ impl Connection {
     /// Answers a request that was not read whole: nobody knows where the next would begin.
     async fn answer_unread(&mut self, desk: &mut Desk, answer: Answer) -> After {
         desk.request.clear();
-        let id = exchange::request_id(self.session.local());
-        answer.closing().send(self, desk, &id).await
+        let id = self.session.local().roll(RequestId::roll);
+        answer.closing().send(self, desk, id.as_str()).await
     }
 
     /// Reads the head of a request into `desk.request` and begins its body.

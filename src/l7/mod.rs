@@ -7,6 +7,7 @@ mod exchange;
 mod h1;
 
 mod replies;
+mod request_id;
 mod retry;
 mod upgrade;
 

@@ -59,7 +59,7 @@ mod tests {
 
     fn request(text: &str) -> RequestHead {
         let mut head = RequestHead::default();
-        parse::request(text.as_bytes(), 0, &HeadLimits::default(), &mut head).unwrap();
+        parse::request(text.as_bytes(), 0, &HeadLimits::default(), &mut head).expect("the test wrote a good request");
         head
     }
 
