@@ -80,10 +80,51 @@ impl HeaderEdits {
     }
 }
 
+/// Changes of several levels (listener, route, …): a later one has the last word about what the earlier ones wrote.
+#[derive(Clone, Copy)]
+pub(super) struct Edits<'a> {
+    levels: &'a [Arc<HeaderEdits>],
+}
+
+impl<'a> Edits<'a> {
+    /// Those of these levels, the first to be applied first.
+    pub(super) fn new(levels: &'a [Arc<HeaderEdits>]) -> Edits<'a> {
+        let levels = if levels.iter().all(|level| level.is_empty()) { &[] } else { levels };
+        Edits { levels }
+    }
+
+    /// Whether a field that was there before all changes stays.
+    pub(super) fn spare(self, name: &[u8]) -> bool {
+        !self.levels.iter().any(|level| level.replaces(name))
+    }
+
+    /// The `Host` that is set last, if one is.
+    pub(super) fn host(self) -> Option<&'a str> {
+        let set = self.levels.iter().flat_map(|level| &level.set);
+        set.filter(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| &**value).next_back()
+    }
+
+    /// What is set and added and not taken away again by a later level.
+    pub(super) fn brought(self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.levels.iter().enumerate().flat_map(move |(at, level)| {
+            let later = Edits { levels: &self.levels[at + 1..] };
+            let all = level.set.iter().chain(&level.add);
+            all.filter(move |(name, _)| brings(name) && later.spare(name.as_bytes()))
+                .map(|(name, value)| (&**name, &**value))
+        })
+    }
+}
+
+/// Whether a change may bring a field of this name as one of its own; `Host` has its place already.
+fn brings(name: &str) -> bool {
+    is_editable(name) && !name.eq_ignore_ascii_case("host")
+}
+
 /// Whether edits may touch fields of this name: not those that frame the message or belong to the connection.
 #[must_use]
 pub fn is_editable(name: &str) -> bool {
-    is_token(name.as_bytes()) && !is_of_this_hop(Known::of(name.as_bytes()))
+    let known = Known::of(name.as_bytes());
+    is_token(name.as_bytes()) && known != Known::Expect && !is_of_this_hop(known)
 }
 
 /// Fields that are about this connection or this message's framing: never forwarded, written by us where needed.

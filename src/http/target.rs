@@ -278,7 +278,6 @@ fn decode_unreserved(mut segment: &[u8], out: &mut String) -> Result<(), Refusal
     Ok(())
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a hexadecimal digit is at most 15")]
 fn hex(digit: u8) -> Result<u8, Refusal> {
     char::from(digit).to_digit(16).map(|digit| digit as u8).ok_or(Refusal::PercentEncoding)
 }

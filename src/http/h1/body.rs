@@ -84,16 +84,22 @@ enum Place {
     Done,
     ToClose,
     Length(u64),
+    Chunk(u64),
+    Between(Between),
+    Trailers,
+}
+
+/// Where between the data of two chunks the next byte stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Between {
+    DataReturn,
+    DataLineFeed,
     Size { size: u64, digits: u8 },
     Extension { size: u64 },
     SizeLineFeed { size: u64 },
-    Chunk(u64),
-    ChunkReturn,
-    ChunkLineFeed,
-    TrailerStart,
-    Trailers,
-    LastLineFeed,
 }
+
+const FIRST_DIGIT: Place = Place::Between(Between::Size { size: 0, digits: 0 });
 
 /// Finds the data in the bytes of one body.
 #[derive(Clone, Debug)]
@@ -111,7 +117,7 @@ impl Decoder {
         let place = match framing {
             Framing::None | Framing::Length(0) => Place::Done,
             Framing::Length(length) => Place::Length(length),
-            Framing::Chunked => Place::Size { size: 0, digits: 0 },
+            Framing::Chunked => FIRST_DIGIT,
             Framing::ToClose => Place::ToClose,
         };
         Decoder { place, extension_bytes: 0, trailer_text: Vec::new(), trailers: Fields::default() }
@@ -144,15 +150,31 @@ impl Decoder {
     /// # Errors
     /// A body that breaks a rule; the connection it came by is of no further use.
     pub fn decode(&mut self, input: &[u8]) -> Result<Step, BodyFault> {
-        match self.place {
-            Place::Done => Ok(Step::End { consumed: 0 }),
-            Place::ToClose if input.is_empty() => Ok(Step::More { consumed: 0 }),
-            Place::ToClose => Ok(Step::Data { skip: 0, length: input.len() }),
-            Place::Length(left) => Ok(self.data(0, input, left, |left| match left {
-                0 => Place::Done,
-                left => Place::Length(left),
-            })),
-            _ => self.decode_chunked(input),
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            match self.place {
+                Place::Done => return Ok(Step::End { consumed: at }),
+                _ if rest.is_empty() => return Ok(Step::More { consumed: at }),
+                Place::ToClose => return Ok(Step::Data { skip: at, length: rest.len() }),
+                Place::Length(left) => {
+                    let length = at_most(left, rest.len());
+                    let left = left - length as u64;
+                    self.place = if left == 0 { Place::Done } else { Place::Length(left) };
+                    return Ok(Step::Data { skip: at, length });
+                }
+                Place::Chunk(left) => {
+                    let length = at_most(left, rest.len());
+                    let left = left - length as u64;
+                    self.place = if left == 0 { Place::Between(Between::DataReturn) } else { Place::Chunk(left) };
+                    return Ok(Step::Data { skip: at, length });
+                }
+                Place::Between(between) => {
+                    self.place = self.after(between, rest[0])?;
+                    at += 1;
+                }
+                Place::Trailers => at += self.take_trailers(rest)?,
+            }
         }
     }
 
@@ -170,65 +192,21 @@ impl Decoder {
         }
     }
 
-    /// Up to `left` bytes of data after `skip` bytes; `next` says where it goes on.
-    fn data(&mut self, skip: usize, input: &[u8], left: u64, next: impl FnOnce(u64) -> Place) -> Step {
-        let there = input.len() - skip;
-        if there == 0 {
-            return Step::More { consumed: skip };
-        }
-        let length = usize::try_from(left).map_or(there, |left| left.min(there));
-        self.place = next(left - length as u64);
-        Step::Data { skip, length }
-    }
-
-    fn decode_chunked(&mut self, input: &[u8]) -> Result<Step, BodyFault> {
-        let mut at = 0;
-        loop {
-            if let Place::Chunk(left) = self.place {
-                return Ok(self.data(at, input, left, |left| match left {
-                    0 => Place::ChunkReturn,
-                    left => Place::Chunk(left),
-                }));
+    /// Where a byte between the data of two chunks leads.
+    fn after(&mut self, between: Between, byte: u8) -> Result<Place, BodyFault> {
+        match (between, byte) {
+            (Between::DataReturn, b'\r') => Ok(Place::Between(Between::DataLineFeed)),
+            (Between::DataLineFeed, b'\n') => Ok(FIRST_DIGIT),
+            (Between::DataReturn | Between::DataLineFeed, _) => Err(BodyFault::ChunkEnd),
+            (Between::Size { digits: 1.., size } | Between::Extension { size }, b'\r') => {
+                Ok(Place::Between(Between::SizeLineFeed { size }))
             }
-            if self.place == Place::Trailers {
-                at += self.take_trailers(&input[at..])?;
-            } else if let Some(&byte) = input.get(at) {
-                self.place = self.after(byte)?;
-                at += 1;
-            }
-            if self.place == Place::Done {
-                return Ok(Step::End { consumed: at });
-            }
-            if at == input.len() {
-                return Ok(Step::More { consumed: at });
-            }
-        }
-    }
-
-    /// Where a byte of framing leads.
-    fn after(&mut self, byte: u8) -> Result<Place, BodyFault> {
-        match (self.place, byte) {
-            (Place::Size { digits: 1.., size }, b'\r') => Ok(Place::SizeLineFeed { size }),
-            (Place::Size { digits: 1.., size }, b';') => self.extend(size),
-            (Place::Size { size, digits }, _) => longer_size(size, digits, byte),
-            (Place::Extension { size }, b'\r') => Ok(Place::SizeLineFeed { size }),
-            (Place::Extension { size }, b'\t' | 0x20..=0x7e | 0x80..) => self.extend(size),
-            (Place::SizeLineFeed { size: 0 }, b'\n') => Ok(Place::TrailerStart),
-            (Place::SizeLineFeed { size }, b'\n') => Ok(Place::Chunk(size)),
-            (Place::Extension { .. } | Place::SizeLineFeed { .. }, _) => Err(BodyFault::ChunkLine),
-            (Place::ChunkReturn, b'\r') => Ok(Place::ChunkLineFeed),
-            (Place::ChunkLineFeed, b'\n') => Ok(Place::Size { size: 0, digits: 0 }),
-            (Place::ChunkReturn | Place::ChunkLineFeed, _) => Err(BodyFault::ChunkEnd),
-            (Place::TrailerStart, b'\r') => Ok(Place::LastLineFeed),
-            (Place::TrailerStart, _) => {
-                self.trailer_text.push(byte);
-                Ok(Place::Trailers)
-            }
-            (Place::LastLineFeed, b'\n') => Ok(Place::Done),
-            (Place::LastLineFeed, _) => Err(BodyFault::Trailers(Refusal::BareCarriageReturn)),
-            (place @ (Place::Done | Place::ToClose | Place::Length(_) | Place::Chunk(_) | Place::Trailers), _) => {
-                Ok(place)
-            }
+            (Between::Size { digits: 1.., size }, b';') => self.extend(size),
+            (Between::Size { size, digits }, _) => longer_size(size, digits, byte),
+            (Between::Extension { size }, b'\t' | 0x20..=0x7e | 0x80..) => self.extend(size),
+            (Between::SizeLineFeed { size: 0 }, b'\n') => Ok(Place::Trailers),
+            (Between::SizeLineFeed { size }, b'\n') => Ok(Place::Chunk(size)),
+            (Between::Extension { .. } | Between::SizeLineFeed { .. }, _) => Err(BodyFault::ChunkLine),
         }
     }
 
@@ -237,11 +215,15 @@ impl Decoder {
         if self.extension_bytes > MOST_EXTENSION_BYTES {
             return Err(BodyFault::ChunkExtensions);
         }
-        Ok(Place::Extension { size })
+        Ok(Place::Between(Between::Extension { size }))
     }
 
     /// Gathers trailer lines until the empty one and reads them then; returns how many bytes were taken.
     fn take_trailers(&mut self, input: &[u8]) -> Result<usize, BodyFault> {
+        if self.trailer_text.is_empty() && input.starts_with(b"\r\n") {
+            self.place = Place::Done;
+            return Ok(2);
+        }
         let limits = HeadLimits::default();
         let mut taken = 0;
         while let Some(offset) = memchr::memchr(b'\n', &input[taken..]) {
@@ -250,7 +232,7 @@ impl Decoder {
             if !self.trailer_text.ends_with(b"\r\n") {
                 return Err(BodyFault::Trailers(Refusal::BareLineFeed));
             }
-            if self.trailer_text.ends_with(b"\n\r\n") {
+            if self.trailer_text == b"\r\n" || self.trailer_text.ends_with(b"\n\r\n") {
                 self.read_trailers(&limits)?;
                 self.place = Place::Done;
                 return Ok(taken);
@@ -278,6 +260,10 @@ impl Decoder {
     }
 }
 
+fn at_most(left: u64, there: usize) -> usize {
+    usize::try_from(left).map_or(there, |left| left.min(there))
+}
+
 /// A chunk size with one more digit.
 fn longer_size(size: u64, digits: u8, byte: u8) -> Result<Place, BodyFault> {
     let digit = char::from(byte).to_digit(16).ok_or(match (digits, byte) {
@@ -288,7 +274,7 @@ fn longer_size(size: u64, digits: u8, byte: u8) -> Result<Place, BodyFault> {
     if digits == MOST_SIZE_DIGITS || size >= 1 << 59 {
         return Err(BodyFault::ChunkSize);
     }
-    Ok(Place::Size { size: size << 4 | u64::from(digit), digits: digits + 1 })
+    Ok(Place::Between(Between::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }))
 }
 
 /// Appends what goes before the data of a chunk; [`CHUNK_END`] goes after it. A length of 0 would end the body: nothing is

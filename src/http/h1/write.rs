@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::http::bytes::{is_token, members, push_decimal};
-use crate::http::fields::{
-    Forwarding, HeaderEdits, given_request_id, is_editable, is_nominated, is_of_this_hop, may_trail,
-};
+use crate::http::fields::{Edits, Forwarding, HeaderEdits, given_request_id, is_nominated, is_of_this_hop, may_trail};
 use crate::http::head::{Fields, Framing, Known, RequestHead, ResponseHead, Version};
+
+pub use super::own::{OwnAnswer, own_answer};
 
 /// What becomes of a client's connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, how: &Forwarding<'_>) {
     if head.connection.websocket {
         out.extend_from_slice(UPGRADE);
     }
-    edits.write(out);
+    edited(out, edits);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -96,7 +96,7 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, how: &Reply<'_>) {
         (Connection::Close, _) => out.extend_from_slice(CLOSE),
         (Connection::Upgrade, _) => out.extend_from_slice(UPGRADE),
     }
-    edits.write(out);
+    edited(out, edits);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -107,59 +107,9 @@ pub fn interim(out: &mut Vec<u8>, head: &ResponseHead) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// An answer of our own.
-#[derive(Clone, Copy, Debug)]
-pub struct OwnAnswer<'a> {
-    /// 200–599.
-    pub status: u16,
-    /// The media type of the body.
-    pub content_type: &'a str,
-    /// The body.
-    pub body: &'a [u8],
-    /// The id of the request.
-    pub request_id: &'a str,
-    /// What becomes of the connection.
-    pub connection: Connection,
-    /// More fields.
-    pub extra: &'a [(&'a str, &'a str)],
-    /// Changes, applied one after the other.
-    pub edits: &'a [Arc<HeaderEdits>],
-    /// Whether it answers a HEAD request: the body is then only told of.
-    pub head_request: bool,
-}
-
-/// Appends an answer of our own, body included.
-pub fn own_answer(out: &mut Vec<u8>, answer: &OwnAnswer<'_>) {
-    let bodiless = matches!(answer.status, 204 | 304);
-    out.extend_from_slice(b"HTTP/1.1 ");
-    push_decimal(out, answer.status.into());
-    out.push(b' ');
-    out.extend_from_slice(reason(answer.status).as_bytes());
-    out.extend_from_slice(b"\r\n");
-    if !bodiless {
-        field(out, "Content-Type", answer.content_type);
-        framing(out, Framing::Length(answer.body.len() as u64));
-    }
-    field(out, "X-Request-Id", answer.request_id);
-    for (name, value) in answer.extra {
-        field(out, name, value);
-    }
-    Edits::new(answer.edits).write(out);
-    // said always: what the client asked for, and with which version, may be what could not be read
-    out.extend_from_slice(match answer.connection {
-        Connection::KeepAlive => KEEP_ALIVE,
-        Connection::Close => CLOSE,
-        Connection::Upgrade => UPGRADE,
-    });
-    out.extend_from_slice(b"\r\n");
-    if !bodiless && !answer.head_request {
-        out.extend_from_slice(answer.body);
-    }
-}
-
-const KEEP_ALIVE: &[u8] = b"Connection: keep-alive\r\n";
-const CLOSE: &[u8] = b"Connection: close\r\n";
-const UPGRADE: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
+pub(super) const KEEP_ALIVE: &[u8] = b"Connection: keep-alive\r\n";
+pub(super) const CLOSE: &[u8] = b"Connection: close\r\n";
+pub(super) const UPGRADE: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
 
 fn status_line(out: &mut Vec<u8>, head: &ResponseHead) {
     out.reserve(head.fields.written_length() + head.reason().len() + 256);
@@ -193,7 +143,8 @@ fn request_fields(out: &mut Vec<u8>, head: &RequestHead, how: &Forwarding<'_>, e
         let forwarded = match field.known {
             Known::Other => true,
             Known::Host | Known::XForwardedFor | Known::XRequestId => false,
-            Known::Expect => head.expects_continue,
+            // not to be edited: both sides must agree on who waits for whom
+            Known::Expect => return head.expects_continue,
             Known::Forwarded | Known::XRealIp | Known::XForwardedOther => how.trusted,
             Known::XForwardedHost => how.trusted && mark(&mut told.host),
             Known::XForwardedPort => how.trusted && mark(&mut told.port),
@@ -287,7 +238,8 @@ fn push_address(out: &mut Vec<u8>, address: IpAddr) {
 fn response_fields(out: &mut Vec<u8>, head: &ResponseHead, edits: Edits<'_>) {
     let nominates = head.connection.nominates;
     head.fields.write(out, |field| {
-        !is_of_this_hop(field.known) && !(nominates && is_nominated(&head.fields, field)) && edits.spare(field.name)
+        let stays_here = is_of_this_hop(field.known) || nominates && is_nominated(&head.fields, field);
+        !stays_here && edits.spare(field.name)
     });
 }
 
@@ -298,7 +250,8 @@ fn via(version: Version) -> &'static str {
     }
 }
 
-fn framing(out: &mut Vec<u8>, framing: Framing) {
+/// The field that frames a body.
+pub(super) fn framing(out: &mut Vec<u8>, framing: Framing) {
     match framing {
         Framing::None | Framing::ToClose => {}
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
@@ -307,6 +260,13 @@ fn framing(out: &mut Vec<u8>, framing: Framing) {
             push_decimal(out, length);
             out.extend_from_slice(b"\r\n");
         }
+    }
+}
+
+/// What the configuration sets and adds.
+pub(super) fn edited(out: &mut Vec<u8>, edits: Edits<'_>) {
+    for (name, value) in edits.brought() {
+        field(out, name, value);
     }
 }
 
@@ -326,7 +286,8 @@ fn accepts_trailers(fields: &Fields) -> bool {
     told.flat_map(|field| members(field.value)).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
-fn field(out: &mut Vec<u8>, name: &str, value: &str) {
+/// A field of ours.
+pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &str) {
     debug_assert!(is_token(name.as_bytes()), "a field name is a token: {name:?}");
     debug_assert!(
         !value.bytes().any(|byte| byte != b'\t' && byte.is_ascii_control()),
@@ -358,79 +319,5 @@ impl List {
         if !self.empty {
             out.extend_from_slice(b"\r\n");
         }
-    }
-}
-
-/// Changes of several levels (listener, route, …): a later one has the last word about what the earlier ones wrote.
-#[derive(Clone, Copy)]
-struct Edits<'a> {
-    levels: &'a [Arc<HeaderEdits>],
-}
-
-impl<'a> Edits<'a> {
-    fn new(levels: &'a [Arc<HeaderEdits>]) -> Edits<'a> {
-        let levels = if levels.iter().all(|level| level.is_empty()) { &[] } else { levels };
-        Edits { levels }
-    }
-
-    /// Whether a field that was there before all changes stays.
-    fn spare(self, name: &[u8]) -> bool {
-        !self.levels.iter().any(|level| level.replaces(name))
-    }
-
-    /// The `Host` that is set last, if one is.
-    fn host(self) -> Option<&'a str> {
-        let set = self.levels.iter().flat_map(|level| &level.set);
-        set.filter(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| &**value).last()
-    }
-
-    /// Writes what is set and added and not taken away again by a later level.
-    fn write(self, out: &mut Vec<u8>) {
-        for (at, level) in self.levels.iter().enumerate() {
-            let later = Edits { levels: &self.levels[at + 1..] };
-            for (name, value) in level.set.iter().chain(&level.add) {
-                if is_editable(name) && !name.eq_ignore_ascii_case("host") && later.spare(name.as_bytes()) {
-                    field(out, name, value);
-                }
-            }
-        }
-    }
-}
-
-/// The phrase that goes with a status of ours.
-fn reason(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        410 => "Gone",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        417 => "Expectation Failed",
-        418 => "I'm a Teapot",
-        421 => "Misdirected Request",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        451 => "Unavailable For Legal Reasons",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        _ => "",
     }
 }
