@@ -249,7 +249,9 @@ impl Way<'_> {
             return Opened::Tunnel(Running { upstream, lease, timeouts, sending, keep_client: false, waiting: false });
         }
         let framing = write::reply_framing(response, desk.request.version);
+        // An upgrade that was asked for and not given leaves doubt about what the bytes after it mean (security.md R2, R3).
         let keep_client = desk.request.keeps_alive()
+            && !desk.request.connection.websocket
             && framing != Framing::ToClose
             && connection.wire.inbound.is_done()
             && !connection.wire.inbound.ended
@@ -547,6 +549,7 @@ impl Running {
     /// was told by its framing, and nothing came after it.
     fn leaves_connection(&self, desk: &Desk) -> bool {
         desk.response.keeps_alive()
+            && !desk.request.connection.websocket
             && desk.response.framing != Framing::ToClose
             && self.upstream.is_clean()
             && !self.upstream.inbound.ended
