@@ -49,6 +49,7 @@ pub mod l7;
 pub mod local;
 pub mod outcome;
 pub mod record;
+pub mod server;
 pub mod state;
 pub mod stream;
 pub mod sync;
