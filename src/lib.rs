@@ -40,6 +40,7 @@
 
 pub mod balance;
 pub mod buffer;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod deadline;

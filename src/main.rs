@@ -1,3 +1,10 @@
 //! Arguments → command → exit code, nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use evenkeel::cli::{self, Arguments};
+
+fn main() -> ExitCode {
+    cli::execute(&Arguments::parse()).into()
+}

@@ -3,6 +3,8 @@
 //! A [`Config`] can only come out of [`check`], so no invalid value exists behind it: every pool a route names is there,
 //! every pattern compiles, every duration is in its range. It holds what was meant, not what was written.
 
+pub mod watch;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;

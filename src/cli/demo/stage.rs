@@ -1,0 +1,148 @@
+//! What the demonstration stands on: free ports, and a file in a temporary directory that goes when it ends.
+
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use super::company::Cast;
+
+/// The port tried first.
+const FIRST_PORT: u16 = 8080;
+
+/// How many ports after it are tried before any will do.
+const PORTS: u16 = 100;
+
+/// Where the two listeners shall listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// For HTTP.
+    pub web: u16,
+    /// For bytes.
+    pub echo: u16,
+}
+
+impl Ports {
+    /// The wanted port, else 8080 or the next free one; and the next free one after it. 0 leaves the choice to the system.
+    #[must_use]
+    pub fn choose(wanted: Option<u16>, is_free: impl Fn(u16) -> bool) -> Ports {
+        let web = wanted.unwrap_or_else(|| first_free(FIRST_PORT, &is_free));
+        let echo = match web {
+            0 => 0,
+            web => web.checked_add(1).map_or(0, |next| first_free(next, &is_free)),
+        };
+        Ports { web, echo }
+    }
+}
+
+fn first_free(from: u16, is_free: impl Fn(u16) -> bool) -> u16 {
+    (from..=from.saturating_add(PORTS)).find(|port| is_free(*port)).unwrap_or(0)
+}
+
+/// Whether this port of loopback can be listened on now.
+#[must_use]
+pub fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// The file's text.
+#[must_use]
+pub fn script(ports: Ports, algorithm: &str, web: &Cast, echo: &Cast) -> String {
+    let mut text = format!(
+        "# The demonstration runs on this file. Edit and save it: the change is applied at once, or refused with the\n\
+         # reason. It is removed when the demonstration ends.\n\n\
+         [runtime]\n\
+         shutdown_grace = \"1s\"\n\n\
+         [listeners.web]\n\
+         bind = \"127.0.0.1:{}\"\n\
+         pool = \"web\"\n\n\
+         [listeners.echo]\n\
+         bind = \"127.0.0.1:{}\"\n\
+         protocol = \"tcp\"\n\
+         pool = \"echo\"\n",
+        ports.web, ports.echo
+    );
+    for (name, cast) in [("web", web), ("echo", echo)] {
+        let _ = write!(text, "\n[pools.{name}]\nbalance = \"{algorithm}\"\nbackends = [\n");
+        for (character, address) in cast {
+            let _ = write!(text, "    {{ name = \"{}\", address = \"{address}\"", character.name);
+            // The one policy that ignores weights says so when it is given some.
+            if algorithm != "round_robin" {
+                let _ = write!(text, ", weight = {}", character.weight);
+            }
+            text.push_str(" },\n");
+        }
+        text.push_str("]\n");
+    }
+    text
+}
+
+/// The file in its directory; both are removed when this is dropped.
+#[derive(Debug)]
+pub struct Stage {
+    directory: PathBuf,
+    file: PathBuf,
+}
+
+impl Stage {
+    /// Writes `text` into a new directory that only this user may enter.
+    ///
+    /// # Errors
+    /// When the temporary directory can not be written to.
+    pub fn build(text: &str) -> io::Result<Stage> {
+        let directory = std::env::temp_dir().join(format!("evenkeel-demo-{}", std::process::id()));
+        // Fails where something has this name already: in a directory that everybody may write to it may be a trap.
+        DirBuilder::new().mode(0o700).create(&directory)?;
+        let file = directory.join("evenkeel.toml");
+        let stage = Stage { directory, file };
+        fs::write(&stage.file, text)?;
+        Ok(stage)
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // Nothing can be done about what can not be removed; it is in the temporary directory.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_passed_over_unless_it_was_asked_for() {
+        let is_free = |port| port != 8080 && port != 8082;
+        assert_eq!(Ports::choose(None, is_free), Ports { web: 8081, echo: 8083 });
+        assert_eq!(Ports::choose(Some(8080), is_free), Ports { web: 8080, echo: 8081 });
+        assert_eq!(Ports::choose(Some(0), is_free), Ports { web: 0, echo: 0 });
+        assert_eq!(Ports::choose(None, |_| false), Ports { web: 0, echo: 0 });
+        assert_eq!(Ports::choose(Some(u16::MAX), |_| true), Ports { web: u16::MAX, echo: 0 });
+    }
+
+    #[test]
+    fn weights_are_written_where_they_count() {
+        let web = vec![(super::super::origins::WEB[0], "127.0.0.1:4000".parse().unwrap())];
+        let ports = Ports { web: 8080, echo: 8081 };
+        assert!(script(ports, "least_connections", &web, &web).contains("weight = 4"));
+        assert!(!script(ports, "round_robin", &web, &web).contains("weight"));
+    }
+
+    #[test]
+    fn the_stage_is_cleared_away() {
+        let stage = Stage::build("x").unwrap();
+        let file = stage.file().to_owned();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "x");
+        drop(stage);
+        assert!(!file.exists());
+    }
+}

@@ -1,0 +1,205 @@
+//! How the demonstration's numbers look: text from samples, no terminal and no clock.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// How many samples back a recent share looks; at two a second these are five seconds.
+const WINDOW: usize = 10;
+
+/// The longest bar, in characters; one stands for 2.5 %.
+const BAR: usize = 40;
+
+/// A backend at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Its pool's name.
+    pub pool: String,
+    /// Its name.
+    pub backend: String,
+    /// Its weight.
+    pub weight: u32,
+    /// Requests or sessions that it has now.
+    pub in_flight: u64,
+    /// Those that have ended, since the start.
+    pub requests: u64,
+    /// Of these, those that failed by its fault.
+    pub failures: u64,
+    /// Half of the response times since the start were no longer.
+    pub p50: Option<Duration>,
+    /// 99 % of them were no longer.
+    pub p99: Option<Duration>,
+}
+
+/// The samples of a moment with what led to them.
+#[derive(Debug, Default)]
+pub struct History {
+    now: Vec<Sample>,
+    counts: VecDeque<HashMap<(String, String), u64>>,
+}
+
+/// Over which time a share is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// The last five seconds.
+    Recent,
+    /// All since the start.
+    Whole,
+}
+
+impl History {
+    /// Takes the next samples, in the order in which they shall appear.
+    pub fn push(&mut self, now: Vec<Sample>) {
+        let before = std::mem::replace(&mut self.now, now);
+        if self.counts.len() == WINDOW {
+            self.counts.pop_front();
+        }
+        self.counts.push_back(before.into_iter().map(|s| ((s.pool, s.backend), s.requests)).collect());
+    }
+
+    /// The pools, in order.
+    pub fn pools(&self) -> Vec<&str> {
+        let mut pools: Vec<&str> = self.now.iter().map(|sample| sample.pool.as_str()).collect();
+        pools.dedup();
+        pools
+    }
+
+    /// The backends of a pool, each with its part of the pool's requests in `span`; `None` when there were none.
+    pub fn shares(&self, pool: &str, span: Span) -> Vec<(&Sample, Option<f64>)> {
+        let of_pool: Vec<&Sample> = self.now.iter().filter(|sample| sample.pool == pool).collect();
+        let done: Vec<u64> = of_pool.iter().map(|sample| self.done(sample, span)).collect();
+        let sum: u64 = done.iter().sum();
+        let share = |done: u64| (sum > 0).then(|| 100.0 * done as f64 / sum as f64);
+        of_pool.into_iter().zip(done).map(|(sample, done)| (sample, share(done))).collect()
+    }
+
+    fn done(&self, sample: &Sample, span: Span) -> u64 {
+        let then = match span {
+            Span::Whole => None,
+            Span::Recent => self.counts.front(),
+        };
+        let before = then.and_then(|counts| counts.get(&(sample.pool.clone(), sample.backend.clone())));
+        sample.requests.saturating_sub(before.copied().unwrap_or(0))
+    }
+}
+
+/// The table of all pools, one line an element.
+pub fn table(history: &History, span: Span, place: impl Fn(&str) -> String, width: usize) -> Vec<String> {
+    let heading = match span {
+        Span::Recent => "share of the last 5 s",
+        Span::Whole => "share",
+    };
+    let bar = BAR.min(width.saturating_sub(78));
+    let bars = bar.max(heading.len().saturating_sub(8));
+    let mut lines = Vec::new();
+    for pool in history.pools() {
+        let title = format!("{pool}  {}", place(pool));
+        lines.push(title);
+        lines.push(format!(
+            "  {:<14} {heading:<0$} {:>9} {:>9} {:>8} {:>9} {:>9}",
+            bars + 8,
+            "backend",
+            "in flight",
+            "requests",
+            "failures",
+            "p50",
+            "p99"
+        ));
+        for (sample, share) in history.shares(pool, span) {
+            let Sample { backend, weight, in_flight, requests, failures, p50, p99, .. } = sample;
+            let name = format!("{backend} ×{weight}");
+            let drawn = blocks(share.unwrap_or(0.0), bar);
+            let (p50, p99, share) = (millis(*p50), millis(*p99), percent(share));
+            lines.push(format!(
+                "  {name:<14} {share:>7} {drawn:<bars$} {in_flight:>9} {requests:>9} {failures:>8} {p50:>9} {p99:>9}"
+            ));
+        }
+        lines.push(String::new());
+    }
+    lines.iter().map(|line| cut(line, width)).collect()
+}
+
+/// All pools on one line, for where nothing can be redrawn.
+pub fn line(history: &History) -> String {
+    let mut line = String::new();
+    for pool in history.pools() {
+        let shares = history.shares(pool, Span::Recent);
+        let requests: u64 = shares.iter().map(|(sample, _)| sample.requests).sum();
+        let failures: u64 = shares.iter().map(|(sample, _)| sample.failures).sum();
+        let _ = write!(line, " | {pool} {requests} requests {failures} failures:");
+        for (sample, share) in shares {
+            let _ = write!(line, " {} {}", sample.backend, percent(share));
+        }
+    }
+    line
+}
+
+/// As much of a line as fits.
+pub fn cut(line: &str, width: usize) -> String {
+    line.chars().take(width).collect::<String>().trim_end().to_owned()
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or("–".to_owned(), |share| format!("{share:.1} %"))
+}
+
+fn millis(time: Option<Duration>) -> String {
+    time.map_or("–".to_owned(), |time| format!("{:.1} ms", time.as_secs_f64() * 1000.0))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is between 0 and 100")]
+fn blocks(share: f64, most: usize) -> String {
+    "█".repeat((share / 100.0 * most as f64).round() as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(backend: &str, requests: u64) -> Sample {
+        Sample {
+            pool: "web".into(),
+            backend: backend.into(),
+            weight: 1,
+            in_flight: 0,
+            requests,
+            failures: 0,
+            p50: Some(Duration::from_micros(2_500)),
+            p99: None,
+        }
+    }
+
+    #[test]
+    fn a_recent_share_forgets_what_was_long_ago() {
+        let mut history = History::default();
+        history.push(vec![sample("a", 900), sample("b", 100)]);
+        for _ in 0..WINDOW - 1 {
+            history.push(vec![sample("a", 900), sample("b", 100)]);
+        }
+        history.push(vec![sample("a", 901), sample("b", 103)]);
+        let recent: Vec<_> = history.shares("web", Span::Recent).into_iter().map(|(_, share)| share).collect();
+        assert_eq!(recent, [Some(25.0), Some(75.0)]);
+        let whole = history.shares("web", Span::Whole)[0].1.unwrap();
+        assert!((whole - 100.0 * 901.0 / 1004.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn without_requests_there_is_no_share() {
+        let mut history = History::default();
+        history.push(vec![sample("a", 0)]);
+        assert_eq!(history.shares("web", Span::Whole)[0].1, None);
+        assert!(line(&history).ends_with("a –"));
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let mut history = History::default();
+        history.push(vec![sample("a-backend-with-a-long-name", 10), sample("b", 10)]);
+        for width in [20, 80, 200] {
+            let lines = table(&history, Span::Whole, |_| "http://127.0.0.1:8080".into(), width);
+            assert!(lines.iter().all(|line| line.chars().count() <= width), "{lines:#?}");
+        }
+        let wide = table(&history, Span::Whole, |_| String::new(), 200).join("\n");
+        assert!(wide.contains("50.0 %") && wide.contains("2.5 ms"), "{wide}");
+    }
+}

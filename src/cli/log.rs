@@ -1,0 +1,153 @@
+//! Logs go to stderr, in a form that suits who reads there: a terminal gets colours, the journal gets its own level
+//! prefixes and no timestamps (it has both), a file or pipe gets plain lines. Where a table is redrawn on the terminal they
+//! would tear it, so there the last lines are kept for whoever draws it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{Format, Full, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// How many lines are kept.
+const KEPT: usize = 40;
+
+/// Where the lines go.
+#[derive(Clone, Debug)]
+pub enum Sink {
+    /// To stderr.
+    Stderr,
+    /// Into memory.
+    Kept(Kept),
+}
+
+/// Starts logging for the whole process: at `level`, else as `EVENKEEL_LOG` says (a level, or `target=level` parts), else
+/// at info.
+///
+/// # Errors
+/// When `EVENKEEL_LOG` can not be understood.
+pub fn start(level: Option<&str>, sink: &Sink) -> Result<(), String> {
+    let filter = filter(level, std::env::var("EVENKEEL_LOG").ok().as_deref())?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false);
+    // A subscriber that is there already belongs to whoever called us as a library.
+    let _ = match sink {
+        Sink::Kept(kept) => {
+            let kept = kept.clone();
+            builder.without_time().with_writer(move || kept.clone()).try_init()
+        }
+        Sink::Stderr if is_journal() => builder.with_writer(io::stderr).event_format(Journal(line())).try_init(),
+        Sink::Stderr => builder.with_writer(io::stderr).with_ansi(is_coloured()).try_init(),
+    };
+    Ok(())
+}
+
+/// The last lines that were logged.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Arc<Mutex<VecDeque<String>>>);
+
+impl Kept {
+    /// All that are kept, the oldest first.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+impl Write for Kept {
+    /// Takes whole events: the subscriber writes each with one call.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(String::from_utf8_lossy(bytes).lines().map(str::to_owned));
+        let surplus = kept.len().saturating_sub(KEPT);
+        kept.drain(..surplus);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn filter(level: Option<&str>, environment: Option<&str>) -> Result<EnvFilter, String> {
+    match (level, environment) {
+        (Some(level), _) => Ok(EnvFilter::new(level)),
+        (None, Some(wanted)) if !wanted.is_empty() => {
+            EnvFilter::try_new(wanted).map_err(|error| format!("EVENKEEL_LOG = {wanted:?}: {error}"))
+        }
+        (None, _) => Ok(EnvFilter::new("info")),
+    }
+}
+
+/// Whether stderr takes colours. NO_COLOR counts when it is set to anything but nothing (no-color.org).
+#[must_use]
+pub fn is_coloured() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether stderr is the very stream that systemd connected to its journal: the variable alone is inherited by children
+/// whose stderr goes elsewhere (systemd.exec(5)).
+fn is_journal() -> bool {
+    let Some(stream) = std::env::var("JOURNAL_STREAM").ok() else { return false };
+    rustix::fs::fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+fn line() -> Format<Full, ()> {
+    tracing_subscriber::fmt::format().with_target(false).with_level(false).without_time()
+}
+
+/// Lines as the journal wants them: `<3>message` (sd-daemon(3)), so `journalctl -p err` finds the errors.
+struct Journal(Format<Full, ()>);
+
+impl<S, N> FormatEvent<S, N> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        write!(writer, "<{}>", priority(*event.metadata().level()))?;
+        self.0.format_event(context, writer, event)
+    }
+}
+
+/// syslog's number for a level.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        _ => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_typed_beats_the_environment() {
+        assert_eq!(filter(Some("warn"), Some("trace")).unwrap().to_string(), "warn");
+        assert_eq!(filter(None, Some("evenkeel=debug")).unwrap().to_string(), "evenkeel=debug");
+        assert_eq!(filter(None, Some("")).unwrap().to_string(), "info");
+        assert_eq!(filter(None, None).unwrap().to_string(), "info");
+    }
+
+    #[test]
+    fn only_the_last_lines_are_kept() {
+        let mut kept = Kept::default();
+        for n in 0..KEPT + 2 {
+            kept.write_all(format!("line {n}\n").as_bytes()).unwrap();
+        }
+        let lines = kept.lines();
+        assert_eq!((lines.len(), lines[0].as_str()), (KEPT, "line 2"));
+    }
+
+    #[test]
+    fn an_environment_that_makes_no_sense_is_refused() {
+        let fault = filter(None, Some("evenkeel=loud")).unwrap_err();
+        assert!(fault.starts_with("EVENKEEL_LOG"), "{fault}");
+    }
+}
