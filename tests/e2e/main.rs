@@ -3,7 +3,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod failures;
 mod forwarding;
 mod http_bodies;
 mod http_connections;
 mod http_refusals;
+mod l4;
+mod routes;
+mod upgrades;

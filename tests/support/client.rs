@@ -1,6 +1,6 @@
 //! A client that sends what bytes it likes and sees exactly what comes back.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -145,6 +145,13 @@ impl Client {
         let mut bytes = vec![0; length];
         self.reader.read_exact(&mut bytes).expect("as many bytes as expected come");
         bytes
+    }
+
+    /// Waits until something can be read, and leaves it there.
+    #[track_caller]
+    pub fn await_bytes(&mut self) {
+        let there = self.reader.fill_buf().expect("something comes");
+        assert!(!there.is_empty(), "the connection ended before anything came");
     }
 
     /// Sends text and expects the same back: the other end echoes.
