@@ -86,7 +86,7 @@ fn a_reset_of_the_client_is_a_reset_for_the_backend() {
     let (tell, told) = std::sync::mpsc::channel();
     let origin = Origin::scripted(move |mut connection| {
         connection.send("hello");
-        drop(tell.send(connection.ending()));
+        tell.send(connection.ending()).expect("the test waits for it");
     });
     let daemon = daemon_before(&[origin.address()]);
     let mut client = client_of(&daemon);

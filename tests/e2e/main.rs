@@ -3,11 +3,18 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cli;
 mod failures;
 mod forwarding;
 mod http_bodies;
 mod http_connections;
 mod http_refusals;
 mod l4;
+mod reload;
+mod reload_sessions;
+mod reload_watch;
 mod routes;
+mod stopping;
+mod systemd;
 mod upgrades;
+mod workers;

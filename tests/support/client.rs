@@ -2,13 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
 use super::message::{Body, Framing};
 use super::wire::{is_reset, read_to_ending};
-use super::{DEADLINE, End, Ending, Head, Wire};
+use super::{End, Ending, Head, Wire};
 
 /// One connection to a listener.
 pub struct Client {
@@ -65,14 +64,6 @@ impl Client {
     /// A second handle for sending while this one reads.
     pub fn sender(&self) -> Wire {
         self.reader.get_ref().try_clone()
-    }
-
-    /// The local address, as a backend sees it in X-Forwarded-For.
-    pub fn local_port(&self) -> u16 {
-        match self.reader.get_ref() {
-            Wire::Tcp(stream) => stream.local_addr().expect("a connected stream has an address").port(),
-            Wire::Unix(_) => 0,
-        }
     }
 
     /// The next head, interim or not.
@@ -177,7 +168,7 @@ impl Client {
     }
 
     /// Whether the connection is still open with nothing to read.
-    pub fn is_open(&mut self) -> bool {
+    pub fn is_open(&self) -> bool {
         let Wire::Tcp(stream) = self.reader.get_ref() else { panic!("only asked of TCP") };
         stream.set_nonblocking(true).expect("a connected stream");
         let peeked = stream.peek(&mut [0]);
@@ -193,14 +184,6 @@ impl Client {
     /// Ends with a RST.
     pub fn reset(self) {
         self.reader.into_inner().reset();
-    }
-
-    /// Another limit for what is read next than the tests' deadline.
-    pub fn read_within(&self, limit: Duration) {
-        assert!(limit <= DEADLINE, "no test waits longer than the deadline");
-        if let Wire::Tcp(stream) = self.reader.get_ref() {
-            stream.set_read_timeout(Some(limit)).expect("a limit above zero");
-        }
     }
 }
 

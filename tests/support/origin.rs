@@ -81,7 +81,7 @@ impl Origin {
 
     /// Answers every request with 200 and this text, and keeps the connection.
     pub fn answering(text: &str) -> Origin {
-        Origin::saying(&ok(text))
+        Origin::saying(ok(text))
     }
 
     /// Answers every request, once it is there whole, with these bytes, and keeps the connection.

@@ -47,7 +47,6 @@ impl Wire {
         let options = self.options();
         options.set_read_timeout(Some(DEADLINE)).expect("a deadline above zero");
         options.set_write_timeout(Some(DEADLINE)).expect("a deadline above zero");
-        drop(options);
         self
     }
 
