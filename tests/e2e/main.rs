@@ -9,6 +9,7 @@ mod forwarding;
 mod http_bodies;
 mod http_connections;
 mod http_refusals;
+mod instruments;
 mod l4;
 mod reload;
 mod reload_sessions;
