@@ -1,8 +1,57 @@
-//! Evenkeel
-#![warn(missing_docs)]
+//! Evenkeel, a Layer 4 / Layer 7 load balancer.
+//!
+//! # The way of a request
+//! ```text
+//! server::listener ─ accept ─► server::worker ─► l4 │ l7          one task owns the client's connection
+//!                                                  │
+//!   http::h1::parse ─► state::route ─► state::view::take           which pool; which backend, by balance; a lease
+//!                                                  │
+//!   upstream ─ connect or idle connection ─► l7::exchange          the bodies, both ways at once
+//!                                                  │
+//!   Lease::responded, Lease::finish ◄─ outcome ────┘──► record     what it says of the backend
+//! ```
+//! # The rooms
+//! They stand in the order in which they may know each other: a room uses those above it, never those below
+//! (`tests/architecture.rs` keeps that). Rooms marked ● are pure: they decide, and name no socket, clock, file or
+//! thread-local dice.
+//!
+//! | room | what it is about |
+//! |---|---|
+//! | [`clock`], [`sync`] | time; the atomics that loom can replace |
+//! | [`outcome`] ● | how an attempt ended, and what follows from it |
+//! | [`balance`] ● | who gets the next request: one file an algorithm |
+//! | [`http`] ● | the HTTP message: strict in, canonical out |
+//! | [`config`] ● | what the user wrote → what we mean (reading and watching the files apart) |
+//! | [`state`] ● | what a request can see: one snapshot, the live state it is bound to, leases, routes, views |
+//! | [`buffer`] ●, [`deadline`], [`stream`] | bytes, deadlines and connections as the data plane needs them |
+//! | [`upstream`] | connections to backends, new and idle |
+//! | [`record`] ● | what is remembered of the traffic |
+//! | [`local`] | what one worker owns and lends to its connections |
+//! | [`l4`] | one TCP connection |
+//! | [`l7`] | one HTTP connection |
+//! | [`server`] | listeners, workers, control: the sole writer of snapshots |
+//! | [`simulation`] ● | the real pickers on virtual time |
+//! | [`cli`] | what a person types |
+//!
+//! # Threads
+//! One control thread and N workers. A worker is a thread with its own runtime, its own listening sockets (`SO_REUSEPORT`)
+//! and its own idle connections; workers share nothing but a few atomic words per backend. Control binds, watches the
+//! files, makes the next [`state::Snapshot`] and swaps it in; workers notice at their next unit of work.
 
+pub mod balance;
+pub mod buffer;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod deadline;
+pub mod http;
+pub mod l4;
+pub mod l7;
+pub mod local;
 pub mod outcome;
+pub mod record;
+pub mod server;
+pub mod state;
+pub mod stream;
 pub mod sync;
+pub mod upstream;

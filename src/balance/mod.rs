@@ -4,9 +4,14 @@
 //! answers with an index. It takes no lock, allocates nothing in [`Picker::pick`], reads no clock and rolls only the dice
 //! it is handed. One picker belongs to one worker and one pool. `None` is a real answer (503), never index 0.
 
+mod any;
+#[cfg(test)]
+mod conformance;
 mod consistent_hash;
+mod contenders;
 mod dice;
 mod ip_hash;
+mod key;
 mod latency;
 mod least_connections;
 mod least_response_time;
@@ -16,10 +21,12 @@ mod weighted_round_robin;
 
 use crate::clock::Instant;
 
-pub use consistent_hash::ConsistentHash;
+pub use any::{AnyPicker, Policy};
+pub use consistent_hash::{ConsistentHash, Table};
 pub use dice::Dice;
 pub use ip_hash::IpHash;
-pub use latency::Estimate;
+pub use key::{hash_key, ip_key};
+pub use latency::{Estimate, peer_median};
 pub use least_connections::LeastConnections;
 pub use least_response_time::LeastResponseTime;
 pub use round_robin::RoundRobin;

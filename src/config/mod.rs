@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use crate::http::fields::HeaderEdits;
 pub use diagnostic::{Colour, Diagnostic, Report, Severity};
 pub use load::{Loaded, from_text, load};
 
@@ -249,25 +250,6 @@ pub struct HeaderRules {
     pub request: HeaderEdits,
     /// Applied to what is answered to the client.
     pub response: HeaderEdits,
-}
-
-/// Changes to a list of fields; removed first, then set, then added. Names are kept as written and compared without case.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HeaderEdits {
-    /// Replaces all fields of the name by one.
-    pub set: Vec<(String, String)>,
-    /// Appends one.
-    pub add: Vec<(String, String)>,
-    /// Removes all of the name.
-    pub remove: Vec<String>,
-}
-
-impl HeaderEdits {
-    /// Whether there is nothing to do.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
-    }
 }
 
 /// `[pools.NAME]`

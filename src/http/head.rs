@@ -3,6 +3,8 @@
 //! A head owns its bytes (they are copied in once, when it is complete), so the connection's buffer is free for the body
 //! and a head can be written again for another attempt. Names keep the case and order they came in.
 
+use std::ops::Range;
+
 use super::target::Target;
 
 /// The protocol version a message was sent with.
@@ -54,10 +56,7 @@ impl Method {
     /// Whether a request with it may be repeated without asking (RFC 9110 §9.2.2).
     #[must_use]
     pub fn is_idempotent(self) -> bool {
-        matches!(
-            self,
-            Method::Get | Method::Head | Method::Put | Method::Delete | Method::Options | Method::Trace
-        )
+        matches!(self, Method::Get | Method::Head | Method::Put | Method::Delete | Method::Options | Method::Trace)
     }
 }
 
@@ -100,10 +99,61 @@ pub enum Known {
     Via,
     XForwardedFor,
     XForwardedHost,
+    /// Any other name that begins with `X-Forwarded-`.
+    XForwardedOther,
     XForwardedPort,
     XForwardedProto,
     XRealIp,
     XRequestId,
+}
+
+impl Known {
+    /// Which one a name is, compared without case.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Known {
+        let Some(first) = name.first() else { return Known::Other };
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        match (name.len(), first | 0x20) {
+            (2, b't') if is(b"te") => Known::Te,
+            (3, b'v') if is(b"via") => Known::Via,
+            (4, b'h') if is(b"host") => Known::Host,
+            (4, b'd') if is(b"date") => Known::Date,
+            (6, b'c') if is(b"cookie") => Known::Cookie,
+            (6, b'e') if is(b"expect") => Known::Expect,
+            (7, b't') if is(b"trailer") => Known::Trailer,
+            (7, b'u') if is(b"upgrade") => Known::Upgrade,
+            (9, b'f') if is(b"forwarded") => Known::Forwarded,
+            (9, b'x') if is(b"x-real-ip") => Known::XRealIp,
+            (10, b'c') if is(b"connection") => Known::Connection,
+            (10, b'k') if is(b"keep-alive") => Known::KeepAlive,
+            (12, b'x') if is(b"x-request-id") => Known::XRequestId,
+            (13, b'a') if is(b"authorization") => Known::Authorization,
+            (14, b'c') if is(b"content-length") => Known::ContentLength,
+            (14, b'h') if is(b"http2-settings") => Known::Http2Settings,
+            (16, b'p') if is(b"proxy-connection") => Known::ProxyConnection,
+            (17, b't') if is(b"transfer-encoding") => Known::TransferEncoding,
+            (18, b'p') if is(b"proxy-authenticate") => Known::ProxyAuthenticate,
+            (19, b'p') if is(b"proxy-authorization") => Known::ProxyAuthorization,
+            (_, b'x') => Known::forwarded(name),
+            _ => Known::Other,
+        }
+    }
+
+    fn forwarded(name: &[u8]) -> Known {
+        const PREFIX: &[u8] = b"x-forwarded-";
+        let Some((prefix, rest)) = name.split_at_checked(PREFIX.len()) else { return Known::Other };
+        if !prefix.eq_ignore_ascii_case(PREFIX) {
+            return Known::Other;
+        }
+        let is = |known: &[u8]| rest.eq_ignore_ascii_case(known);
+        match rest.len() {
+            3 if is(b"for") => Known::XForwardedFor,
+            4 if is(b"host") => Known::XForwardedHost,
+            4 if is(b"port") => Known::XForwardedPort,
+            5 if is(b"proto") => Known::XForwardedProto,
+            _ => Known::XForwardedOther,
+        }
+    }
 }
 
 /// One field of a table: where its name and value lie.
@@ -112,17 +162,23 @@ struct Entry {
     name: Span,
     value: Span,
     known: Known,
+    /// The bytes from its name on are exactly `name: value` and CRLF: it can be copied as it lies.
+    plain: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Span {
     start: u32,
-    length: u32,
+    end: u32,
 }
 
 impl Span {
+    fn new(range: Range<usize>) -> Span {
+        Span { start: range.start as u32, end: range.end as u32 }
+    }
+
     fn of(self, bytes: &[u8]) -> &[u8] {
-        &bytes[self.start as usize..(self.start + self.length) as usize]
+        &bytes[self.start as usize..self.end as usize]
     }
 }
 
@@ -165,25 +221,62 @@ impl Fields {
 
     /// Copies a field in.
     pub fn push(&mut self, known: Known, name: &[u8], value: &[u8]) {
-        let name = self.keep(name);
-        let value = self.keep(value);
-        self.table.push(Entry { name, value, known });
+        let start = self.bytes.len();
+        for part in [name, b": ", value, b"\r\n"] {
+            self.bytes.extend_from_slice(part);
+        }
+        let value_start = start + name.len() + 2;
+        let name = Span::new(start..start + name.len());
+        let value = Span::new(value_start..value_start + value.len());
+        self.table.push(Entry { name, value, known, plain: true });
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "heads are bounded far below 4 GiB")]
-    fn keep(&mut self, text: &[u8]) -> Span {
-        let start = self.bytes.len() as u32;
+    /// Notes where a field lies in a text that [`Fields::adopt`] copies in afterwards, before anything else is copied.
+    pub(super) fn note(&mut self, known: Known, name: Range<usize>, value: Range<usize>, plain: bool) {
+        self.table.push(Entry { name: Span::new(name), value: Span::new(value), known, plain });
+    }
+
+    /// Copies in the text of all noted fields at once.
+    pub(super) fn adopt(&mut self, text: &[u8]) {
         self.bytes.extend_from_slice(text);
-        Span { start, length: text.len() as u32 }
+    }
+
+    /// How many bytes they need at most when written.
+    pub(super) fn written_length(&self) -> usize {
+        self.bytes.len() + self.table.len() * 4
+    }
+
+    /// Writes those that `keep` wants, as `name: value` lines in their order. Neighbours that lie ready are copied in one go.
+    pub(super) fn write(&self, out: &mut Vec<u8>, mut keep: impl FnMut(Field<'_>) -> bool) {
+        let mut run = 0..0;
+        for entry in &self.table {
+            if !keep(self.field(entry)) {
+                continue;
+            }
+            let line = entry.name.start as usize..entry.value.end as usize + 2;
+            if entry.plain && run.end == line.start {
+                run.end = line.end;
+                continue;
+            }
+            out.extend_from_slice(&self.bytes[run]);
+            run = line;
+            if !entry.plain {
+                for part in [entry.name.of(&self.bytes), b": ", entry.value.of(&self.bytes), b"\r\n"] {
+                    out.extend_from_slice(part);
+                }
+                run = 0..0;
+            }
+        }
+        out.extend_from_slice(&self.bytes[run]);
+    }
+
+    fn field(&self, entry: &Entry) -> Field<'_> {
+        Field { known: entry.known, name: entry.name.of(&self.bytes), value: entry.value.of(&self.bytes) }
     }
 
     /// All of them, in the order they came.
-    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
-        self.table.iter().map(|entry| Field {
-            known: entry.known,
-            name: entry.name.of(&self.bytes),
-            value: entry.value.of(&self.bytes),
-        })
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Field<'_>> {
+        self.table.iter().map(|entry| self.field(entry))
     }
 
     /// The value of the first field with this known name.

@@ -3,10 +3,13 @@
 //! Bytes come in by [`h1`], become a [`RequestHead`] or [`ResponseHead`], and go out again newly built: framing is always
 //! ours, never copied (RFC 9112 §6, security.md checklist 4).
 
+mod bytes;
 pub mod fields;
 pub mod h1;
 pub mod head;
+pub mod refusal;
 pub mod target;
 
 pub use head::{Fields, Framing, Known, Method, RequestHead, ResponseHead, Version};
+pub use refusal::Refusal;
 pub use target::Target;

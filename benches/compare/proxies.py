@@ -1,0 +1,160 @@
+"""The origin and the three proxies: how each is found, configured, started, and proven to do the same work."""
+
+import http.client
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from processes import Program, Trouble, connects, fill, free_ports
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent
+NAMES = ["evenkeel", "nginx", "haproxy"]
+SIZES = {"128": 128, "16k": 16 * 1024, "1m": 1024 * 1024}
+
+
+def find(program):
+    """The path of an installed program; the sbin folders are not in everybody's PATH."""
+    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
+
+
+def said(argv, pattern):
+    """What a program says when asked for its version, reduced to the part that pattern matches."""
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
+    found = re.search(pattern, done.stdout + done.stderr)
+    return found[0] if found else "unknown"
+
+
+def versions(names, evenkeel):
+    """The version of everything that takes part."""
+    ask = {
+        "evenkeel": lambda: said([evenkeel, "--version"], r"\S+ [0-9].*"),
+        "nginx": lambda: said([find("nginx"), "-v"], r"nginx/\S+"),
+        "haproxy": lambda: said([find("haproxy"), "-v"], r"HAProxy version \S+"),
+        "wrk": lambda: said([find("wrk"), "-v"], r"wrk \S+"),
+    }
+    return {name: ask[name]() for name in [*names, "wrk"]} | {"origin": ask["nginx"]()}
+
+
+def stream_module(folder):
+    """nginx's TCP module: "" when it is built in, its path when it is a file, None when it is not installed."""
+    built = said([find("nginx"), "-V"], r"(?s).*")
+    if re.search(r"--with-stream(\s|$)", built):
+        return ""
+    default = re.search(r"--modules-path=(\S+)", built)
+    path = Path(folder or (default[1] if default else "modules")) / "ngx_stream_module.so"
+    return str(path) if path.exists() else None
+
+
+class Origin:
+    """nginx with three bodies, on the core of the load generator."""
+
+    def __init__(self, core, scratch):
+        folder = new_folder(scratch, "origin")
+        (folder / "files").mkdir()
+        for name in ["16k", "1m"]:
+            (folder / "files" / name).write_bytes(b"x" * SIZES[name])
+        (self.port,) = free_ports(1)
+        conf = fill(HERE / "origin.conf", folder / "origin.conf", DIR=folder, PORT=self.port, BODY_128="x" * 128)
+        self.program = Program("origin", core, nginx_command(folder, conf), folder)
+
+    def prove(self):
+        self.program.wait_until(lambda: connects(self.port), "it listened")
+        for path, size in SIZES.items():
+            expect_body(self.port, path, size)
+
+
+class Proxy:
+    """One proxy with an HTTP and, where it can, a TCP listener, both in front of the origin."""
+
+    def __init__(self, name, core, scratch, origin_port, options):
+        self.name = name
+        self.folder = new_folder(scratch, name)
+        self.http, self.l4 = free_ports(2)
+        self.has_l4 = True
+        values = {"DIR": self.folder, "HTTP": self.http, "L4": self.l4, "ORIGIN": origin_port}
+        argv = getattr(self, f"configure_{name}")(values, options)
+        self.program = Program(name, core, argv, self.folder)
+
+    def configure_evenkeel(self, values, options):
+        conf = fill(HERE / "evenkeel.toml", self.folder / "evenkeel.toml", **values)
+        return [options.evenkeel, "run", "--config", conf]
+
+    def configure_haproxy(self, values, _options):
+        return [find("haproxy"), "-db", "-f", fill(HERE / "haproxy.cfg", self.folder / "haproxy.cfg", **values)]
+
+    def configure_nginx(self, values, options):
+        module = stream_module(options.nginx_modules)
+        self.has_l4 = module is not None
+        values["LOAD_STREAM"] = f"load_module {module};" if module else "# no module to load"
+        values["INCLUDE_STREAM"] = "# libnginx-mod-stream is not installed: no TCP listener"
+        if self.has_l4:
+            stream = fill(HERE / "nginx-stream.conf", self.folder / "nginx-stream.conf", **values)
+            values["INCLUDE_STREAM"] = f"include {stream};"
+        return nginx_command(self.folder, fill(HERE / "nginx.conf", self.folder / "nginx.conf", **values))
+
+    def port(self, kind):
+        return self.http if kind == "http" else self.l4
+
+    def prove(self):
+        """Waits until it serves, then checks that it answers whole bodies and does the work the others do."""
+        ports = [self.http, self.l4] if self.has_l4 else [self.http]
+        if self.name == "evenkeel":
+            self.program.wait_until(self.announced, "it printed its two `listening` lines")
+        self.program.wait_until(lambda: all(map(connects, ports)), "it listened")
+        for port in ports:
+            for path, size in SIZES.items():
+                expect_body(port, path, size)
+        self.prove_equal_work()
+
+    def announced(self):
+        return len(re.findall(r"^listening (?:web|l4) ", self.program.stdout.read_text(), re.MULTILINE)) == 2
+
+    def prove_equal_work(self):
+        """The origin must see the same added fields from everybody, and connections that are used again."""
+        reused = False
+        for _ in range(5):
+            fields = dict(zip(["X-Forwarded-For", "X-Forwarded-Proto", "X-Request-Id", "uses"],
+                              fetch(self.http, "seen").decode().split("|")))
+            missing = [name for name, value in fields.items() if not value]
+            if missing:
+                raise Trouble(f"{self.name} does not send {', '.join(missing)} to the origin: no fair comparison")
+            reused |= int(fields["uses"]) > 1
+        if not reused:
+            raise Trouble(f"{self.name} opens a new connection to the origin for each request: no fair comparison")
+
+
+def new_folder(scratch, name):
+    """A folder that nginx's workers, who are another user when root starts it, can enter."""
+    folder = Path(scratch) / name
+    folder.mkdir()
+    folder.chmod(0o755)
+    return folder
+
+
+def nginx_command(folder, conf):
+    return [find("nginx"), "-e", "stderr", "-p", f"{folder}/", "-c", conf]
+
+
+def fetch(port, path):
+    """One GET on a connection of its own; everything but a whole 200 is a Trouble."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", f"/{path}")
+        answer = connection.getresponse()
+        body = answer.read()
+    except (OSError, http.client.HTTPException) as fault:
+        raise Trouble(f"GET /{path} on port {port}: {fault!r}") from fault
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise Trouble(f"GET /{path} on port {port}: status {answer.status}")
+    return body
+
+
+def expect_body(port, path, size):
+    got = len(fetch(port, path))
+    if got != size:
+        raise Trouble(f"GET /{path} on port {port}: {got} bytes, not {size}")

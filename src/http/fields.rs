@@ -1,0 +1,232 @@
+//! Which fields are forwarded, and what is believed of them.
+//!
+//! Hop-by-hop fields never pass (RFC 9110 §7.6.1), nor do those that `Connection` nominates, except where a client could
+//! use that to hide what we or the backend rely on (security.md R13). What says where a request comes from is taken over
+//! from trusted peers only.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::bytes::{is_token, members, trim};
+use super::head::{Field, Fields, Known};
+
+/// How a request reaches us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// In the clear.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// Its name in URIs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
+/// What is known of a request's way to us, and what is to be changed before it is forwarded.
+#[derive(Clone, Copy, Debug)]
+pub struct Forwarding<'a> {
+    /// The client's address; `None` for one that comes by a Unix socket.
+    pub peer: Option<IpAddr>,
+    /// Whether that client is a trusted proxy: what it says of the way before it is believed.
+    pub trusted: bool,
+    /// How the request came.
+    pub scheme: Scheme,
+    /// The port it came to.
+    pub port: u16,
+    /// Our id of the request; an acceptable one from a trusted client goes before it.
+    pub request_id: &'a str,
+    /// The `Host` of a request that named none (HTTP/1.0).
+    pub fallback_host: &'a str,
+    /// Whether `Forwarded` is written.
+    pub forwarded: bool,
+    /// Whether `Via` is written.
+    pub via: bool,
+    /// Changes, applied one after the other.
+    pub edits: &'a [Arc<HeaderEdits>],
+}
+
+/// Changes to a list of fields; removed first, then set, then added. Names are kept as written and compared without case.
+///
+/// What belongs to framing and the connection can not be changed, see [`is_editable`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    /// Replaces all fields of the name by one.
+    pub set: Vec<(String, String)>,
+    /// Appends one.
+    pub add: Vec<(String, String)>,
+    /// Removes all of the name.
+    pub remove: Vec<String>,
+}
+
+impl HeaderEdits {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
+    }
+
+    /// Whether it takes away what was there under this name.
+    pub(super) fn replaces(&self, name: &[u8]) -> bool {
+        let is_it = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        self.remove.iter().any(|other| is_it(other)) || self.set.iter().any(|(other, _)| is_it(other))
+    }
+}
+
+/// Changes of several levels (listener, route, …): a later one has the last word about what the earlier ones wrote.
+#[derive(Clone, Copy)]
+pub(super) struct Edits<'a> {
+    levels: &'a [Arc<HeaderEdits>],
+}
+
+impl<'a> Edits<'a> {
+    /// Those of these levels, the first to be applied first.
+    pub(super) fn new(levels: &'a [Arc<HeaderEdits>]) -> Edits<'a> {
+        let levels = if levels.iter().all(|level| level.is_empty()) { &[] } else { levels };
+        Edits { levels }
+    }
+
+    /// Whether a field that was there before all changes stays.
+    pub(super) fn spare(self, name: &[u8]) -> bool {
+        !self.levels.iter().any(|level| level.replaces(name))
+    }
+
+    /// The `Host` that is set last, if one is.
+    pub(super) fn host(self) -> Option<&'a str> {
+        let set = self.levels.iter().flat_map(|level| &level.set);
+        set.filter(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| &**value).next_back()
+    }
+
+    /// What is set and added and not taken away again by a later level.
+    pub(super) fn brought(self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.levels.iter().enumerate().flat_map(move |(at, level)| {
+            let later = Edits { levels: &self.levels[at + 1..] };
+            let all = level.set.iter().chain(&level.add);
+            all.filter(move |(name, _)| brings(name) && later.spare(name.as_bytes()))
+                .map(|(name, value)| (&**name, &**value))
+        })
+    }
+}
+
+/// Whether a change may bring a field of this name as one of its own; `Host` has its place already.
+fn brings(name: &str) -> bool {
+    is_editable(name) && !name.eq_ignore_ascii_case("host")
+}
+
+/// Whether edits may touch fields of this name: not those that frame the message or belong to the connection.
+#[must_use]
+pub fn is_editable(name: &str) -> bool {
+    let known = Known::of(name.as_bytes());
+    is_token(name.as_bytes()) && known != Known::Expect && !is_of_this_hop(known)
+}
+
+/// Fields that are about this connection or this message's framing: never forwarded, written by us where needed.
+pub(super) fn is_of_this_hop(known: Known) -> bool {
+    matches!(
+        known,
+        Known::Connection
+            | Known::ContentLength
+            | Known::Http2Settings
+            | Known::KeepAlive
+            | Known::ProxyAuthenticate
+            | Known::ProxyAuthorization
+            | Known::ProxyConnection
+            | Known::Te
+            | Known::Trailer
+            | Known::TransferEncoding
+            | Known::Upgrade
+    )
+}
+
+/// Whether a field is one that `Connection` names and may take away.
+pub(super) fn is_nominated(fields: &Fields, field: Field<'_>) -> bool {
+    matches!(field.known, Known::Other | Known::Date | Known::Via)
+        && fields
+            .iter()
+            .filter(|other| other.known == Known::Connection)
+            .flat_map(|other| members(other.value))
+            .any(|option| option.eq_ignore_ascii_case(field.name))
+}
+
+/// Names that RFC 9110 §6.5.1 keeps out of trailers, besides all that [`Known`] names: who acted on a head must not learn
+/// something else afterwards.
+const NEVER_TRAILING: [&str; 24] = [
+    "accept-encoding",
+    "age",
+    "alt-svc",
+    "cache-control",
+    "content-encoding",
+    "content-location",
+    "content-range",
+    "content-type",
+    "expires",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "location",
+    "max-forwards",
+    "pragma",
+    "range",
+    "retry-after",
+    "set-cookie",
+    "strict-transport-security",
+    "vary",
+    "warning",
+    "www-authenticate",
+];
+
+/// Whether a field of this name may follow a body.
+pub(super) fn may_trail(known: Known, name: &[u8]) -> bool {
+    known == Known::Other
+        && !name.contains(&b'_')
+        && !NEVER_TRAILING.iter().any(|never| name.eq_ignore_ascii_case(never.as_bytes()))
+}
+
+/// The address of the client that a request really comes from: the peer, or, as long as those who tell are trusted, what
+/// they tell in `X-Forwarded-For`, read from its end. Where that becomes unreadable the last readable one counts.
+#[must_use]
+pub fn client_address(fields: &Fields, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+    let mut client = peer.to_canonical();
+    if !trusted(client) {
+        return client;
+    }
+    let told = fields.iter().rev().filter(|field| field.known == Known::XForwardedFor);
+    for entry in told.flat_map(|field| members(field.value).rev()) {
+        let Some(address) = read_address(entry) else { return client };
+        client = address;
+        if !trusted(client) {
+            return client;
+        }
+    }
+    client
+}
+
+/// Reads `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` and `[2001:db8::1]:80`.
+fn read_address(entry: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(trim(entry)).ok()?;
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse().ok().or_else(|| text.parse().map(|with_port: std::net::SocketAddr| with_port.ip()).ok());
+    address.map(|address: IpAddr| address.to_canonical())
+}
+
+/// Whether an `X-Request-Id` may be taken over: 1 to 128 token characters.
+#[must_use]
+pub fn accept_request_id(id: &[u8]) -> bool {
+    id.len() <= 128 && is_token(id)
+}
+
+/// The `X-Request-Id` that a trusted client gave, if it is acceptable.
+#[must_use]
+pub fn given_request_id(fields: &Fields, trusted: bool) -> Option<&str> {
+    let given = fields.find(Known::XRequestId).filter(|id| trusted && accept_request_id(id))?;
+    std::str::from_utf8(given).ok()
+}

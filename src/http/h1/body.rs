@@ -1,0 +1,297 @@
+//! Bodies: which of the bytes that come are data, and how chunks are written.
+//!
+//! The decoder is told of input and answers which part of it is data; it copies none. It can be stopped after any byte.
+//! Chunks are never passed on as they came, only their data (security.md R8).
+
+use std::fmt;
+
+use super::parse::{self, HeadLimits, Refusal};
+use crate::http::fields::may_trail;
+use crate::http::head::{Fields, Framing};
+
+/// Chunk extensions of one message in all: nobody reads them, so a few are tolerated and passed over.
+const MOST_EXTENSION_BYTES: usize = 16 * 1024;
+/// Sixteen digits are all that a 64-bit number has.
+const MOST_SIZE_DIGITS: u8 = 16;
+/// What follows the data of a chunk.
+pub const CHUNK_END: &[u8] = b"\r\n";
+
+/// What the next bytes of a body are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// After `skip` bytes of framing come `length` bytes of data, at least one; both are taken together.
+    Data {
+        /// Bytes before the data.
+        skip: usize,
+        /// Bytes of data.
+        length: usize,
+    },
+    /// So many bytes are framing, and more input is needed.
+    More {
+        /// Bytes taken.
+        consumed: usize,
+    },
+    /// So many bytes are framing, and with them the body ends.
+    End {
+        /// Bytes taken.
+        consumed: usize,
+    },
+}
+
+/// What is wrong with a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFault {
+    /// The sender closed before the end.
+    Cut,
+    /// A chunk's size is not one to sixteen hexadecimal digits, or too large.
+    ChunkSize,
+    /// A chunk's size or extension is not followed by CRLF.
+    ChunkLine,
+    /// A chunk's data is not followed by CRLF.
+    ChunkEnd,
+    /// More chunk extensions than anybody needs.
+    ChunkExtensions,
+    /// The trailer fields break a rule.
+    Trailers(Refusal),
+}
+
+impl BodyFault {
+    /// One sentence for the log.
+    #[must_use]
+    pub fn why(self) -> &'static str {
+        match self {
+            BodyFault::Cut => "The body ends too early.",
+            BodyFault::ChunkSize => "A chunk size is not a hexadecimal number in range.",
+            BodyFault::ChunkLine => "A chunk size line does not end as it should.",
+            BodyFault::ChunkEnd => "Chunk data is not followed by CRLF.",
+            BodyFault::ChunkExtensions => "There are too many chunk extensions.",
+            BodyFault::Trailers(refusal) => refusal.why(),
+        }
+    }
+}
+
+impl fmt::Display for BodyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.why())
+    }
+}
+
+impl std::error::Error for BodyFault {}
+
+/// Where in a body the next byte stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Done,
+    ToClose,
+    Length(u64),
+    Chunk(u64),
+    Between(Between),
+    Trailers,
+}
+
+/// Where between the data of two chunks the next byte stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Between {
+    DataReturn,
+    DataLineFeed,
+    Size { size: u64, digits: u8 },
+    Extension { size: u64 },
+    SizeLineFeed { size: u64 },
+}
+
+const FIRST_DIGIT: Place = Place::Between(Between::Size { size: 0, digits: 0 });
+
+/// Finds the data in the bytes of one body.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    place: Place,
+    extension_bytes: usize,
+    trailer_text: Vec<u8>,
+    trailers: Fields,
+}
+
+impl Decoder {
+    /// One for a body framed so.
+    #[must_use]
+    pub fn new(framing: Framing) -> Decoder {
+        let place = match framing {
+            Framing::None | Framing::Length(0) => Place::Done,
+            Framing::Length(length) => Place::Length(length),
+            Framing::Chunked => FIRST_DIGIT,
+            Framing::ToClose => Place::ToClose,
+        };
+        Decoder { place, extension_bytes: 0, trailer_text: Vec::new(), trailers: Fields::default() }
+    }
+
+    /// Whether the body has ended.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.place == Place::Done
+    }
+
+    /// How much is still to come, where the length was told.
+    #[must_use]
+    pub fn remaining(&self) -> Option<u64> {
+        match self.place {
+            Place::Done => Some(0),
+            Place::Length(length) => Some(length),
+            _ => None,
+        }
+    }
+
+    /// The trailer fields that may be forwarded; there are none before the end.
+    #[must_use]
+    pub fn trailers(&self) -> &Fields {
+        &self.trailers
+    }
+
+    /// Takes the next input; to be called again with what follows the bytes taken.
+    ///
+    /// # Errors
+    /// A body that breaks a rule; the connection it came by is of no further use.
+    pub fn decode(&mut self, input: &[u8]) -> Result<Step, BodyFault> {
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            match self.place {
+                Place::Done => return Ok(Step::End { consumed: at }),
+                _ if rest.is_empty() => return Ok(Step::More { consumed: at }),
+                Place::ToClose => return Ok(Step::Data { skip: at, length: rest.len() }),
+                Place::Length(left) => {
+                    let length = at_most(left, rest.len());
+                    let left = left - length as u64;
+                    self.place = if left == 0 { Place::Done } else { Place::Length(left) };
+                    return Ok(Step::Data { skip: at, length });
+                }
+                Place::Chunk(left) => {
+                    let length = at_most(left, rest.len());
+                    let left = left - length as u64;
+                    self.place = if left == 0 { Place::Between(Between::DataReturn) } else { Place::Chunk(left) };
+                    return Ok(Step::Data { skip: at, length });
+                }
+                Place::Between(between) => {
+                    self.place = self.after(between, rest[0])?;
+                    at += 1;
+                }
+                Place::Trailers => at += self.take_trailers(rest)?,
+            }
+        }
+    }
+
+    /// Takes the news that the sender closed.
+    ///
+    /// # Errors
+    /// [`BodyFault::Cut`] where the body was not complete.
+    pub fn eof(&mut self) -> Result<(), BodyFault> {
+        match self.place {
+            Place::Done | Place::ToClose => {
+                self.place = Place::Done;
+                Ok(())
+            }
+            _ => Err(BodyFault::Cut),
+        }
+    }
+
+    /// Where a byte between the data of two chunks leads.
+    fn after(&mut self, between: Between, byte: u8) -> Result<Place, BodyFault> {
+        match (between, byte) {
+            (Between::DataReturn, b'\r') => Ok(Place::Between(Between::DataLineFeed)),
+            (Between::DataLineFeed, b'\n') => Ok(FIRST_DIGIT),
+            (Between::DataReturn | Between::DataLineFeed, _) => Err(BodyFault::ChunkEnd),
+            (Between::Size { digits: 1.., size } | Between::Extension { size }, b'\r') => {
+                Ok(Place::Between(Between::SizeLineFeed { size }))
+            }
+            (Between::Size { digits: 1.., size }, b';') => self.extend(size),
+            (Between::Size { size, digits }, _) => longer_size(size, digits, byte),
+            (Between::Extension { size }, b'\t' | 0x20..=0x7e | 0x80..) => self.extend(size),
+            (Between::SizeLineFeed { size: 0 }, b'\n') => Ok(Place::Trailers),
+            (Between::SizeLineFeed { size }, b'\n') => Ok(Place::Chunk(size)),
+            (Between::Extension { .. } | Between::SizeLineFeed { .. }, _) => Err(BodyFault::ChunkLine),
+        }
+    }
+
+    fn extend(&mut self, size: u64) -> Result<Place, BodyFault> {
+        self.extension_bytes += 1;
+        if self.extension_bytes > MOST_EXTENSION_BYTES {
+            return Err(BodyFault::ChunkExtensions);
+        }
+        Ok(Place::Between(Between::Extension { size }))
+    }
+
+    /// Gathers trailer lines until the empty one and reads them then; returns how many bytes were taken.
+    fn take_trailers(&mut self, input: &[u8]) -> Result<usize, BodyFault> {
+        if self.trailer_text.is_empty() && input.starts_with(b"\r\n") {
+            self.place = Place::Done;
+            return Ok(2);
+        }
+        let limits = HeadLimits::default();
+        let mut taken = 0;
+        while let Some(offset) = memchr::memchr(b'\n', &input[taken..]) {
+            self.gather(&input[taken..=taken + offset], &limits)?;
+            taken += offset + 1;
+            if !self.trailer_text.ends_with(b"\r\n") {
+                return Err(BodyFault::Trailers(Refusal::BareLineFeed));
+            }
+            if self.trailer_text == b"\r\n" || self.trailer_text.ends_with(b"\n\r\n") {
+                self.read_trailers(&limits)?;
+                self.place = Place::Done;
+                return Ok(taken);
+            }
+        }
+        self.gather(&input[taken..], &limits)?;
+        Ok(input.len())
+    }
+
+    fn gather(&mut self, text: &[u8], limits: &HeadLimits) -> Result<(), BodyFault> {
+        if self.trailer_text.len() + text.len() > limits.head_bytes {
+            return Err(BodyFault::Trailers(Refusal::HeadTooLarge));
+        }
+        self.trailer_text.extend_from_slice(text);
+        Ok(())
+    }
+
+    fn read_trailers(&mut self, limits: &HeadLimits) -> Result<(), BodyFault> {
+        let mut all = Fields::default();
+        parse::trailers(&self.trailer_text, limits, &mut all).map_err(BodyFault::Trailers)?;
+        for field in all.iter().filter(|field| may_trail(field.known, field.name)) {
+            self.trailers.push(field.known, field.name, field.value);
+        }
+        Ok(())
+    }
+}
+
+fn at_most(left: u64, there: usize) -> usize {
+    usize::try_from(left).map_or(there, |left| left.min(there))
+}
+
+/// A chunk size with one more digit.
+fn longer_size(size: u64, digits: u8, byte: u8) -> Result<Place, BodyFault> {
+    let digit = char::from(byte).to_digit(16).ok_or(match (digits, byte) {
+        (1.., b'\n') => BodyFault::ChunkLine,
+        _ => BodyFault::ChunkSize,
+    })?;
+    // the sixteenth digit must leave the highest bit free: some programs read sizes as signed
+    if digits == MOST_SIZE_DIGITS || size >= 1 << 59 {
+        return Err(BodyFault::ChunkSize);
+    }
+    Ok(Place::Between(Between::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }))
+}
+
+/// Appends what goes before the data of a chunk; [`CHUNK_END`] goes after it. A length of 0 would end the body: nothing is
+/// appended for it.
+pub fn chunk_head(out: &mut Vec<u8>, length: usize) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    if length == 0 {
+        return;
+    }
+    let count = (usize::BITS - length.leading_zeros()).div_ceil(4);
+    out.extend((0..count).rev().map(|place| DIGITS[length >> (place * 4) & 15]));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the end of a chunked body with its trailer fields.
+pub fn last_chunk(out: &mut Vec<u8>, trailers: &Fields) {
+    out.extend_from_slice(b"0\r\n");
+    trailers.write(out, |field| may_trail(field.known, field.name));
+    out.extend_from_slice(b"\r\n");
+}

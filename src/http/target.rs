@@ -1,0 +1,283 @@
+//! One canonical form of host and path: what is routed by is what is forwarded (security.md R14).
+//!
+//! Paths lose their dot segments, doubled slashes and needless percent-encodings, and everything two programs could
+//! read differently is refused. The canonical form of a canonical path is itself. A query is checked and otherwise left alone.
+
+use std::net::Ipv6Addr;
+
+use super::refusal::Refusal;
+
+/// What a request is for: canonical path, query and authority.
+#[derive(Clone, Debug, Default)]
+pub struct Target {
+    /// Path, and `?query` if there is one; ASCII.
+    text: String,
+    path_length: usize,
+    /// `host[:port]`, empty when the request named none; ASCII.
+    authority: String,
+    host_length: usize,
+}
+
+impl Target {
+    /// The canonical path; `*` for `OPTIONS *`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.text[..self.path_length]
+    }
+
+    /// The path, and `?query` if there is one: what stands in a request line.
+    #[must_use]
+    pub fn path_and_query(&self) -> &str {
+        &self.text
+    }
+
+    /// The query without its `?`; an empty one is one.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.text.get(self.path_length + 1..)
+    }
+
+    /// The host: lower case, without port and trailing dot; an IPv6 address has its brackets. Empty when the request named
+    /// none (HTTP/1.0 only).
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.authority[..self.host_length]
+    }
+
+    /// What goes into the `Host` field: the host, and `:port` if there was one.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Empties it and keeps its memory.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.path_length = 0;
+        self.authority.clear();
+        self.host_length = 0;
+    }
+
+    /// Takes `*`, the target of an OPTIONS request for the server itself.
+    pub fn set_asterisk(&mut self) {
+        self.text.clear();
+        self.text.push('*');
+        self.path_length = 1;
+    }
+
+    /// Takes a path with an optional query (origin-form, RFC 9112 §3.2.1).
+    ///
+    /// # Errors
+    /// What may not stand in a path or query is refused.
+    pub fn set_path_and_query(&mut self, raw: &[u8]) -> Result<(), Refusal> {
+        let (path, query) = match memchr::memchr(b'?', raw) {
+            Some(mark) => (&raw[..mark], &raw[mark..]),
+            None => (raw, &raw[raw.len()..]),
+        };
+        self.text.clear();
+        canonical_into(path, &mut self.text)?;
+        self.path_length = self.text.len();
+        if !query.is_empty() {
+            self.text.push_str(checked_query(query)?);
+        }
+        Ok(())
+    }
+
+    /// Takes a host with an optional port: the `Host` field, or the authority of an absolute target.
+    ///
+    /// # Errors
+    /// What is not a name of letters, digits, `-`, `.`, `_` and `~`, or an address, is refused.
+    pub fn set_authority(&mut self, raw: &[u8]) -> Result<(), Refusal> {
+        self.authority.clear();
+        self.host_length = 0;
+        let rest = if raw.first() == Some(&b'[') { self.take_ipv6(raw)? } else { self.take_name(raw)? };
+        self.host_length = self.authority.len();
+        match rest {
+            [] | b":" => Ok(()),
+            [b':', port @ ..] => self.take_port(port),
+            _ => Err(Refusal::HostInvalid),
+        }
+    }
+
+    /// Keeps the name that `raw` begins with and returns what follows it.
+    fn take_name<'a>(&mut self, raw: &'a [u8]) -> Result<&'a [u8], Refusal> {
+        let mut end = 0;
+        let mut previous = b'.';
+        while let Some(&byte) = raw.get(end) {
+            if byte == b':' {
+                break;
+            }
+            let empty_label = byte == b'.' && previous == b'.';
+            if !is_host_byte(byte) || empty_label {
+                return Err(Refusal::HostInvalid);
+            }
+            previous = byte;
+            end += 1;
+        }
+        let name = raw[..end].strip_suffix(b".").unwrap_or(&raw[..end]);
+        if name.is_empty() {
+            return Err(Refusal::HostInvalid);
+        }
+        self.authority.push_str(ascii(name).ok_or(Refusal::HostInvalid)?);
+        self.authority.make_ascii_lowercase();
+        Ok(&raw[end..])
+    }
+
+    /// Keeps the bracketed address that `raw` begins with, in the form RFC 5952 gives it, and returns what follows it.
+    fn take_ipv6<'a>(&mut self, raw: &'a [u8]) -> Result<&'a [u8], Refusal> {
+        let close = memchr::memchr(b']', raw).ok_or(Refusal::HostInvalid)?;
+        let text = ascii(&raw[1..close]).ok_or(Refusal::HostInvalid)?;
+        let address: Ipv6Addr = text.parse().map_err(|_| Refusal::HostInvalid)?;
+        self.authority.push('[');
+        self.authority.push_str(&address.to_string());
+        self.authority.push(']');
+        Ok(&raw[close + 1..])
+    }
+
+    fn take_port(&mut self, digits: &[u8]) -> Result<(), Refusal> {
+        if digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
+            return Err(Refusal::HostInvalid);
+        }
+        let text = ascii(digits).ok_or(Refusal::HostInvalid)?;
+        let port: u16 = text.parse().map_err(|_| Refusal::HostInvalid)?;
+        self.authority.push(':');
+        if digits[0] == b'0' {
+            self.authority.push_str(&port.to_string());
+        } else {
+            self.authority.push_str(text);
+        }
+        Ok(())
+    }
+}
+
+/// The canonical form of a path, for patterns that are compared with [`Target::path`].
+///
+/// # Errors
+/// A path that would be refused in a request is refused here too.
+pub fn canonical_path(path: &[u8]) -> Result<String, Refusal> {
+    let mut out = String::with_capacity(path.len());
+    canonical_into(path, &mut out)?;
+    Ok(out)
+}
+
+/// What a byte of a path asks for.
+const PLAIN: u8 = 0;
+const LOOK: u8 = 1;
+const BAD: u8 = 2;
+
+static PATH: [u8; 256] = {
+    let mut table = [BAD; 256];
+    let mut byte = 0x21;
+    while byte < 0x7f {
+        table[byte] = PLAIN;
+        byte += 1;
+    }
+    table[b'#' as usize] = BAD;
+    table[b'?' as usize] = BAD;
+    table[b'\\' as usize] = BAD;
+    table[b'%' as usize] = LOOK;
+    table[b'.' as usize] = LOOK;
+    table[b'/' as usize] = LOOK;
+    table
+};
+
+/// Letters, digits and the unreserved marks: what names of hosts consist of. RFC 3986 §3.2.2 allows more, which no
+/// resolver knows and which programs read differently: encodings, commas, quotes.
+fn is_host_byte(byte: u8) -> bool {
+    is_unreserved(byte)
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+fn ascii(text: &[u8]) -> Option<&str> {
+    std::str::from_utf8(text).ok().filter(|text| text.is_ascii())
+}
+
+fn checked_query(query: &[u8]) -> Result<&str, Refusal> {
+    let allowed = query.iter().all(|&byte| byte.is_ascii_graphic() && byte != b'#');
+    if allowed { ascii(query).ok_or(Refusal::Target) } else { Err(Refusal::Target) }
+}
+
+fn canonical_into(path: &[u8], out: &mut String) -> Result<(), Refusal> {
+    if path.first() != Some(&b'/') {
+        return Err(Refusal::Target);
+    }
+    if is_canonical(path)? {
+        out.push_str(ascii(path).ok_or(Refusal::Target)?);
+        return Ok(());
+    }
+    rebuild(path, out)
+}
+
+/// Whether nothing is to be done about a path; `/.` counts as something, whatever follows.
+fn is_canonical(path: &[u8]) -> Result<bool, Refusal> {
+    let mut previous = 0;
+    let mut canonical = true;
+    for &byte in path {
+        match PATH[byte as usize] {
+            PLAIN => {}
+            LOOK => canonical &= byte != b'%' && previous != b'/',
+            _ => return Err(Refusal::Target),
+        }
+        previous = byte;
+    }
+    Ok(canonical)
+}
+
+/// Builds the path anew, segment by segment: decoded first, so that an encoded dot segment is one; an empty segment
+/// counts as not there, so that `..` after it leaves the segment before.
+fn rebuild(path: &[u8], out: &mut String) -> Result<(), Refusal> {
+    let mut directory = true;
+    for segment in path[1..].split(|&byte| byte == b'/') {
+        let start = out.len();
+        out.push('/');
+        decode_unreserved(segment, out)?;
+        directory = match &out[start + 1..] {
+            "" | "." => {
+                out.truncate(start);
+                true
+            }
+            ".." => {
+                out.truncate(start);
+                let parent = out.rfind('/').ok_or(Refusal::ClimbsAboveRoot)?;
+                out.truncate(parent);
+                true
+            }
+            _ => false,
+        };
+    }
+    if directory {
+        out.push('/');
+    }
+    Ok(())
+}
+
+/// Decodes what needs no encoding and gives what stays encoded upper-case digits (RFC 3986 §6.2.2).
+fn decode_unreserved(mut segment: &[u8], out: &mut String) -> Result<(), Refusal> {
+    while let [first, rest @ ..] = segment {
+        if *first != b'%' {
+            out.push(char::from(*first));
+            segment = rest;
+            continue;
+        }
+        let [high, low, rest @ ..] = rest else { return Err(Refusal::PercentEncoding) };
+        let byte = hex(*high)? << 4 | hex(*low)?;
+        match byte {
+            0 => return Err(Refusal::PercentEncoding),
+            _ if is_unreserved(byte) => out.push(char::from(byte)),
+            _ => {
+                out.push('%');
+                out.push(char::from(high.to_ascii_uppercase()));
+                out.push(char::from(low.to_ascii_uppercase()));
+            }
+        }
+        segment = rest;
+    }
+    Ok(())
+}
+
+fn hex(digit: u8) -> Result<u8, Refusal> {
+    char::from(digit).to_digit(16).map(|digit| digit as u8).ok_or(Refusal::PercentEncoding)
+}

@@ -1,0 +1,89 @@
+//! One TCP connection: pick a backend, connect, relay.
+
+pub mod relay;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::balance::Tried;
+use crate::clock;
+use crate::config::Address;
+use crate::deadline::Deadline;
+use crate::local::{Local, Session};
+use crate::outcome::{Outcome, Verdict};
+use crate::state::{Lease, Protocol};
+use crate::stream::{Incoming, Stream};
+use crate::upstream;
+use relay::{Side, relay};
+
+/// Serves one connection from its acceptance to its end.
+pub async fn serve(local: Rc<Local>, incoming: Incoming) {
+    let session = local.session();
+    let Some((backend, lease, idle)) = reach_backend(&local, &incoming).await else {
+        // Nobody can serve it: a reset, because an orderly end would look like an empty answer.
+        incoming.stream.reset();
+        return;
+    };
+    let serial = lease.state().id();
+    let outcome = run(&session, &lease, idle, incoming, backend).await;
+    local.ended(serial, outcome);
+    lease.finish(clock::now(), outcome);
+    tracing::debug!(backend = serial, cause = outcome.code(), "session ended");
+}
+
+/// Relays, and passes a reset of one side on to the other.
+async fn run(session: &Session, lease: &Lease, idle: Duration, incoming: Incoming, mut backend: Stream) -> Outcome {
+    let mut client = incoming.stream;
+    let mut deadline = Deadline::default();
+    let held = (!incoming.prefix.is_empty()).then(|| {
+        let mut buffer = session.local().buffers.take(incoming.prefix.len());
+        buffer.put(&incoming.prefix);
+        buffer
+    });
+    let client_side = Side { stream: &mut client, held };
+    let backend_side = Side { stream: &mut backend, held: None };
+    let outcome = relay(session, lease, &mut deadline, idle, client_side, backend_side).await;
+    match outcome {
+        Outcome::ClientGone => backend.reset(),
+        Outcome::BackendCut => client.reset(),
+        _ => {}
+    }
+    outcome
+}
+
+/// A connected backend of the listener's pool; another is tried when the first can not be reached.
+async fn reach_backend(local: &Local, incoming: &Incoming) -> Option<(Stream, Lease, Duration)> {
+    let view = local.view();
+    let Protocol::Tcp { pool } = view.listener(incoming.listener)?.protocol else { return None };
+    let settings = view.pool(pool);
+    let key = settings.key_of_address(incoming.peer.map(|peer| peer.ip()));
+    let mut tried = Tried::default();
+    for _ in 0..settings.attempts {
+        let begin = clock::now();
+        let taken = local.roll(|dice| view.take(pool, begin, key, &mut tried, dice));
+        let mut lease = match taken {
+            Ok(taken) => taken.lease,
+            Err(none) => {
+                tracing::debug!(pool = %settings.name, %none, "no backend");
+                return None;
+            }
+        };
+        match connect(lease.address(), settings.timeouts.connect).await {
+            Ok(stream) => {
+                let now = clock::now();
+                lease.responded(now, Verdict::Good);
+                local.responded(lease.state().id(), now.since(begin));
+                return Some((stream, lease, settings.timeouts.tunnel_idle));
+            }
+            Err(outcome) => {
+                local.ended(lease.state().id(), outcome);
+                lease.finish(clock::now(), outcome);
+            }
+        }
+    }
+    None
+}
+
+async fn connect(address: &Address, limit: Duration) -> Result<Stream, Outcome> {
+    upstream::connect(address, limit).await
+}

@@ -1,0 +1,170 @@
+//! The relay of raw bytes between a client and a backend: TCP sessions, and HTTP connections after a 101.
+//!
+//! Two flows, one task. A flow holds a buffer only while it has bytes that the other side has not taken, so an idle
+//! session holds none. The end of one direction is passed on as such and the other goes on (half-close); a reset is left
+//! to the caller to pass on. The buffer doubles each time one was filled and drained whole, and falls back when the
+//! source stalls: large transfers are copied in few large system calls, which measured cheaper than splice.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use crate::buffer::{Buffer, LARGEST, SMALLEST};
+use crate::clock;
+use crate::deadline::Deadline;
+use crate::local::{Local, Phase, Session};
+use crate::outcome::Outcome;
+use crate::state::Lease;
+use crate::stream::{Reader, Stream, Writer};
+
+/// One side of a relay: its stream, and bytes that were read from it already.
+pub struct Side<'a> {
+    /// The connection.
+    pub stream: &'a mut Stream,
+    /// What was read from it and not passed on.
+    pub held: Option<Buffer>,
+}
+
+/// Relays until both directions have ended, one side broke, nothing moved for `idle`, or the session was cut.
+///
+/// Cancelling it loses what the buffers hold.
+pub async fn relay(
+    session: &Session,
+    lease: &Lease,
+    deadline: &mut Deadline,
+    idle: Duration,
+    client: Side<'_>,
+    backend: Side<'_>,
+) -> Outcome {
+    let local: &Local = session.local();
+    let (mut from_client, mut to_client) = client.stream.split();
+    let (mut from_backend, mut to_backend) = backend.stream.split();
+    let mut up = Flow::new(client.held);
+    let mut down = Flow::new(backend.held);
+    deadline.set(clock::now() + idle);
+    let outcome = poll_fn(|cx| {
+        session.watch(cx);
+        let before = up.moved + down.moved;
+        let sent = up.poll(cx, local, &mut from_client, &mut to_backend);
+        let answered = down.poll(cx, local, &mut from_backend, &mut to_client);
+        match (sent, answered) {
+            (Poll::Ready(Err(broken)), _) => {
+                return Poll::Ready(blame(broken, Outcome::ClientGone, Outcome::BackendCut));
+            }
+            (_, Poll::Ready(Err(broken))) => {
+                return Poll::Ready(blame(broken, Outcome::BackendCut, Outcome::ClientGone));
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Outcome::Completed { status: 0 }),
+            _ => {}
+        }
+        if local.phase() == Phase::Cut || lease.is_cut() {
+            return Poll::Ready(Outcome::Cut);
+        }
+        if up.moved + down.moved != before {
+            deadline.set(clock::now() + idle);
+        }
+        deadline.poll(cx).map(|()| Outcome::TunnelIdle)
+    })
+    .await;
+    up.release(local);
+    down.release(local);
+    outcome
+}
+
+/// Which end of a flow broke.
+#[derive(Debug)]
+enum Broken {
+    Source,
+    Sink,
+}
+
+fn blame(broken: Broken, source: Outcome, sink: Outcome) -> Outcome {
+    match broken {
+        Broken::Source => source,
+        Broken::Sink => sink,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    Open,
+    /// The source has ended; the sink is told when it has everything.
+    Ending,
+    Done,
+}
+
+/// One direction.
+#[derive(Debug)]
+struct Flow {
+    buffer: Option<Buffer>,
+    /// The size of the next block.
+    size: usize,
+    course: Course,
+    /// Bytes written, and one for the end: changes exactly when something moved.
+    moved: u64,
+}
+
+impl Flow {
+    fn new(held: Option<Buffer>) -> Flow {
+        Flow { buffer: held, size: SMALLEST, course: Course::Open, moved: 0 }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        local: &Local,
+        from: &mut Reader<'_>,
+        to: &mut Writer<'_>,
+    ) -> Poll<Result<(), Broken>> {
+        loop {
+            ready!(self.poll_drain(cx, local, to)).map_err(|_| Broken::Sink)?;
+            match self.course {
+                Course::Open => ready!(self.poll_fill(cx, local, from)).map_err(|_| Broken::Source)?,
+                Course::Ending => {
+                    // A sink that is gone already has seen its end.
+                    let _ = ready!(to.poll_shutdown(cx));
+                    self.course = Course::Done;
+                    self.moved += 1;
+                }
+                Course::Done => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, local: &Local, to: &mut Writer<'_>) -> Poll<std::io::Result<()>> {
+        while let Some(buffer) = self.buffer.as_mut().filter(|buffer| !buffer.is_empty()) {
+            let whole = buffer.is_full();
+            let written = ready!(to.poll_write(cx, buffer.data(), &[]))?;
+            self.moved += written as u64;
+            buffer.consume(written);
+            if whole && buffer.is_empty() && self.size < LARGEST {
+                self.size *= 2;
+                self.release(local);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, local: &Local, from: &mut Reader<'_>) -> Poll<std::io::Result<()>> {
+        let size = self.size;
+        let buffer = self.buffer.get_or_insert_with(|| local.buffers.take(size));
+        match from.poll_read(cx, buffer) {
+            Poll::Ready(Ok(0)) => {
+                self.course = Course::Ending;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(read) => Poll::Ready(read.map(|_| ())),
+            Poll::Pending => {
+                self.size = (size / 2).max(SMALLEST);
+                self.release(local);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn release(&mut self, local: &Local) {
+        if let Some(buffer) = self.buffer.take() {
+            local.buffers.give(buffer);
+        }
+    }
+}

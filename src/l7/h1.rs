@@ -1,0 +1,280 @@
+//! The client's HTTP/1.1 connection: wait, read a head, have it answered, and whether the connection is used again.
+//!
+//! Requests are taken one after the other, so pipelined ones are answered in their order; what came ahead waits in the
+//! buffer. Between two requests the connection holds no buffer.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::body::{Sink, Wire};
+use super::exchange;
+use super::replies::Answer;
+use super::request_id::RequestId;
+use crate::buffer::{Buffers, SMALLEST};
+use crate::clock::{self, Instant};
+use crate::deadline::Deadline;
+use crate::http::h1::parse::{self, HeadLimits, Parsed};
+use crate::http::{Framing, Refusal};
+use crate::local::{Desk, LAST_REQUEST, Local, Phase, Session};
+use crate::state::ListenerId;
+use crate::stream::Incoming;
+
+/// How much a lingering close reads and forgets, in bytes, and for how long.
+const LINGER_BYTES: usize = 64 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// How large the block for one head may become: past the limit on heads, so that the parser refuses and not we.
+const LARGEST_HEAD_BLOCK: usize = 64 * 1024;
+
+/// A client's connection.
+pub(super) struct Connection {
+    pub wire: Wire,
+    pub session: Session,
+    pub deadline: Deadline,
+    pub listener: ListenerId,
+    pub peer: Option<SocketAddr>,
+    pub local_port: u16,
+    pub timeouts: ClientTimeouts,
+}
+
+/// The deadlines of the client's side, copied from the listener at each request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ClientTimeouts {
+    pub header: Duration,
+    pub body: Duration,
+    pub idle: Duration,
+}
+
+/// What becomes of the client's connection after an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// The next request may come.
+    KeepAlive,
+    /// An orderly end.
+    Close,
+    /// An orderly end after which what the client still sends is read and forgotten, so that it gets its answer.
+    Linger,
+    /// A reset: the answer is incomplete and must not look otherwise.
+    Reset,
+}
+
+/// Serves one connection from its acceptance to its end.
+pub async fn serve(local: Rc<Local>, incoming: Incoming) {
+    let mut connection = Connection::new(&local, incoming);
+    let mut wait = connection.timeouts.header;
+    while connection.request_begins(wait).await {
+        let mut desk = local.desk();
+        let after = connection.answer_one(&mut desk).await;
+        connection.take_up(&mut desk);
+        local.give_desk(desk);
+        match after {
+            After::KeepAlive => {}
+            ending => return connection.end(ending).await,
+        }
+        wait = connection.timeouts.idle;
+    }
+    connection.end(After::Close).await;
+}
+
+impl Connection {
+    fn new(local: &Rc<Local>, incoming: Incoming) -> Connection {
+        let mut wire = Wire::new(incoming.stream);
+        if !incoming.prefix.is_empty() {
+            let mut buffer = local.buffers.take(incoming.prefix.len());
+            buffer.put(&incoming.prefix);
+            wire.inbound.buffer = Some(buffer);
+        }
+        let timeouts = local.view().listener(incoming.listener).map(|plan| ClientTimeouts::of(&plan.timeouts));
+        Connection {
+            wire,
+            session: local.session(),
+            deadline: Deadline::default(),
+            listener: incoming.listener,
+            peer: incoming.peer,
+            local_port: incoming.local.map_or(0, |local| local.port()),
+            timeouts: timeouts.unwrap_or_default(),
+        }
+    }
+
+    /// Waits for the first bytes of a request; false when none will come.
+    async fn request_begins(&mut self, at_most: Duration) -> bool {
+        if self.wire.inbound.buffer.is_some() {
+            return true;
+        }
+        if self.wire.inbound.ended {
+            return false;
+        }
+        let latest = clock::now() + at_most;
+        let Connection { wire, session, deadline, listener, .. } = self;
+        poll_fn(|cx| {
+            session.watch(cx);
+            let local = session.local();
+            let (mut source, _) = wire.split(&local.buffers);
+            match source.poll_fill(cx) {
+                Poll::Ready(Ok(more)) => return Poll::Ready(more),
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Pending => {}
+            }
+            let Some(until) = idle_until(local, *listener, latest) else { return Poll::Ready(false) };
+            deadline.set(until);
+            deadline.poll(cx).map(|()| false)
+        })
+        .await
+    }
+
+    /// Reads one request and answers it.
+    async fn answer_one(&mut self, desk: &mut Desk) -> After {
+        self.wire.outbound.pending = std::mem::take(&mut desk.to_client);
+        match self.read_head(desk).await {
+            Ok(()) => exchange::run(self, desk).await,
+            Err(HeadFault::Refused(refusal)) => {
+                tracing::debug!(peer = ?self.peer, why = refusal.why(), "request refused");
+                self.answer_unread(desk, Answer::refusal(refusal)).await
+            }
+            Err(HeadFault::Late) => self.answer_unread(desk, Answer::plain(408)).await,
+            Err(HeadFault::Gone) => After::Close,
+        }
+    }
+
+    /// Answers a request that was not read whole: nobody knows where the next would begin.
+    async fn answer_unread(&mut self, desk: &mut Desk, answer: Answer) -> After {
+        desk.request.clear();
+        let id = self.session.local().roll(RequestId::roll);
+        answer.closing().send(self, desk, id.as_str()).await
+    }
+
+    /// Reads the head of a request into `desk.request` and begins its body.
+    async fn read_head(&mut self, desk: &mut Desk) -> Result<(), HeadFault> {
+        let limits = HeadLimits::default();
+        let mut seen = 0;
+        let header = self.timeouts.header;
+        let Connection { wire, session, deadline, .. } = self;
+        let mut limit: Option<Instant> = None;
+        poll_fn(|cx| {
+            session.watch(cx);
+            let local = session.local();
+            let (mut source, _) = wire.split(&local.buffers);
+            loop {
+                match parse::request(source.bytes(), seen, &limits, &mut desk.request) {
+                    Ok(Parsed::Complete(length)) => {
+                        source.begin(length, desk.request.framing);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Ok(Parsed::Partial) => seen = source.bytes().len(),
+                    Err(refusal) => return Poll::Ready(Err(HeadFault::Refused(refusal))),
+                }
+                source.make_room(LARGEST_HEAD_BLOCK);
+                match source.poll_fill(cx) {
+                    Poll::Ready(Ok(true)) => {}
+                    Poll::Ready(_) => return Poll::Ready(Err(HeadFault::Gone)),
+                    Poll::Pending => break,
+                }
+            }
+            if local.phase() == Phase::Cut {
+                return Poll::Ready(Err(HeadFault::Gone));
+            }
+            deadline.set(*limit.get_or_insert_with(|| clock::now() + header));
+            deadline.poll(cx).map(|()| Err(HeadFault::Late))
+        })
+        .await
+    }
+
+    /// Puts the desk's memory back and gives up the buffer when nothing waits in it.
+    fn take_up(&mut self, desk: &mut Desk) {
+        desk.to_client = std::mem::take(&mut self.wire.outbound.pending);
+        self.wire.inbound.begin(Framing::None);
+        let local = self.session.local().clone();
+        self.wire.inbound.release_if_empty(&local.buffers);
+    }
+
+    /// Writes what is pending; false when the client does not take it.
+    pub(super) async fn flush(&mut self) -> bool {
+        self.deadline.set(clock::now() + self.timeouts.body);
+        let Connection { wire, session, deadline, .. } = self;
+        poll_fn(|cx| {
+            session.watch(cx);
+            let local = session.local();
+            let (_, mut sink) = wire.split(&local.buffers);
+            match sink.poll_flush(cx) {
+                Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+                Poll::Pending if local.phase() == Phase::Cut => Poll::Ready(false),
+                Poll::Pending => deadline.poll(cx).map(|()| false),
+            }
+        })
+        .await
+    }
+
+    async fn end(mut self, how: After) {
+        if how == After::Linger {
+            self.linger().await;
+        }
+        let Connection { mut wire, session, .. } = self;
+        wire.inbound.release(&session.local().buffers);
+        if how == After::Reset {
+            wire.stream.reset();
+        }
+    }
+
+    /// Ends our direction and forgets what the client still sends, within bounds: closing with unread bytes would reset
+    /// the connection and could take the answer with it.
+    async fn linger(&mut self) {
+        self.deadline.set(clock::now() + LINGER_TIME);
+        let mut left = LINGER_BYTES;
+        let Connection { wire, session, deadline, .. } = self;
+        poll_fn(|cx| {
+            session.watch(cx);
+            let local = session.local();
+            if local.phase() == Phase::Cut || deadline.poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            poll_forget(wire, &local.buffers, &mut left, cx)
+        })
+        .await;
+    }
+}
+
+/// Ends our direction, then reads and forgets up to `left` bytes.
+fn poll_forget(wire: &mut Wire, buffers: &Buffers, left: &mut usize, cx: &mut Context<'_>) -> Poll<()> {
+    let (mut source, mut sink) = wire.split(buffers);
+    if ready!(sink.poll_shutdown(cx)).is_err() {
+        return Poll::Ready(());
+    }
+    loop {
+        let waiting = source.bytes().len();
+        source.discard(waiting);
+        *left = left.saturating_sub(waiting);
+        if *left == 0 || !matches!(ready!(source.poll_fill(cx)), Ok(true)) {
+            return Poll::Ready(());
+        }
+    }
+}
+
+/// Until when a connection without a request is kept; `None` when it ends now.
+fn idle_until(local: &Local, listener: ListenerId, latest: Instant) -> Option<Instant> {
+    match local.phase() {
+        Phase::Cut => None,
+        Phase::Draining { since } => Some(latest.min(since + LAST_REQUEST)),
+        Phase::Serving => local.view().listener(listener).map(|_| latest),
+    }
+}
+
+impl ClientTimeouts {
+    pub(super) fn of(timeouts: &crate::config::Timeouts) -> ClientTimeouts {
+        ClientTimeouts { header: timeouts.client_header, body: timeouts.client_body, idle: timeouts.client_idle }
+    }
+}
+
+/// Why no head was read.
+enum HeadFault {
+    /// It breaks a rule.
+    Refused(Refusal),
+    /// It did not come in time.
+    Late,
+    /// The client went.
+    Gone,
+}
+
+const _: () = assert!(LARGEST_HEAD_BLOCK > SMALLEST);

@@ -1,0 +1,276 @@
+//! What one worker owns and lends to the connections it serves.
+//!
+//! Everything here belongs to one thread: the view of the snapshot, dice, buffers, idle connections, records and the list
+//! of open sessions. Connections hold an `Rc<Local>`; nothing in it is locked. Borrows of its cells never cross an await.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+
+use crate::balance::Dice;
+use crate::buffer::Buffers;
+use crate::clock::{self, Instant};
+use crate::http::{RequestHead, ResponseHead};
+use crate::outcome::Outcome;
+use crate::record::{Collected, Recorder};
+use crate::state::{Snapshot, View};
+use crate::stream::Stream;
+use crate::upstream::idle::IdleConnections;
+
+/// How long a keep-alive connection may wait for one more request when the worker drains. Closing at once would cut
+/// off a request that is on its way.
+pub const LAST_REQUEST: Duration = Duration::from_secs(1);
+
+/// How often, at the most, idle connections that their backend has closed are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// How many desks are kept for the next requests.
+const DESKS: usize = 256;
+
+/// Whether a worker goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It does.
+    Serving,
+    /// Connections finish what they do and are not used again.
+    Draining {
+        /// Since when.
+        since: Instant,
+    },
+    /// Every connection ends now.
+    Cut,
+}
+
+/// The memory that one exchange works on, reused from request to request.
+#[derive(Debug, Default)]
+pub struct Desk {
+    /// The client's request.
+    pub request: RequestHead,
+    /// The backend's response.
+    pub response: ResponseHead,
+    /// Bytes on their way to the client.
+    pub to_client: Vec<u8>,
+    /// Bytes on their way to the backend.
+    pub to_backend: Vec<u8>,
+}
+
+/// One worker's own.
+pub struct Local {
+    /// Which worker, from 0.
+    pub worker: usize,
+    /// Its buffers.
+    pub buffers: Buffers,
+    seed: u64,
+    snapshots: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    view: RefCell<Rc<View>>,
+    dice: RefCell<Dice>,
+    idle: RefCell<IdleConnections<Stream>>,
+    sweeping: Cell<bool>,
+    #[expect(clippy::vec_box, reason = "a desk goes to its connection and back as a pointer")]
+    desks: RefCell<Vec<Box<Desk>>>,
+    recorder: RefCell<Recorder>,
+    sessions: RefCell<Sessions>,
+    phase: Cell<Phase>,
+}
+
+impl Local {
+    /// The local state of worker `worker`; `seed` sets its pickers' phases and its dice.
+    #[must_use]
+    pub fn new(worker: usize, snapshots: Arc<ArcSwap<Snapshot>>, seed: u64) -> Rc<Local> {
+        let mut cache = Cache::new(snapshots);
+        let view = Rc::new(View::new(cache.load().clone(), None, seed));
+        Rc::new(Local {
+            worker,
+            buffers: Buffers::default(),
+            seed,
+            snapshots: RefCell::new(cache),
+            view: RefCell::new(view),
+            dice: RefCell::new(Dice::seeded(seed)),
+            idle: RefCell::default(),
+            sweeping: Cell::new(false),
+            desks: RefCell::default(),
+            recorder: RefCell::default(),
+            sessions: RefCell::default(),
+            phase: Cell::new(Phase::Serving),
+        })
+    }
+
+    /// The view of the newest snapshot. Asked once per unit of work; not kept longer than the work's beginning.
+    pub fn view(&self) -> Rc<View> {
+        let mut snapshots = self.snapshots.borrow_mut();
+        let newest = snapshots.load();
+        let mut view = self.view.borrow_mut();
+        if !Arc::ptr_eq(newest, view.snapshot()) {
+            *view = Rc::new(View::new(newest.clone(), Some(&view), self.seed));
+            let snapshot = view.snapshot();
+            self.idle.borrow_mut().retain_backends(|serial| snapshot.has_backend(serial));
+        }
+        view.clone()
+    }
+
+    /// Rolls the worker's dice.
+    pub fn roll<R>(&self, with: impl FnOnce(&mut Dice) -> R) -> R {
+        with(&mut self.dice.borrow_mut())
+    }
+
+    /// How many client connections are open.
+    pub fn connections(&self) -> usize {
+        self.sessions.borrow().open
+    }
+
+    /// Whether the worker goes on.
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Connections finish what they do; idle ones wait [`LAST_REQUEST`] for one more request.
+    pub fn drain(&self) {
+        if self.phase.get() == Phase::Serving {
+            self.phase.set(Phase::Draining { since: clock::now() });
+            self.wake_all();
+        }
+    }
+
+    /// Every connection ends now.
+    pub fn cut_all(&self) {
+        self.phase.set(Phase::Cut);
+        self.wake_all();
+    }
+
+    /// Some backend was cut, or a listener removed: every session looks at what it stands on again.
+    pub fn wake_all(&self) {
+        let wakers = self.sessions.borrow_mut().take_wakers();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Notes that an attempt got its response head, or its connection.
+    pub fn responded(&self, backend: u64, after: Duration) {
+        self.recorder.borrow_mut().responded(backend, after);
+    }
+
+    /// Notes that an attempt has ended.
+    pub fn ended(&self, backend: u64, outcome: Outcome) {
+        self.recorder.borrow_mut().ended(backend, outcome);
+    }
+
+    /// What this worker saw of each backend since it started.
+    pub fn collect(&self) -> Collected {
+        self.recorder.borrow().collect()
+    }
+
+    /// A desk for an exchange.
+    pub fn desk(&self) -> Box<Desk> {
+        self.desks.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes a desk back.
+    pub fn give_desk(&self, desk: Box<Desk>) {
+        let mut desks = self.desks.borrow_mut();
+        if desks.len() < DESKS {
+            desks.push(desk);
+        }
+    }
+
+    /// An idle connection to this backend that was used no longer than `at_most` ago and that the backend has not closed.
+    pub fn take_idle(&self, backend: u64, now: Instant, at_most: Duration) -> Option<Stream> {
+        loop {
+            let stream = self.idle.borrow_mut().take(backend, now, at_most)?;
+            if stream.is_silent() {
+                return Some(stream);
+            }
+        }
+    }
+
+    /// Keeps a connection for `keep`, or closes it when there are enough.
+    pub fn put_idle(self: &Rc<Self>, backend: u64, stream: Stream, now: Instant, keep: Duration) {
+        if self.phase.get() != Phase::Serving {
+            return;
+        }
+        drop(self.idle.borrow_mut().put(backend, stream, now, keep));
+        if !self.sweeping.replace(true) {
+            // Owned by the worker's runtime: it ends by itself when nothing is idle or the worker is gone.
+            tokio::task::spawn_local(sweep(Rc::downgrade(self)));
+        }
+    }
+
+    /// Registers a client connection for as long as the session lives.
+    pub fn session(self: &Rc<Self>) -> Session {
+        let slot = self.sessions.borrow_mut().open();
+        Session { local: self.clone(), slot }
+    }
+}
+
+/// Closes idle connections when their time is over, or soon after their backend has closed them.
+async fn sweep(local: Weak<Local>) {
+    let mut next = clock::now() + SWEEP;
+    loop {
+        tokio::time::sleep_until(clock::timer(next)).await;
+        let Some(local) = local.upgrade() else { return };
+        let now = clock::now();
+        let Some(first) = local.idle.borrow_mut().sweep(now, Stream::is_silent) else {
+            local.sweeping.set(false);
+            return;
+        };
+        next = first.min(now + SWEEP);
+    }
+}
+
+/// The open client connections of a worker, so that they can be counted and woken.
+#[derive(Debug, Default)]
+struct Sessions {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+    open: usize,
+}
+
+impl Sessions {
+    fn open(&mut self) -> usize {
+        self.open += 1;
+        self.free.pop().unwrap_or_else(|| {
+            self.wakers.push(None);
+            self.wakers.len() - 1
+        })
+    }
+
+    fn close(&mut self, slot: usize) {
+        self.open -= 1;
+        self.wakers[slot] = None;
+        self.free.push(slot);
+    }
+
+    fn take_wakers(&mut self) -> Vec<Waker> {
+        self.wakers.iter_mut().filter_map(Option::take).collect()
+    }
+}
+
+/// A client connection's place in its worker's list.
+pub struct Session {
+    local: Rc<Local>,
+    slot: usize,
+}
+
+impl Session {
+    /// Whose it is.
+    pub fn local(&self) -> &Rc<Local> {
+        &self.local
+    }
+
+    /// Lets the task of `cx` be woken when the worker's phase changes or a backend is cut; called at every poll.
+    pub fn watch(&self, cx: &Context<'_>) {
+        let waker = &mut self.local.sessions.borrow_mut().wakers[self.slot];
+        match waker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            other => *other = Some(cx.waker().clone()),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.local.sessions.borrow_mut().close(self.slot);
+    }
+}

@@ -1,0 +1,184 @@
+//! Control of the workers: the one place that writes the snapshot, and the other end of every mailbox.
+//!
+//! A new snapshot is stored, then settled with the backends, then every worker is woken to look at it. The one it
+//! replaces is kept until all workers have let go of it, so that its memory is given back here and not in the middle of
+//! somebody's request.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use super::receipt::{Receipts, receipts};
+use super::retire::{Order, attend, orders};
+use super::sockets::SocketId;
+use super::spread::Loads;
+use super::worker::{HANDED, Mail, Setup, Worker};
+use crate::record::Collected;
+use crate::state::{ListenerId, Snapshot};
+
+/// How long a worker may take to answer; it is a matter of microseconds unless it is stuck.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The workers and what they share.
+#[derive(Debug)]
+pub(super) struct Control {
+    snapshots: Arc<ArcSwap<Snapshot>>,
+    workers: Vec<Worker>,
+    loads: Arc<Loads>,
+    deaths: mpsc::Receiver<usize>,
+    orders: mpsc::Sender<Order>,
+    /// The attendant of leaving backends, and those who wait to let go of a snapshot. They end with this.
+    tasks: JoinSet<()>,
+}
+
+impl Control {
+    /// Starts this many workers on a first snapshot.
+    ///
+    /// # Errors
+    /// A thread or its runtime could not be made; then none is left running.
+    pub(super) async fn start(first: Snapshot, workers: usize) -> io::Result<Control> {
+        first.settle();
+        let (died, deaths) = mpsc::channel(workers);
+        let (orders, received) = orders();
+        let mut control = Control {
+            snapshots: Arc::new(ArcSwap::from_pointee(first)),
+            workers: Vec::with_capacity(workers),
+            loads: Loads::new(workers),
+            deaths,
+            orders,
+            tasks: JoinSet::new(),
+        };
+        control.start_workers(workers, &died).await?;
+        let mailboxes = control.workers.iter().map(|worker| worker.mail.downgrade()).collect();
+        control.tasks.spawn(attend(received, mailboxes));
+        Ok(control)
+    }
+
+    async fn start_workers(&mut self, workers: usize, deaths: &mpsc::Sender<usize>) -> io::Result<()> {
+        let (colleagues, handed): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(HANDED)).unzip();
+        for (worker, handed) in handed.into_iter().enumerate() {
+            let setup = Setup {
+                worker,
+                snapshots: Arc::clone(&self.snapshots),
+                seed: fastrand::u64(..),
+                loads: Arc::clone(&self.loads),
+                colleagues: colleagues.clone().into(),
+                handed,
+                deaths: deaths.clone(),
+            };
+            self.workers.push(Worker::start(setup).await?);
+        }
+        Ok(())
+    }
+
+    /// How many workers were started.
+    pub(super) fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Client connections that are open, over all workers.
+    pub(super) fn connections(&self) -> u64 {
+        self.loads.total()
+    }
+
+    /// The snapshot in force.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.load_full()
+    }
+
+    /// Puts a snapshot in force. `owners` says whose each listening address is under it, `drain_timeout` how long those
+    /// backends have that leave with it.
+    pub(super) async fn publish(
+        &mut self,
+        next: Snapshot,
+        owners: Vec<(SocketId, ListenerId)>,
+        drain_timeout: Duration,
+    ) {
+        let next = Arc::new(next);
+        let retired = self.snapshots.swap(Arc::clone(&next));
+        next.settle();
+        let owners: Arc<[_]> = owners.into();
+        let (receipt, all) = receipts();
+        self.tell_all(|| Mail::Revalidate(Arc::clone(&owners), receipt.clone()));
+        self.tell_all(|| Mail::Wake);
+        drop(receipt);
+        self.let_go(retired, all);
+        let order = Order { leaving: next.ending().cloned().collect(), timeout: drain_timeout };
+        // The attendant ends only with this.
+        let _ = self.orders.send(order).await;
+    }
+
+    /// Drops a snapshot here, once no worker uses it for anything new.
+    fn let_go(&mut self, retired: Arc<Snapshot>, all: Receipts) {
+        while self.tasks.try_join_next().is_some() {}
+        self.tasks.spawn(async move {
+            all.all().await;
+            drop(retired);
+        });
+    }
+
+    /// Tells all workers to give up these listening addresses; says whether all have done so in time.
+    pub(super) async fn unlisten(&self, sockets: &[SocketId]) -> bool {
+        let (receipt, all) = receipts();
+        self.tell_all(|| Mail::Unlisten(sockets.to_vec(), receipt.clone()));
+        drop(receipt);
+        all.all_within(PATIENCE).await
+    }
+
+    /// What every worker has seen of the backends. One that is stuck or dead is left out.
+    pub(super) async fn observe(&self) -> Vec<Collected> {
+        let ask = |worker| {
+            let (answer, answered) = oneshot::channel();
+            self.tell(worker, Mail::Observe(answer));
+            answered
+        };
+        let asked: Vec<_> = (0..self.workers()).map(ask).collect();
+        let deadline = Instant::now() + PATIENCE;
+        let mut collected = Vec::with_capacity(asked.len());
+        for answered in asked {
+            if let Ok(Ok(one)) = timeout_at(deadline, answered).await {
+                collected.push(one);
+            }
+        }
+        collected
+    }
+
+    /// Puts a message into every mailbox.
+    pub(super) fn tell_all(&self, mail: impl Fn() -> Mail) {
+        (0..self.workers()).for_each(|worker| self.tell(worker, mail()));
+    }
+
+    /// Puts a message into a mailbox. Control never waits for a worker to read: one whose mailbox is full is stuck.
+    pub(super) fn tell(&self, worker: usize, mail: Mail) {
+        match self.workers[worker].mail.try_send(mail) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(mail)) => tracing::error!(worker, ?mail, "a worker reads no messages"),
+            Err(mpsc::error::TrySendError::Closed(mail)) => tracing::debug!(worker, ?mail, "a dead worker was told"),
+        }
+    }
+
+    /// The next worker that has died; for ever when none does.
+    pub(super) async fn worker_died(&mut self) -> usize {
+        match self.deaths.recv().await {
+            Some(worker) => worker,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Control {
+    /// Lets go of the mailboxes, at which the workers end, and waits a moment for their sockets to be closed.
+    fn drop(&mut self) {
+        let threads: Vec<_> = self.workers.drain(..).map(|worker| worker.thread).collect();
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while threads.iter().any(|thread| !thread.is_finished()) && std::time::Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}

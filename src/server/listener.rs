@@ -1,0 +1,251 @@
+//! Accepts on one listening socket, for one worker.
+//!
+//! Accepting is a task of its own for each socket. It takes connections in bounded batches, so that a flood of them does
+//! not starve the ones that are served, and it never ends on an error: what concerns one connection is ignored,
+//! what concerns the process (no descriptors, no memory) makes it pause, longer each time, with one warning.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::oneshot;
+
+use super::receipt::Receipt;
+use super::reception::Reception;
+use super::sockets::SocketId;
+use super::spread::Acceptors;
+use crate::config::Address;
+use crate::state::ListenerId;
+use crate::stream::{Incoming, Stream};
+
+/// Connections taken in one go before others get their turn.
+const BATCH: usize = 64;
+
+/// Connections taken at most when a socket is given up; more can not have been waiting.
+const SWEEP: usize = 2 * 4096;
+
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A listening socket on its way to a worker.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) id: SocketId,
+    pub(super) socket: OwnedFd,
+    /// Where it listens.
+    pub(super) address: Address,
+    pub(super) acceptors: Acceptors,
+    pub(super) listener: ListenerId,
+}
+
+/// The accepting task of one socket.
+pub(super) struct Acceptor {
+    reception: Rc<Reception>,
+    socket: Socket,
+    address: Address,
+    acceptors: Acceptors,
+    /// Whose connections these are; a reload can give the address to another listener.
+    listener: Rc<Cell<ListenerId>>,
+}
+
+/// A listening socket that this worker's runtime watches.
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// An accepted connection, with the client's address.
+type Accepted = (Stream, Option<SocketAddr>);
+
+impl Acceptor {
+    /// Registers the socket with this worker's runtime.
+    pub(super) fn new(reception: Rc<Reception>, offer: Offer, listener: Rc<Cell<ListenerId>>) -> io::Result<Acceptor> {
+        let socket = match offer.address {
+            Address::Ip(_) => Socket::Tcp(TcpListener::from_std(offer.socket.into())?),
+            Address::Unix(_) => Socket::Unix(UnixListener::from_std(offer.socket.into())?),
+        };
+        Ok(Acceptor { reception, socket, address: offer.address, acceptors: offer.acceptors, listener })
+    }
+
+    /// Accepts until it is told to end; then takes those who wait already and closes the socket.
+    pub(super) async fn run(self, end: oneshot::Receiver<Receipt>) {
+        let receipt = tokio::select! {
+            biased;
+            // Cancelling loses nothing: a connection is placed in the same step in which it is accepted.
+            receipt = end => receipt,
+            never = self.accept_for_ever() => match never {},
+        };
+        self.sweep();
+        drop(self.socket);
+        drop(receipt);
+    }
+
+    async fn accept_for_ever(&self) -> Infallible {
+        let mut pauses = Pauses::default();
+        loop {
+            for _ in 0..BATCH {
+                match self.socket.accept().await {
+                    Ok(accepted) => {
+                        self.end_episode(&mut pauses);
+                        self.place(accepted);
+                    }
+                    Err(error) => self.pause(&mut pauses, &error).await,
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn place(&self, (stream, peer): Accepted) {
+        let local = match (&stream, &self.address) {
+            // A socket that listens on every address has to ask which one it was.
+            (Stream::Tcp(stream), Address::Ip(bound)) if bound.ip().is_unspecified() => stream.local_addr().ok(),
+            (_, Address::Ip(bound)) => Some(*bound),
+            (_, Address::Unix(_)) => None,
+        };
+        let incoming = Incoming { stream, listener: self.listener.get(), peer, local, prefix: Vec::new() };
+        self.reception.place(incoming, self.acceptors);
+    }
+
+    fn end_episode(&self, pauses: &mut Pauses) {
+        if pauses.end() {
+            tracing::info!(address = %self.address, "accepting again");
+        }
+    }
+
+    async fn pause(&self, pauses: &mut Pauses, error: &io::Error) {
+        if Setback::of(error) == Setback::OneConnection {
+            return;
+        }
+        if !pauses.has_begun() {
+            tracing::warn!(address = %self.address, %error, "cannot accept connections for now");
+        }
+        tokio::time::sleep(pauses.next()).await;
+    }
+
+    /// Takes all who wait, whatever the runtime believes of the socket's readiness.
+    fn sweep(&self) {
+        for _ in 0..SWEEP {
+            match self.socket.accept_now() {
+                Ok(accepted) => self.place(accepted),
+                Err(error) if Setback::of(&error) == Setback::OneConnection => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Socket {
+    async fn accept(&self) -> io::Result<Accepted> {
+        Ok(match self {
+            Socket::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                (Stream::Tcp(stream), Some(peer))
+            }
+            Socket::Unix(listener) => (Stream::Unix(listener.accept().await?.0), None),
+        })
+    }
+
+    /// Asks the kernel itself; `WouldBlock` when nobody waits.
+    fn accept_now(&self) -> io::Result<Accepted> {
+        let socket = match self {
+            Socket::Tcp(listener) => SockRef::from(listener),
+            Socket::Unix(listener) => SockRef::from(listener),
+        };
+        let (accepted, peer) = socket.accept()?;
+        accepted.set_nonblocking(true)?;
+        Ok(match self {
+            Socket::Tcp(_) => (Stream::Tcp(TcpStream::from_std(accepted.into())?), peer.as_socket()),
+            Socket::Unix(_) => (Stream::Unix(UnixStream::from_std(accepted.into())?), None),
+        })
+    }
+}
+
+/// What an error of accept(2) is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setback {
+    /// The connection that was to be accepted; the next may be fine. Linux passes on its pending network errors here.
+    OneConnection,
+    /// The process or the machine (or nobody waits), so that trying at once again would spin.
+    Process,
+}
+
+impl Setback {
+    fn of(error: &io::Error) -> Setback {
+        match Errno::from_io_error(error) {
+            Some(
+                Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::INTR
+                | Errno::PROTO
+                | Errno::PERM
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::NOPROTOOPT
+                | Errno::NONET
+                | Errno::OPNOTSUPP
+                | Errno::TIMEDOUT,
+            ) => Setback::OneConnection,
+            _ => Setback::Process,
+        }
+    }
+}
+
+/// How long to pause when accepting fails again and again: 10 ms, doubled up to 1 s. An episode ends with a success.
+#[derive(Debug, Default)]
+struct Pauses {
+    last: Option<Duration>,
+}
+
+impl Pauses {
+    fn has_begun(&self) -> bool {
+        self.last.is_some()
+    }
+
+    fn next(&mut self) -> Duration {
+        let next = self.last.map_or(SHORTEST_PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
+        self.last = Some(next);
+        next
+    }
+
+    /// Ends the episode, if there was one.
+    fn end(&mut self) -> bool {
+        self.last.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_second_and_start_over_after_a_success() {
+        let mut pauses = Pauses::default();
+        assert!(!pauses.has_begun() && !pauses.end());
+        let millis: Vec<_> = (0..9).map(|_| pauses.next().as_millis()).collect();
+        assert_eq!(millis, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        assert!(pauses.has_begun() && pauses.end());
+        assert!(!pauses.has_begun());
+        assert_eq!(pauses.next(), SHORTEST_PAUSE);
+    }
+
+    #[test]
+    fn an_aborted_connection_is_ignored_and_a_shortage_is_not() {
+        let of = |errno: Errno| Setback::of(&errno.into());
+        for one in [Errno::CONNABORTED, Errno::INTR, Errno::PROTO, Errno::PERM] {
+            assert_eq!(of(one), Setback::OneConnection, "{one}");
+        }
+        for all in [Errno::AGAIN, Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::INVAL] {
+            assert_eq!(of(all), Setback::Process, "{all}");
+        }
+    }
+}

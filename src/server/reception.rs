@@ -1,0 +1,118 @@
+//! Where a worker's connections begin: kept or handed to a less busy worker, then served to their end.
+//!
+//! A connection changes workers as a bare socket, registered with no runtime. It is counted for the worker that will serve
+//! it from the moment it is handed over, so that a burst is not all sent to the same one.
+
+use std::cell::Cell;
+use std::io;
+use std::net::{self, SocketAddr};
+use std::os::unix;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+
+use super::spread::{Acceptors, Loads, Open};
+use crate::local::Local;
+use crate::state::{ListenerId, Protocol};
+use crate::stream::{Incoming, Stream};
+use crate::{l4, l7};
+
+/// A connection on its way to another worker, which it is counted for.
+#[derive(Debug)]
+pub(super) struct Handed {
+    socket: Socket,
+    listener: ListenerId,
+    peer: Option<SocketAddr>,
+    local: Option<SocketAddr>,
+    open: Open,
+}
+
+/// A connected socket that no runtime watches; it does not block.
+#[derive(Debug)]
+enum Socket {
+    Tcp(net::TcpStream),
+    Unix(unix::net::UnixStream),
+}
+
+/// Where one worker receives its connections.
+pub(super) struct Reception {
+    worker: usize,
+    local: Rc<Local>,
+    loads: Arc<Loads>,
+    /// Every worker's, its own included so that an index is a worker.
+    colleagues: Box<[mpsc::Sender<Handed>]>,
+    turn: Cell<usize>,
+}
+
+impl Reception {
+    pub(super) fn new(
+        worker: usize,
+        local: Rc<Local>,
+        loads: Arc<Loads>,
+        colleagues: Box<[mpsc::Sender<Handed>]>,
+    ) -> Reception {
+        Reception { worker, local, loads, colleagues, turn: Cell::new(worker) }
+    }
+
+    /// Serves a connection that this worker has accepted, or hands it over. Where the other's channel is full it is kept.
+    pub(super) fn place(&self, incoming: Incoming, acceptors: Acceptors) {
+        let turn = self.turn.replace(self.turn.get().wrapping_add(1));
+        let other = acceptors.hand_to(self.worker, &self.loads, turn);
+        match other.and_then(|other| Some((other, self.colleagues[other].try_reserve().ok()?))) {
+            Some((other, place)) => match release(incoming, self.loads.open(other)) {
+                Ok(handed) => place.send(handed),
+                Err(error) => tracing::debug!(%error, "connection lost while it was handed over"),
+            },
+            None => self.serve(incoming, self.loads.open(self.worker)),
+        }
+    }
+
+    /// Serves a connection that another worker has accepted.
+    pub(super) fn take_over(&self, handed: Handed) {
+        match register(handed) {
+            Ok((incoming, open)) => self.serve(incoming, open),
+            Err(error) => tracing::debug!(%error, "connection lost while it was handed over"),
+        }
+    }
+
+    /// Starts serving. The task belongs to the worker's runtime, which drops it when it ends itself; a panic in it ends
+    /// this connection only.
+    fn serve(&self, incoming: Incoming, open: Open) {
+        let view = self.local.view();
+        // By a reload, the listener can have gone since the connection was accepted: then so does the connection.
+        let Some(plan) = view.snapshot().listener(incoming.listener) else { return };
+        let local = Rc::clone(&self.local);
+        match plan.protocol {
+            Protocol::Tcp { .. } => drop(spawn_local(async move {
+                l4::serve(local, incoming).await;
+                drop(open);
+            })),
+            Protocol::Http(_) => drop(spawn_local(async move {
+                l7::serve(local, incoming).await;
+                drop(open);
+            })),
+        }
+    }
+}
+
+/// Takes a connection away from this worker's runtime.
+fn release(incoming: Incoming, open: Open) -> io::Result<Handed> {
+    let socket = match incoming.stream {
+        Stream::Tcp(stream) => Socket::Tcp(stream.into_std()?),
+        Stream::Unix(stream) => Socket::Unix(stream.into_std()?),
+    };
+    Ok(Handed { socket, listener: incoming.listener, peer: incoming.peer, local: incoming.local, open })
+}
+
+/// Registers a connection with this worker's runtime.
+fn register(handed: Handed) -> io::Result<(Incoming, Open)> {
+    let Handed { socket, listener, peer, local, open } = handed;
+    let stream = match socket {
+        Socket::Tcp(socket) => Stream::Tcp(TcpStream::from_std(socket)?),
+        Socket::Unix(socket) => Stream::Unix(UnixStream::from_std(socket)?),
+    };
+    Ok((Incoming { stream, listener, peer, local, prefix: Vec::new() }, open))
+}

@@ -1,0 +1,522 @@
+//! One server of a pool: what the configuration says of it ([`Backend`]) and what is going on at it ([`BackendState`]).
+//!
+//! The state hangs on a [`BackendKey`], which holds all that the state depends on and nothing else, so it outlives every
+//! configuration that names the key. It is two words that all workers share. The first holds the in-flight count, the
+//! epoch and the two bits that end a backend's service, all in one word, so that "is there room, and may it be taken?" is
+//! answered and acted on in one step: a limit is never exceeded, and nothing is taken after a drain began. The second is the
+//! latency estimate, which is written only for pools whose policy reads it.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::balance::{Candidate, Estimate, Standing, hash_key};
+use crate::clock::Instant;
+use crate::config::{Address, Name, Service};
+use crate::sync::{AtomicU64, Ordering};
+
+/// How bytes travel to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// As they are.
+    Plain,
+}
+
+/// Who a backend is: two backends of one key are the same backend, in whatever configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BackendKey {
+    /// The pool it is in: two pools judge the same address apart.
+    pub pool: Name,
+    /// Where it is.
+    pub address: Address,
+    /// How it is spoken to.
+    pub transport: Transport,
+}
+
+impl BackendKey {
+    /// A hash of the key that is the same in every process, for the policies that hash.
+    fn identity(&self) -> u64 {
+        let mut text = self.pool.as_bytes().to_vec();
+        // No name holds a NUL, so no two keys make the same text.
+        match &self.address {
+            Address::Ip(address) => text.extend_from_slice(format!("\0ip\0{address}").as_bytes()),
+            Address::Unix(path) => {
+                text.extend_from_slice(b"\0unix\0");
+                text.extend_from_slice(path.as_os_str().as_encoded_bytes());
+            }
+        }
+        match self.transport {
+            Transport::Plain => {}
+        }
+        hash_key(&text)
+    }
+}
+
+/// Why a backend was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refused {
+    /// It takes nothing new.
+    Draining,
+    /// It is at its limit.
+    Full,
+}
+
+/// Counts how often a backend came back into service. A verdict that belongs to an earlier epoch is not recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(u32);
+
+/// The first shared word, taken apart.
+#[derive(Clone, Copy)]
+struct Usage(u64);
+
+impl Usage {
+    const ONE: u64 = 1;
+    const EPOCH_SHIFT: u32 = 32;
+    const EPOCH_MASK: u64 = (1 << 30) - 1;
+    const DRAINING: u64 = 1 << 62;
+    const CUT: u64 = 1 << 63;
+
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is the count")]
+    fn in_flight(self) -> u32 {
+        self.0 as u32
+    }
+
+    fn epoch(self) -> Epoch {
+        Epoch((self.0 >> Usage::EPOCH_SHIFT & Usage::EPOCH_MASK) as u32)
+    }
+
+    fn is_draining(self) -> bool {
+        self.0 & Usage::DRAINING != 0
+    }
+
+    fn is_cut(self) -> bool {
+        self.0 & Usage::CUT != 0
+    }
+
+    fn is_full(self, limit: Option<NonZeroU32>) -> bool {
+        // Without a limit the count still must not run into the epoch's bits.
+        self.in_flight() >= limit.map_or(u32::MAX, NonZeroU32::get)
+    }
+
+    fn refusal(self, limit: Option<NonZeroU32>) -> Option<Refused> {
+        if self.is_draining() {
+            Some(Refused::Draining)
+        } else if self.is_full(limit) {
+            Some(Refused::Full)
+        } else {
+            None
+        }
+    }
+
+    /// In service again: the count stays, the bits go, the epoch is the next one.
+    fn restored(self) -> Usage {
+        let epoch = u64::from(self.epoch().0).wrapping_add(1) & Usage::EPOCH_MASK;
+        Usage(u64::from(self.in_flight()) | epoch << Usage::EPOCH_SHIFT)
+    }
+}
+
+/// The words that all workers write, on a cache line of their own so that the fields beside them, which never change, are
+/// not pulled from cache to cache with them.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Shared {
+    usage: AtomicU64,
+    latency: AtomicU64,
+}
+
+/// What is going on at a backend now, over all workers and all configurations that name its key.
+///
+/// # Orderings
+/// All are relaxed. Each word is read and changed on its own, no other memory is published through it, and what must hold
+/// together (count, epoch, bits) is in one word, whose single modification order every thread agrees on.
+#[derive(Debug)]
+pub struct BackendState {
+    id: u64,
+    identity: u64,
+    key: BackendKey,
+    shared: Shared,
+}
+
+impl BackendState {
+    /// A backend that nothing has been sent to yet; `id` is unique in the process.
+    #[must_use]
+    pub fn new(id: u64, key: BackendKey) -> BackendState {
+        let shared = Shared { usage: AtomicU64::new(0), latency: AtomicU64::new(Estimate::UNKNOWN.to_bits()) };
+        BackendState { id, identity: key.identity(), key, shared }
+    }
+
+    /// A number that no other backend of this process has or had.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// A number that this key has in every process.
+    #[must_use]
+    pub fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn key(&self) -> &BackendKey {
+        &self.key
+    }
+
+    /// Counts one more in flight, unless it is draining or has `limit` already.
+    ///
+    /// # Errors
+    /// Says which of the two it was; then nothing was counted.
+    pub fn take(&self, limit: Option<NonZeroU32>) -> Result<Epoch, Refused> {
+        let mut usage = self.usage();
+        loop {
+            if let Some(refused) = usage.refusal(limit) {
+                return Err(refused);
+            }
+            // Relaxed: see the type. The exchange fails when any part of the word moved, so the refusal was asked of
+            // exactly the word that the count is added to.
+            let next = usage.0 + Usage::ONE;
+            match self.shared.usage.compare_exchange_weak(usage.0, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(usage.epoch()),
+                Err(now) => usage = Usage(now),
+            }
+        }
+    }
+
+    /// Counts one less in flight; once for each successful [`take`](BackendState::take).
+    pub fn release(&self) {
+        // Relaxed: the count guards no memory; who reads zero learns only that.
+        let before = self.shared.usage.fetch_sub(Usage::ONE, Ordering::Relaxed);
+        debug_assert!(Usage(before).in_flight() > 0, "every release has its take");
+    }
+
+    /// From now on nothing new is taken; what is in flight may finish.
+    pub fn drain(&self) {
+        // Relaxed: a take that comes later in the word's order sees the bit; one that came before counts already.
+        self.shared.usage.fetch_or(Usage::DRAINING, Ordering::Relaxed);
+    }
+
+    /// Nothing new is taken and what is in flight must end now.
+    pub fn cut(&self) {
+        // Relaxed: sessions learn of it when they next look, there is nothing else to see.
+        self.shared.usage.fetch_or(Usage::DRAINING | Usage::CUT, Ordering::Relaxed);
+    }
+
+    /// Back in service: a new epoch, if it was out of service at all.
+    pub fn restore(&self) {
+        let mut usage = self.usage();
+        while usage.is_draining() {
+            // Relaxed: the count is carried over inside the same exchange.
+            let next = usage.restored().0;
+            match self.shared.usage.compare_exchange_weak(usage.0, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => usage = Usage(now),
+            }
+        }
+    }
+
+    /// How many are in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.usage().in_flight()
+    }
+
+    /// Whether nothing new is taken.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.usage().is_draining()
+    }
+
+    /// Whether what is in flight must end.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.usage().is_cut()
+    }
+
+    /// The epoch it is in.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.usage().epoch()
+    }
+
+    /// The response-time estimate.
+    #[must_use]
+    pub fn latency(&self) -> Estimate {
+        // Relaxed: the word is the whole estimate.
+        Estimate::from_bits(self.shared.latency.load(Ordering::Relaxed))
+    }
+
+    /// A good response took `took`.
+    pub fn observe(&self, now: Instant, took: Duration) {
+        self.change_latency(|estimate| estimate.observe(took, now));
+    }
+
+    /// It failed after `took`: it reads at least that slow, and twice as slow as the `median` of its peers.
+    pub fn observe_failure(&self, now: Instant, took: Duration, median: Option<Duration>) {
+        self.change_latency(|estimate| estimate.failed(took, median, now));
+    }
+
+    fn change_latency(&self, change: impl Fn(Estimate) -> Estimate) {
+        let mut bits = self.latency().to_bits();
+        loop {
+            let next = change(Estimate::from_bits(bits)).to_bits();
+            // Relaxed: the word is the whole estimate; the exchange only keeps two samples from becoming one.
+            match self.shared.latency.compare_exchange_weak(bits, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => bits = now,
+            }
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        // Relaxed: see the type.
+        Usage(self.shared.usage.load(Ordering::Relaxed))
+    }
+}
+
+/// One backend as one configuration describes it.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Its name.
+    pub name: Name,
+    /// 1–1000.
+    pub weight: u32,
+    /// Concurrent requests (L7) or connections (L4) over all workers.
+    pub limit: Option<NonZeroU32>,
+    /// Used only when no primary is usable.
+    pub backup: bool,
+    /// Whether an administrator holds it back.
+    pub service: Service,
+    /// What is going on at it.
+    pub state: Arc<BackendState>,
+}
+
+impl Backend {
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.state.key.address
+    }
+}
+
+impl Candidate for Backend {
+    fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    fn standing(&self, _now: Instant) -> Standing {
+        match self.service {
+            Service::Maintenance => return Standing::Maintenance,
+            Service::Drain => return Standing::Draining,
+            Service::Active => {}
+        }
+        match self.state.usage().refusal(self.limit) {
+            Some(Refused::Draining) => Standing::Draining,
+            Some(Refused::Full) => Standing::Full,
+            None => Standing::Usable,
+        }
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.state.in_flight()
+    }
+
+    fn latency(&self) -> Estimate {
+        self.state.latency()
+    }
+
+    fn is_backup(&self) -> bool {
+        self.backup
+    }
+
+    fn identity(&self) -> u64 {
+        self.state.identity
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(pool: &str, address: &str) -> BackendKey {
+        BackendKey { pool: pool.into(), address: Address::Ip(address.parse().unwrap()), transport: Transport::Plain }
+    }
+
+    fn state() -> BackendState {
+        BackendState::new(0, key("app", "127.0.0.1:3000"))
+    }
+
+    #[test]
+    fn a_limit_is_never_exceeded_and_a_release_makes_room() {
+        let state = state();
+        let limit = NonZeroU32::new(2);
+        assert!(state.take(limit).is_ok());
+        assert!(state.take(limit).is_ok());
+        assert_eq!(state.take(limit), Err(Refused::Full));
+        assert_eq!(state.in_flight(), 2);
+        state.release();
+        assert!(state.take(limit).is_ok());
+    }
+
+    #[test]
+    fn a_lowered_limit_admits_nobody_until_enough_have_left() {
+        let state = state();
+        for _ in 0..3 {
+            state.take(None).unwrap();
+        }
+        assert_eq!(state.take(NonZeroU32::new(2)), Err(Refused::Full));
+        state.release();
+        assert_eq!(state.take(NonZeroU32::new(2)), Err(Refused::Full));
+        state.release();
+        assert!(state.take(NonZeroU32::new(2)).is_ok());
+    }
+
+    #[test]
+    fn a_draining_backend_keeps_what_it_has_and_takes_nothing() {
+        let state = state();
+        state.take(None).unwrap();
+        state.drain();
+        assert_eq!(state.take(None), Err(Refused::Draining));
+        assert!(!state.is_cut());
+        assert_eq!(state.in_flight(), 1);
+        state.release();
+        assert_eq!(state.in_flight(), 0);
+    }
+
+    #[test]
+    fn restoring_keeps_the_count_and_starts_an_epoch() {
+        let state = state();
+        let before = state.take(None).unwrap();
+        state.cut();
+        assert!(state.is_cut() && state.is_draining());
+        state.restore();
+        assert!(!state.is_cut() && !state.is_draining());
+        assert_eq!(state.in_flight(), 1);
+        assert_ne!(state.take(None).unwrap(), before);
+    }
+
+    #[test]
+    fn restoring_what_is_in_service_changes_nothing() {
+        let state = state();
+        let before = state.epoch();
+        state.restore();
+        assert_eq!(state.epoch(), before);
+    }
+
+    #[test]
+    fn the_epoch_wraps_without_touching_the_bits_beside_it() {
+        let last = Usage(7 | Usage::EPOCH_MASK << Usage::EPOCH_SHIFT | Usage::DRAINING | Usage::CUT);
+        let next = last.restored();
+        assert_eq!((next.in_flight(), next.epoch()), (7, Epoch(0)));
+        assert!(!next.is_draining() && !next.is_cut());
+    }
+
+    #[test]
+    fn identities_are_the_same_everywhere_and_differ_by_pool_and_address() {
+        let identity = key("app", "127.0.0.1:3000").identity();
+        assert_eq!(identity, state().identity());
+        assert_ne!(identity, key("app", "127.0.0.1:3001").identity());
+        assert_ne!(identity, key("api", "127.0.0.1:3000").identity());
+        let unix = BackendKey { address: Address::Unix("127.0.0.1:3000".into()), ..key("app", "127.0.0.1:3000") };
+        assert_ne!(identity, unix.identity());
+    }
+
+    #[test]
+    fn standing_says_who_holds_it_back() {
+        let now = Instant::ORIGIN;
+        let mut backend = Backend {
+            name: "a".into(),
+            weight: 1,
+            limit: NonZeroU32::new(1),
+            backup: false,
+            service: Service::Active,
+            state: Arc::new(state()),
+        };
+        assert_eq!(backend.standing(now), Standing::Usable);
+        backend.state.take(backend.limit).unwrap();
+        assert_eq!(backend.standing(now), Standing::Full);
+        backend.state.drain();
+        assert_eq!(backend.standing(now), Standing::Draining);
+        backend.service = Service::Maintenance;
+        assert_eq!(backend.standing(now), Standing::Maintenance);
+    }
+
+    /// `RUSTFLAGS="--cfg evenkeel_loom" cargo test --release --lib loom`, with a `CARGO_TARGET_DIR` of its own.
+    #[cfg(evenkeel_loom)]
+    mod loom_models {
+        use super::super::*;
+        use loom::thread;
+
+        fn state() -> Arc<BackendState> {
+            let address = Address::Unix("/run/app".into());
+            Arc::new(BackendState::new(0, BackendKey { pool: "app".into(), address, transport: Transport::Plain }))
+        }
+
+        #[test]
+        fn two_takers_never_exceed_the_limit() {
+            loom::model(|| {
+                let state = state();
+                let limit = NonZeroU32::new(1);
+                let takers: Vec<_> = (0..2)
+                    .map(|_| {
+                        let state = Arc::clone(&state);
+                        thread::spawn(move || {
+                            let taken = state.take(limit).is_ok();
+                            assert!(state.in_flight() <= 1);
+                            taken
+                        })
+                    })
+                    .collect();
+                let taken = takers.into_iter().filter_map(|taker| taker.join().unwrap().then_some(())).count();
+                assert_eq!(taken, 1, "one wins, and one only");
+                assert_eq!(state.in_flight(), 1);
+            });
+        }
+
+        #[test]
+        fn a_drain_that_found_nothing_in_flight_stays_empty() {
+            loom::model(|| {
+                let state = state();
+                let worker = {
+                    let state = Arc::clone(&state);
+                    thread::spawn(move || {
+                        if state.take(None).is_ok() {
+                            state.release();
+                        }
+                    })
+                };
+                state.drain();
+                if state.in_flight() == 0 {
+                    assert_eq!(state.take(None), Err(Refused::Draining));
+                    assert_eq!(state.in_flight(), 0, "nothing is taken after the drain was seen empty");
+                }
+                worker.join().unwrap();
+                assert_eq!(state.in_flight(), 0);
+            });
+        }
+
+        #[test]
+        fn a_restore_keeps_the_count_of_a_session_that_ends_meanwhile() {
+            loom::model(|| {
+                let state = state();
+                let epoch = state.take(None).unwrap();
+                state.drain();
+                let session = {
+                    let state = Arc::clone(&state);
+                    thread::spawn(move || state.release())
+                };
+                let second = {
+                    let state = Arc::clone(&state);
+                    thread::spawn(move || state.take(NonZeroU32::new(2)))
+                };
+                state.restore();
+                session.join().unwrap();
+                let second = second.join().unwrap();
+                assert_eq!(state.in_flight(), u32::from(second.is_ok()));
+                if let Ok(later) = second {
+                    assert_ne!(later, epoch, "what is taken after the drain belongs to the new epoch");
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! One use of a backend, from the pick to its end.
+//!
+//! A lease counts as one in flight from the moment it is taken until it is gone, whichever way it goes, so the count can
+//! not leak. What is learned from it about the backend is learned once: from [`Lease::responded`] or, when no response
+//! came, from [`Lease::finish`]. A lease that is dropped unfinished teaches nothing. One taken before the backend was last
+//! put back into service teaches nothing either: it tells of a time that is over.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::backend::{Backend, BackendState, Epoch, Refused};
+use crate::balance::peer_median;
+use crate::clock::Instant;
+use crate::config::Address;
+use crate::outcome::{Outcome, Verdict};
+
+/// Whether anybody reads the latency estimates of a pool; who does not, spares the writes to shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Latency {
+    Unread,
+    Read,
+}
+
+/// What a lease keeps of its pool for as long as it lasts: one worker's hold on the backends. Cloning it touches no memory
+/// that another worker writes.
+#[derive(Clone, Debug)]
+pub(super) struct Hold(Rc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    backends: Arc<[Backend]>,
+    latency: Latency,
+}
+
+impl Hold {
+    pub(super) fn new(backends: Arc<[Backend]>, latency: Latency) -> Hold {
+        Hold(Rc::new(Held { backends, latency }))
+    }
+
+    /// Takes the backend at `index`, which is one of the pool's.
+    pub(super) fn take(&self, index: usize, now: Instant) -> Result<Lease, Refused> {
+        let backend = &self.0.backends[index];
+        let epoch = backend.state.take(backend.limit)?;
+        Ok(Lease { hold: self.clone(), index, epoch, sent: now, judged: false })
+    }
+}
+
+/// One use of a backend. Dropping it ends the use and says nothing about the backend.
+#[derive(Debug)]
+#[must_use = "dropping a lease gives the backend back at once"]
+pub struct Lease {
+    hold: Hold,
+    index: usize,
+    epoch: Epoch,
+    /// From when the latency sample counts.
+    sent: Instant,
+    /// Whether the backend was judged by this lease already.
+    judged: bool,
+}
+
+impl Lease {
+    /// The backend as the configuration in force at the pick describes it.
+    #[must_use]
+    pub fn backend(&self) -> &Backend {
+        &self.hold.0.backends[self.index]
+    }
+
+    /// What is going on at the backend.
+    #[must_use]
+    pub fn state(&self) -> &Arc<BackendState> {
+        &self.backend().state
+    }
+
+    /// Where the backend is.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        self.backend().address()
+    }
+
+    /// Whether the use must end now, because the backend's time to drain is over.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.state().is_cut()
+    }
+
+    /// The last byte of the request was sent at `now`: the latency sample starts here. Without this it starts at the pick.
+    pub fn sent(&mut self, now: Instant) {
+        self.sent = now;
+    }
+
+    /// From when the latency sample counts.
+    #[must_use]
+    pub fn sent_at(&self) -> Instant {
+        self.sent
+    }
+
+    /// The response's head came at `now` (L4: the connection stands), with this verdict. Only the first call counts.
+    pub fn responded(&mut self, now: Instant, verdict: Verdict) {
+        if std::mem::replace(&mut self.judged, true) || !self.teaches() {
+            return;
+        }
+        let took = now.since(self.sent);
+        match verdict {
+            Verdict::Good => self.state().observe(now, took),
+            Verdict::Failed => {
+                let median = peer_median(&self.hold.0.backends, self.index, now);
+                self.state().observe_failure(now, took, median);
+            }
+        }
+    }
+
+    /// The use ended at `now`. If it ended before [`responded`](Lease::responded) and by the backend's fault, that is a
+    /// failure.
+    pub fn finish(mut self, now: Instant, outcome: Outcome) {
+        if outcome.is_failure() {
+            self.responded(now, Verdict::Failed);
+        }
+    }
+
+    /// Whether what it tells of the backend's speed is of use to anybody.
+    fn teaches(&self) -> bool {
+        self.hold.0.latency == Latency::Read && self.state().epoch() == self.epoch
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.state().release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Service;
+    use crate::state::backend::{BackendKey, Transport};
+
+    const T0: Instant = Instant::ORIGIN;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn hold(backends: u64, latency: Latency) -> Hold {
+        let backend = |id: u64| {
+            let address = Address::Unix(format!("/run/{id}").into());
+            let key = BackendKey { pool: "app".into(), address, transport: Transport::Plain };
+            let state = Arc::new(BackendState::new(id, key));
+            Backend { name: "a".into(), weight: 1, limit: None, backup: false, service: Service::Active, state }
+        };
+        Hold::new((0..backends).map(backend).collect(), latency)
+    }
+
+    fn estimate(hold: &Hold, index: usize, now: Instant) -> Option<Duration> {
+        hold.0.backends[index].state.latency().read(now)
+    }
+
+    /// One use of `index` that takes `millis` to answer.
+    fn answer(hold: &Hold, index: usize, millis: u64, verdict: Verdict) {
+        let mut lease = hold.take(index, T0).unwrap();
+        lease.responded(T0 + ms(millis), verdict);
+        lease.finish(T0 + ms(millis), Outcome::Completed { status: 200 });
+    }
+
+    fn is_about(found: Option<Duration>, wanted: Duration) -> bool {
+        found.is_some_and(|found| found.abs_diff(wanted) < ms(1))
+    }
+
+    #[test]
+    fn it_counts_as_in_flight_until_it_is_gone_whichever_way() {
+        let hold = hold(1, Latency::Read);
+        let (a, b) = (hold.take(0, T0).unwrap(), hold.take(0, T0).unwrap());
+        let state = Arc::clone(a.state());
+        assert_eq!(state.in_flight(), 2);
+        a.finish(T0, Outcome::Completed { status: 200 });
+        assert_eq!(state.in_flight(), 1);
+        drop(b);
+        assert_eq!(state.in_flight(), 0);
+    }
+
+    #[test]
+    fn the_sample_runs_from_the_last_request_byte_to_the_response_head() {
+        let hold = hold(1, Latency::Read);
+        let mut lease = hold.take(0, T0).unwrap();
+        lease.sent(T0 + ms(500));
+        lease.responded(T0 + ms(520), Verdict::Good);
+        lease.responded(T0 + ms(900), Verdict::Failed);
+        assert!(is_about(estimate(&hold, 0, T0 + ms(520)), ms(20)), "only the first response is the sample");
+    }
+
+    #[test]
+    fn a_quick_failure_reads_as_twice_the_median_of_its_peers() {
+        let hold = hold(4, Latency::Read);
+        for (index, millis) in [(1, 30), (2, 40), (3, 50)] {
+            answer(&hold, index, millis, Verdict::Good);
+        }
+        answer(&hold, 0, 1, Verdict::Failed);
+        let read = estimate(&hold, 0, T0 + ms(50)).unwrap();
+        assert!(read > ms(75) && read < ms(85), "{read:?}");
+    }
+
+    #[test]
+    fn only_an_ending_by_the_backends_fault_is_a_failure_and_only_before_a_response() {
+        let hold = hold(2, Latency::Read);
+        answer(&hold, 1, 30, Verdict::Good);
+        for outcome in [Outcome::ClientGone, Outcome::StaleIdle, Outcome::Cut] {
+            hold.take(0, T0).unwrap().finish(T0 + ms(1), outcome);
+            assert_eq!(estimate(&hold, 0, T0), None, "{outcome:?}");
+        }
+        let mut answered = hold.take(0, T0).unwrap();
+        answered.responded(T0 + ms(5), Verdict::Good);
+        answered.finish(T0 + ms(900), Outcome::BackendCut);
+        assert!(is_about(estimate(&hold, 0, T0 + ms(5)), ms(5)));
+        hold.take(0, T0).unwrap().finish(T0 + ms(5), Outcome::ConnectFailed);
+        assert!(estimate(&hold, 0, T0 + ms(5)).unwrap() > ms(50));
+    }
+
+    #[test]
+    fn dropped_unfinished_it_teaches_nothing() {
+        let hold = hold(1, Latency::Read);
+        drop(hold.take(0, T0).unwrap());
+        assert_eq!(estimate(&hold, 0, T0), None);
+    }
+
+    #[test]
+    fn what_was_taken_before_the_backend_came_back_teaches_nothing() {
+        let hold = hold(1, Latency::Read);
+        let mut lease = hold.take(0, T0).unwrap();
+        lease.state().drain();
+        lease.state().restore();
+        lease.responded(T0 + ms(5), Verdict::Good);
+        assert_eq!(estimate(&hold, 0, T0), None);
+    }
+
+    #[test]
+    fn a_pool_whose_policy_reads_no_latency_is_spared_the_writes() {
+        let hold = hold(1, Latency::Unread);
+        answer(&hold, 0, 5, Verdict::Good);
+        assert_eq!(hold.0.backends[0].state.latency(), crate::balance::Estimate::UNKNOWN);
+    }
+
+    #[test]
+    fn the_limit_is_that_of_the_configuration_in_force_at_the_pick() {
+        let held = hold(1, Latency::Unread);
+        let mut lower = held.0.backends.to_vec();
+        lower[0].limit = NonZeroU32::new(1);
+        let lower = Hold::new(lower.into(), Latency::Unread);
+        let _first = held.take(0, T0).unwrap();
+        assert_eq!(lower.take(0, T0).unwrap_err(), Refused::Full);
+        assert!(held.take(0, T0).is_ok());
+    }
+
+    #[test]
+    fn a_cut_reaches_the_leases_that_are_out() {
+        let hold = hold(1, Latency::Unread);
+        let lease = hold.take(0, T0).unwrap();
+        assert!(!lease.is_cut());
+        lease.state().cut();
+        assert!(lease.is_cut());
+    }
+}

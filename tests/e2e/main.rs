@@ -1,0 +1,21 @@
+//! End to end: the real binary on free loopback ports, between scripted origins and raw-byte clients.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cli;
+mod failures;
+mod forwarding;
+mod http_bodies;
+mod http_connections;
+mod http_refusals;
+mod instruments;
+mod l4;
+mod reload;
+mod reload_sessions;
+mod reload_watch;
+mod routes;
+mod stopping;
+mod systemd;
+mod upgrades;
+mod workers;

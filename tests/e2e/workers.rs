@@ -1,0 +1,118 @@
+//! Threads and sockets: any number of workers serve, and an address is either all ours or not at all.
+
+use std::net::TcpListener;
+
+use crate::support::{Client, Daemon, Launch, Origin, backends, eventually};
+
+/// One listener before one pool on so many workers, at this address.
+fn file(workers: &str, bind: &str, origin: &Origin) -> String {
+    format!(
+        "[runtime]\nworkers = {workers}\n[listeners.web]\nbind = \"{bind}\"\npool = \"app\"\n[pools.app]\n{}",
+        backends(&[origin.address()])
+    )
+}
+
+#[test]
+fn any_number_of_workers_serves() {
+    for workers in ["1", "2", "\"auto\""] {
+        let origin = Origin::answering("served");
+        let daemon = Daemon::start(&file(workers, "127.0.0.1:0", &origin));
+        for _ in 0..20 {
+            Client::connect(&daemon.address("web")).get("/").assert(200, "served");
+        }
+    }
+}
+
+#[test]
+fn two_hundred_connections_at_once_are_all_served() {
+    let origin = Origin::answering("served");
+    let daemon = Daemon::start(&file("2", "127.0.0.1:0", &origin));
+    let address = daemon.address("web");
+    let mut clients: Vec<_> = (0..200).map(|_| Client::connect(&address)).collect();
+    for _ in 0..3 {
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        }
+        for client in &mut clients {
+            client.response().assert(200, "served");
+        }
+    }
+    assert_eq!(origin.requests().len(), 600);
+}
+
+#[test]
+fn every_worker_follows_a_reload() {
+    let (old, new) = (Origin::answering("old"), Origin::answering("new"));
+    let daemon = Daemon::start(&file("2", "127.0.0.1:0", &old));
+    let address = daemon.address("web");
+    let mut clients: Vec<_> = (0..16).map(|_| Client::connect(&address)).collect();
+    clients.iter_mut().for_each(|client| client.get("/").assert(200, "old"));
+    daemon.reload(&file("2", "127.0.0.1:0", &new));
+    clients.iter_mut().for_each(|client| client.get("/").assert(200, "new"));
+    eventually("no worker keeps a connection to the old backend", || old.open() == 0);
+}
+
+#[test]
+fn limits_hold_over_all_workers() {
+    let origin = Origin::hanging();
+    let pool = format!("backends = [{{ address = \"{}\", max_connections = 3 }}]", origin.address());
+    let daemon = Daemon::start(&format!(
+        "[runtime]\nworkers = 2\n[listeners.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[pools.app]\n{pool}"
+    ));
+    let address = daemon.address("web");
+    let mut clients: Vec<_> = (0..12).map(|_| Client::connect(&address)).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    }
+    eventually("three wait at the backend", || origin.requests().len() == 3);
+    eventually("all others have their answer", || clients.iter().filter(|client| !client.is_open()).count() == 9);
+    assert_eq!(origin.requests().len(), 3);
+}
+
+#[test]
+fn a_second_daemon_on_the_same_address_gives_up_and_takes_nothing() {
+    let (first, second) = (Origin::answering("first"), Origin::answering("second"));
+    let daemon = Daemon::start(&file("2", "127.0.0.1:0", &first));
+    let address = daemon.address("web");
+    let failed = Launch::new().write("evenkeel.toml", &file("2", &address, &second)).fail();
+    assert!(failed.err.contains(&address), "{failed:?}");
+    assert!(!failed.out.contains("listening"), "{failed:?}");
+    for _ in 0..40 {
+        Client::connect(&address).get("/").assert(200, "first");
+    }
+    assert_eq!(second.accepted(), 0);
+}
+
+#[test]
+fn nothing_listens_unless_everything_can() {
+    let origin = Origin::answering("must not be seen");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let address = taken.local_addr().expect("a bound socket has an address").to_string();
+    for (first, last) in [("a", "z"), ("z", "a")] {
+        let launch = Launch::new();
+        let socket = launch.directory().join("free.sock");
+        let more = format!(
+            "{}[listeners.{first}]\nbind = [\"127.0.0.1:0\", \"unix:{}\"]\npool = \"app\"\n",
+            file("1", &address, &origin).replace("listeners.web", &format!("listeners.{last}")),
+            socket.display()
+        );
+        let failed = launch.write("evenkeel.toml", &more).fail();
+        assert!(failed.err.contains(&address), "{failed:?}");
+        assert!(!failed.out.contains("listening"), "{failed:?}");
+        assert!(!socket.exists(), "what was bound before the fault is given back");
+    }
+}
+
+#[test]
+fn a_socket_file_that_a_dead_daemon_left_is_no_obstacle_but_a_living_one_is() {
+    let origin = Origin::answering("unix");
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let path = place.path().join("web.sock");
+    let bind = format!("unix:{}", path.display());
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("the path is free"));
+    let daemon = Daemon::start(&file("1", &bind, &origin));
+    Client::connect(&bind).get("/").assert(200, "unix");
+    let failed = Launch::new().write("evenkeel.toml", &file("1", &bind, &origin)).fail();
+    assert!(failed.err.contains(&bind) || failed.err.contains(&path.display().to_string()), "{failed:?}");
+    Client::connect(&daemon.address("web")).get("/").assert(200, "unix");
+}

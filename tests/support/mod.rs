@@ -1,0 +1,42 @@
+//! What the end-to-end tests share: the real binary, scripted origins, raw-byte clients, and waiting for conditions.
+//!
+//! Everything is blocking and on threads: a test reads like the conversation it is about. Nothing here waits a fixed time;
+//! what does not come before [`DEADLINE`] fails the test with the daemon's log.
+
+pub mod client;
+pub mod daemon;
+pub mod file;
+pub mod gate;
+pub mod message;
+pub mod notify;
+pub mod origin;
+pub mod wire;
+
+use std::time::{Duration, Instant};
+
+pub use client::{Client, Response};
+pub use daemon::{Daemon, Finished, Launch, run};
+pub use file::{backends, raw, web};
+pub use gate::Gate;
+pub use message::{End, Head};
+pub use notify::NotifySocket;
+pub use origin::{Origin, Request, Unlistened};
+pub use wire::{Ending, Wire};
+
+/// How long anything may take that is expected to happen; generous, because machines that run tests are busy.
+pub const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Polls until `condition` holds; fails the test with `what` when it does not before the deadline.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// So many bytes that repeat only after a prime number of them, so that lost, doubled and swapped pieces show.
+pub fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at % 65_521 % 251) as u8).collect()
+}
