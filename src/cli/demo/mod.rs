@@ -29,14 +29,14 @@ use stage::{Ports, Stage};
 use table::{History, Sample, Span};
 use traffic::Doors;
 
-/// How often the table is drawn.
+/// How often the numbers are looked at, and the table is drawn where it can be.
 const FRAME: Duration = Duration::from_millis(500);
 
-/// Every so-many-th frame is a line where nothing can be redrawn.
+/// Where nothing can be redrawn, every so-many-th look is printed as a line.
 const FRAMES_A_LINE: u64 = 2;
 
-/// Log lines below the table.
-const LOG_LINES: usize = 12;
+/// Log lines below the table, where there is room for them.
+const LOG_LINES: usize = 24;
 
 /// Runs the demonstration.
 #[must_use]
@@ -146,12 +146,13 @@ impl Show {
 
     async fn draw(&mut self) -> io::Result<()> {
         self.look().await;
-        self.frames += 1;
         if self.screen.is_terminal() {
             let picture = self.picture();
             return self.screen.draw(&picture);
         }
-        if self.frames.is_multiple_of(FRAMES_A_LINE) {
+        self.frames += 1;
+        // The first look comes at once and has seen nothing yet.
+        if self.frames > 1 && self.frames % FRAMES_A_LINE == 1 {
             let seconds = clock::now().since(self.begun).as_secs();
             return self.screen.say(&[format!("{seconds} s{}", table::line(&self.history))]);
         }
@@ -173,11 +174,10 @@ impl Show {
         lines.push(String::new());
         lines.extend(self.table(Span::Recent));
         lines.extend(self.hints());
-        let log = self.kept.lines();
-        if !log.is_empty() {
-            lines.push(String::new());
-            lines.extend_from_slice(&log[log.len().saturating_sub(LOG_LINES)..]);
-        }
+        let (_, rows) = self.screen.size();
+        let room = rows.saturating_sub(lines.len() + 2).min(LOG_LINES);
+        lines.push(String::new());
+        lines.extend(newest(self.kept.lines(), room));
         lines
     }
 
@@ -219,6 +219,15 @@ impl Show {
     }
 }
 
+/// As many log lines as there is room for: from the last reload on, else the last ones.
+fn newest(mut log: Vec<String>, room: usize) -> Vec<String> {
+    let tail = log.len().saturating_sub(room);
+    let reload = log.iter().rposition(|line| line.contains("reload "));
+    log.drain(..reload.unwrap_or(tail));
+    log.truncate(room);
+    log
+}
+
 async fn until(end: Option<tokio::time::Instant>) {
     match end {
         Some(end) => tokio::time::sleep_until(end).await,
@@ -253,7 +262,7 @@ fn doors(listening: &[Listening]) -> Doors {
             Address::Ip(_) | Address::Unix(_) => None,
         })
     };
-    Doors { web: find("web"), echo: find("echo") }
+    Doors { web: find("http"), echo: find("tcp") }
 }
 
 #[cfg(test)]
@@ -263,9 +272,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_beginning_of_a_refusal_is_seen() {
+        let log = |lines: &[&str]| lines.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let refused = log(&["ready", "reload refused", "error", "-->", "help"]);
+        assert_eq!(newest(refused.clone(), 2), log(&["reload refused", "error"]));
+        assert_eq!(newest(refused.clone(), 9), refused[1..]);
+        assert_eq!(newest(log(&["a", "b", "c"]), 2), log(&["b", "c"]));
+    }
+
+    #[test]
     fn clients_are_led_to_where_the_listeners_are() {
         let address: SocketAddr = "127.0.0.1:4711".parse().unwrap();
-        let web = Listening { name: "web".into(), address: Address::Ip(address) };
+        let web = Listening { name: "http".into(), address: Address::Ip(address) };
         assert_eq!(doors(&[web]), Doors { web: Some(address), echo: None });
         assert_eq!(doors(&[]), Doors::default());
     }

@@ -55,16 +55,16 @@ pub fn script(ports: Ports, algorithm: &str, web: &Cast, echo: &Cast) -> String 
          # reason. It is removed when the demonstration ends.\n\n\
          [runtime]\n\
          shutdown_grace = \"1s\"\n\n\
-         [listeners.web]\n\
+         [listeners.http]\n\
          bind = \"127.0.0.1:{}\"\n\
-         pool = \"web\"\n\n\
-         [listeners.echo]\n\
+         pool = \"http\"\n\n\
+         [listeners.tcp]\n\
          bind = \"127.0.0.1:{}\"\n\
          protocol = \"tcp\"\n\
-         pool = \"echo\"\n",
+         pool = \"tcp\"\n",
         ports.web, ports.echo
     );
-    for (name, cast) in [("web", web), ("echo", echo)] {
+    for (name, cast) in [("http", web), ("tcp", echo)] {
         let _ = write!(text, "\n[pools.{name}]\nbalance = \"{algorithm}\"\nbackends = [\n");
         for (character, address) in cast {
             let _ = write!(text, "    {{ name = \"{}\", address = \"{address}\"", character.name);

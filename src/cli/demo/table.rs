@@ -10,6 +10,9 @@ const WINDOW: usize = 10;
 /// The longest bar, in characters; one stands for 2.5 %.
 const BAR: usize = 40;
 
+/// What all other columns take.
+const COLUMNS: usize = 75;
+
 /// A backend at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
@@ -85,19 +88,19 @@ impl History {
 
 /// The table of all pools, one line an element.
 pub fn table(history: &History, span: Span, place: impl Fn(&str) -> String, width: usize) -> Vec<String> {
+    let bar = BAR.min(width.saturating_sub(COLUMNS));
     let heading = match span {
-        Span::Recent => "share of the last 5 s",
+        Span::Recent if bar < 8 => "last 5 s",
+        Span::Recent => "share, last 5 s",
         Span::Whole => "share",
     };
-    let bar = BAR.min(width.saturating_sub(78));
-    let bars = bar.max(heading.len().saturating_sub(8));
     let mut lines = Vec::new();
     for pool in history.pools() {
         lines.push(format!("{pool}  {}", place(pool)));
-        let columns = bars + 8;
+        let columns = bar + 8;
         lines.push(format!(
             "  {:<14} {heading:<columns$} {:>9} {:>9} {:>8} {:>9} {:>9}",
-            "backend", "in flight", "requests", "failures", "p50", "p99"
+            "backend", "in flight", "requests", "failed", "p50", "p99"
         ));
         for (sample, share) in history.shares(pool, span) {
             let Sample { backend, weight, in_flight, requests, failures, p50, p99, .. } = sample;
@@ -105,7 +108,7 @@ pub fn table(history: &History, span: Span, place: impl Fn(&str) -> String, widt
             let drawn = blocks(share.unwrap_or(0.0), bar);
             let (p50, p99, share) = (millis(*p50), millis(*p99), percent(share));
             lines.push(format!(
-                "  {name:<14} {share:>7} {drawn:<bars$} {in_flight:>9} {requests:>9} {failures:>8} {p50:>9} {p99:>9}"
+                "  {name:<14} {share:>7} {drawn:<bar$} {in_flight:>9} {requests:>9} {failures:>8} {p50:>9} {p99:>9}"
             ));
         }
         lines.push(String::new());
@@ -120,7 +123,7 @@ pub fn line(history: &History) -> String {
         let shares = history.shares(pool, Span::Recent);
         let requests: u64 = shares.iter().map(|(sample, _)| sample.requests).sum();
         let failures: u64 = shares.iter().map(|(sample, _)| sample.failures).sum();
-        let _ = write!(line, " | {pool} {requests} requests {failures} failures:");
+        let _ = write!(line, " | {pool} {requests} requests, {failures} failed:");
         for (sample, share) in shares {
             let _ = write!(line, " {} {}", sample.backend, percent(share));
         }
@@ -138,7 +141,9 @@ fn percent(share: Option<f64>) -> String {
 }
 
 fn millis(time: Option<Duration>) -> String {
-    time.map_or("–".to_owned(), |time| format!("{:.1} ms", time.as_secs_f64() * 1000.0))
+    let Some(time) = time else { return "–".to_owned() };
+    let millis = time.as_secs_f64() * 1000.0;
+    if millis < 1.0 { format!("{millis:.2} ms") } else { format!("{millis:.1} ms") }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is between 0 and 100")]
