@@ -5,4 +5,5 @@ pub mod balance;
 pub mod clock;
 pub mod config;
 pub mod outcome;
+pub mod simulation;
 pub mod sync;
