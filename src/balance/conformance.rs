@@ -87,3 +87,205 @@ pub(super) fn shares(picker: &mut impl Picker, among: &[Fake], count: u64) -> Ve
     picks(picker, among, count).into_iter().for_each(|index| shares[index] += 1);
     shares
 }
+
+mod suite {
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STANDINGS: [Standing; 6] =
+        [Standing::Usable, Standing::Down, Standing::Open, Standing::Full, Standing::Draining, Standing::Maintenance];
+
+    fn all_policies(among: &[Fake]) -> Vec<Policy> {
+        let mut policies = hashing_policies(among);
+        policies.extend([
+            Policy::RoundRobin,
+            Policy::WeightedRoundRobin,
+            Policy::LeastConnections,
+            Policy::IpHash { bounded_load: Some(1.25) },
+            Policy::LeastResponseTime,
+            Policy::RandomTwoChoices,
+        ]);
+        policies
+    }
+
+    fn hashing_policies(among: &[Fake]) -> Vec<Policy> {
+        vec![Policy::IpHash { bounded_load: None }, Policy::ConsistentHash { table: ConsistentHash::table(among) }]
+    }
+
+    fn cases(cases: u32) -> ProptestConfig {
+        ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    }
+
+    prop_compose! {
+        fn any_fake()(
+            weight in prop_oneof![Just(1), 1..9u32, Just(1000)],
+            standing in prop_oneof![2 => Just(Standing::Usable), 3 => proptest::sample::select(&STANDINGS[..])],
+            in_flight in prop_oneof![Just(0), 0..40u32],
+            micros in proptest::option::of(0..2_000_000u64),
+            backup in proptest::bool::weighted(0.3),
+        ) -> Fake {
+            let latency = micros.map_or(Estimate::UNKNOWN, |micros| Estimate::UNKNOWN.observe(Duration::from_micros(micros), NOW));
+            Fake { identity: 0, weight, standing, in_flight, latency, backup }
+        }
+    }
+
+    prop_compose! {
+        fn any_pool()(mut pool in vec(any_fake(), 0..40)) -> Vec<Fake> {
+            pool.iter_mut().zip(0u64..).for_each(|(fake, id)| fake.identity = hash_key(&id.to_le_bytes()));
+            pool
+        }
+    }
+
+    prop_compose! {
+        /// Usable backends of these weights, told apart by numbers from `salt` on.
+        fn idle_pool(most: usize)(weights in vec(1..6u32, 2..=most), salt: u32) -> Vec<Fake> {
+            weights.iter().zip(u64::from(salt)..).map(|(&weight, id)| Fake::new(id).weight(weight)).collect()
+        }
+    }
+
+    fn first_rung(among: &[Fake], tried: &Tried, last: Rung) -> Option<Rung> {
+        let stands =
+            |rung: Rung| (0..among.len()).any(|i| rung.holds(among[i].standing, among[i].backup) && !tried.contains(i));
+        Rung::LADDER.into_iter().find(|&rung| rung <= last && stands(rung))
+    }
+
+    proptest! {
+        #![proptest_config(cases(96))]
+
+        #[test]
+        fn the_answer_stands_on_the_asked_rung_untried_and_is_missing_only_when_none_does(
+            among in any_pool(), tried_already in vec(0..40usize, 0..8), seed: u64,
+            rung in proptest::sample::select(&Rung::LADDER[..]),
+        ) {
+            let mut tried = Tried::default();
+            tried_already.into_iter().for_each(|index| assert!(tried.add(index)));
+            let dice = &mut Dice::seeded(seed);
+            for policy in all_policies(&among) {
+                let mut picker = AnyPicker::new(&policy, &among, seed);
+                for key in 0..6 {
+                    let key = hash_key(&[key]);
+                    let mut ask = Ask { now: NOW, key, tried: &tried, dice, rung };
+                    match picker.pick(&among, &mut ask) {
+                        Some(index) => prop_assert!(ask.admits(index, &among[index]), "{policy:?} picked {index}"),
+                        None => prop_assert!((0..among.len()).all(|i| !ask.admits(i, &among[i])), "{policy:?} found none"),
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn the_ladder_is_climbed_in_order_whatever_the_policy(among in any_pool(), seed: u64, fail_open: bool) {
+            let last = if fail_open { Rung::FailOpen } else { Rung::BreakerOpen };
+            let dice = &mut Dice::seeded(seed);
+            for policy in all_policies(&among) {
+                let mut picker = AnyPicker::new(&policy, &among, seed);
+                let mut tried = Tried::default();
+                for _ in 0..Tried::MOST {
+                    let expected = first_rung(&among, &tried, last);
+                    let mut ask = Ask { now: NOW, key: seed, tried: &tried, dice, rung: Rung::FailOpen };
+                    let found = climb(&mut picker, &among, &mut ask, fail_open);
+                    prop_assert_eq!(found.map(|(_, rung)| rung), expected);
+                    let Some((index, rung)) = found else { break };
+                    prop_assert!(rung.holds(among[index].standing, among[index].backup) && !tried.contains(index));
+                    prop_assert!(tried.add(index));
+                }
+            }
+        }
+    }
+
+    /// The share of each of `count` requests, of which the last `held` are in flight at a time.
+    fn shares_in_flight(picker: &mut AnyPicker, among: &[Fake], count: u64, held: usize) -> Vec<f64> {
+        let mut among = among.to_vec();
+        let (mut flying, mut counts) = (VecDeque::new(), vec![0.0; among.len()]);
+        for number in 0..count {
+            let index = pick_for(picker, &among, hash_key(&number.to_le_bytes())).expect("an answer");
+            among[index].in_flight += 1;
+            counts[index] += 1.0 / count as f64;
+            flying.push_back(index);
+            if flying.len() > held {
+                among[flying.pop_front().expect("held ones")].in_flight -= 1;
+            }
+        }
+        counts
+    }
+
+    proptest! {
+        #![proptest_config(cases(12))]
+
+        #[test]
+        fn shares_follow_the_weights(among in idle_pool(6), seed: u64) {
+            let total: u32 = among.iter().map(|fake| fake.weight).sum();
+            for policy in all_policies(&among) {
+                let mut picker = AnyPicker::new(&policy, &among, seed);
+                let shares = shares_in_flight(&mut picker, &among, 2000, 3 * total as usize);
+                for (share, fake) in shares.iter().zip(&among) {
+                    let by_weight = f64::from(fake.weight) / f64::from(total);
+                    let (least, most) = match policy {
+                        Policy::RoundRobin => (1.0 / among.len() as f64, 1.0 / among.len() as f64),
+                        // what is over the bound goes to the others, for a few in flight more often to the heavier ones
+                        Policy::IpHash { bounded_load: Some(multiple) } => (by_weight / multiple, by_weight * multiple),
+                        _ => (by_weight, by_weight),
+                    };
+                    prop_assert!(*share > least - 0.05 && *share < most + 0.05, "{shares:?} of {policy:?}");
+                }
+            }
+        }
+
+        #[test]
+        fn a_key_has_one_backend_in_every_worker_and_after_every_restart(among in idle_pool(9), seeds: (u64, u64)) {
+            let again = hashing_policies(&among);
+            for (policy, again) in hashing_policies(&among).iter().zip(again) {
+                let mut one = AnyPicker::new(policy, &among, seeds.0);
+                let mut other = AnyPicker::new(&again, &among, seeds.1);
+                let second_pass = picks(&mut one, &among, 300);
+                prop_assert_eq!(&second_pass, &picks(&mut other, &among, 300));
+                prop_assert_eq!(second_pass, picks(&mut one, &among, 300));
+            }
+        }
+
+        #[test]
+        fn one_backend_more_takes_no_more_than_its_share(among in idle_pool(9)) {
+            let without = &among[1..];
+            let total: u32 = among.iter().map(|fake| fake.weight).sum();
+            let share = f64::from(among[0].weight) / f64::from(total);
+            for (policy, before) in hashing_policies(&among).iter().zip(hashing_policies(without)) {
+                let after = picks(&mut AnyPicker::new(policy, &among, 1), &among, 2000);
+                let before = picks(&mut AnyPicker::new(&before, without, 1), without, 2000);
+                let moved = after.iter().zip(&before).filter(|&(&after, &before)| after != before + 1);
+                let (to_the_new, among_the_old): (Vec<_>, Vec<_>) = moved.partition(|&(&after, _)| after == 0);
+                prop_assert!((to_the_new.len() as f64 / 2000.0 - share).abs() < 0.05);
+                let error = if matches!(policy, Policy::ConsistentHash { .. }) { 0.08 } else { 0.0 };
+                prop_assert!(among_the_old.len() as f64 / 2000.0 <= error, "{} moved", among_the_old.len());
+            }
+        }
+
+        #[test]
+        fn a_backend_that_goes_down_moves_only_its_own_clients_and_to_all_others(among in idle_pool(9)) {
+            let mut after = among.clone();
+            after[0].standing = Standing::Down;
+            for policy in hashing_policies(&among) {
+                let before = picks(&mut AnyPicker::new(&policy, &among, 1), &among, 3000);
+                let now = picks(&mut AnyPicker::new(&policy, &after, 1), &after, 3000);
+                let mut heirs = vec![0; among.len()];
+                for (before, now) in before.iter().zip(&now) {
+                    prop_assert!(*before == 0 || before == now);
+                    heirs[*now] += usize::from(*before == 0);
+                }
+                prop_assert!(heirs[1..].iter().all(|&inherited| inherited > 0), "{heirs:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn more_tries_than_can_be_remembered_end_the_tries() {
+        let mut tried = Tried::default();
+        assert!((0..Tried::MOST).all(|index| tried.add(index)));
+        assert!(!tried.add(99) && !tried.contains(99));
+        assert!(!Tried::default().add(70_000));
+    }
+}
