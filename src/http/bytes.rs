@@ -74,7 +74,6 @@ pub(super) fn members(list: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
 }
 
 /// Appends a number in decimal.
-#[expect(clippy::cast_possible_truncation, reason = "a remainder of ten fits a byte")]
 pub(super) fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; 20];
     let mut start = digits.len();

@@ -173,7 +173,6 @@ struct Span {
 }
 
 impl Span {
-    #[expect(clippy::cast_possible_truncation, reason = "heads are bounded far below 4 GiB")]
     fn new(range: Range<usize>) -> Span {
         Span { start: range.start as u32, end: range.end as u32 }
     }
