@@ -511,7 +511,7 @@ mod tests {
         );
         let second = edits(&[], &[("Connection", "x"), ("X-D", "1")], &["X-Gone"]);
         let lines = "x-a: 1\r\nx-a: 2\r\nX-B: 1\r\nX-C: 1\r\n";
-        let out = get(lines, &Forwarding { edits: &[&first, &second], ..HOW });
+        let out = get(lines, &Forwarding { edits: &[first.into(), second.into()], ..HOW });
         let added = ADDED.strip_prefix("X-Forwarded-For: 192.0.2.10\r\n").unwrap();
         let expected =
             "GET / HTTP/1.1\r\nHost: h\r\nX-B: 1\r\n".to_owned() + added + "X-A: set\r\nX-B: added\r\nX-D: 1\r\n\r\n";
@@ -521,7 +521,7 @@ mod tests {
     #[test]
     fn edits_can_not_take_the_host_away_or_double_it() {
         let all = edits(&[], &[("Host", "second")], &["Host"]);
-        let out = get("", &Forwarding { edits: &[&all], ..HOW });
+        let out = get("", &Forwarding { edits: &[all.into()], ..HOW });
         assert!(out.starts_with("GET / HTTP/1.1\r\nHost: a\r\n") && !out.contains("second"));
     }
 
@@ -567,7 +567,7 @@ mod tests {
     fn responses_are_edited() {
         let rules = edits(&[("Server", "evenkeel")], &[], &["X-Powered-By"]);
         let input = "HTTP/1.1 200 OK\r\nserver: y\r\nX-Powered-By: z\r\nContent-Length: 0\r\n\r\n";
-        let out = answered_as(input, Method::Get, &Reply { edits: &[&rules], ..REPLY });
+        let out = answered_as(input, Method::Get, &Reply { edits: &[rules.into()], ..REPLY });
         assert_eq!(out, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nServer: evenkeel\r\n\r\n");
     }
 
