@@ -101,21 +101,11 @@ impl Target {
 
     /// Keeps the name that `raw` begins with and returns what follows it.
     fn take_name<'a>(&mut self, raw: &'a [u8]) -> Result<&'a [u8], Refusal> {
-        let mut end = 0;
-        let mut previous = b'.';
-        while let Some(&byte) = raw.get(end) {
-            if byte == b':' {
-                break;
-            }
-            let empty_label = byte == b'.' && previous == b'.';
-            if !is_host_byte(byte) || empty_label {
-                return Err(Refusal::HostInvalid);
-            }
-            previous = byte;
-            end += 1;
-        }
+        let end = raw.iter().position(|&byte| !is_unreserved(byte)).unwrap_or(raw.len());
         let name = raw[..end].strip_suffix(b".").unwrap_or(&raw[..end]);
-        if name.is_empty() {
+        let mut previous = b'.';
+        let empty_label = name.iter().any(|&byte| std::mem::replace(&mut previous, byte) == b'.' && byte == b'.');
+        if name.is_empty() || empty_label || name.ends_with(b".") {
             return Err(Refusal::HostInvalid);
         }
         self.authority.push_str(ascii(name).ok_or(Refusal::HostInvalid)?);
@@ -181,18 +171,25 @@ static PATH: [u8; 256] = {
     table
 };
 
-/// Letters, digits and the unreserved marks: what names of hosts consist of. RFC 3986 §3.2.2 allows more, which no
-/// resolver knows and which programs read differently: encodings, commas, quotes.
-fn is_host_byte(byte: u8) -> bool {
-    is_unreserved(byte)
-}
+/// Letters, digits and four marks (RFC 3986 §2.3): what never needs an encoding, and all that a name of a host may have here.
+/// RFC 3986 §3.2.2 allows more in names, which no resolver knows and programs read differently: encodings, commas, quotes.
+static UNRESERVED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128u8 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    table
+};
 
 fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+    UNRESERVED[byte as usize]
 }
 
+/// Bytes that were found to be ASCII, as text.
 fn ascii(text: &[u8]) -> Option<&str> {
-    std::str::from_utf8(text).ok().filter(|text| text.is_ascii())
+    std::str::from_utf8(text).ok()
 }
 
 fn checked_query(query: &[u8]) -> Result<&str, Refusal> {

@@ -106,6 +106,7 @@ mod tests {
         request_id: "abc",
         connection: Connection::Close,
         extra: &[("Retry-After", "1")],
+        edits: &[],
         head_request: false,
     };
 
