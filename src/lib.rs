@@ -51,6 +51,7 @@ pub mod local;
 pub mod outcome;
 pub mod record;
 pub mod server;
+pub mod simulation;
 pub mod state;
 pub mod stream;
 pub mod sync;

@@ -230,3 +230,111 @@ pub fn given_request_id(fields: &Fields, trusted: bool) -> Option<&str> {
     let given = fields.find(Known::XRequestId).filter(|id| trusted && accept_request_id(id))?;
     std::str::from_utf8(given).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(list: &[(&str, &str)]) -> Fields {
+        let mut fields = Fields::default();
+        for (name, value) in list {
+            fields.push(Known::of(name.as_bytes()), name.as_bytes(), value.as_bytes());
+        }
+        fields
+    }
+
+    fn client(told: &[&str], peer: &str) -> String {
+        let told: Vec<_> = told.iter().map(|value| ("X-Forwarded-For", *value)).collect();
+        let trusted = |address: IpAddr| address.to_string().starts_with("10.");
+        client_address(&fields(&told), peer.parse().unwrap(), trusted).to_string()
+    }
+
+    #[test]
+    fn the_client_is_the_last_one_that_nobody_trusted_vouches_for() {
+        assert_eq!(client(&["1.1.1.1"], "9.9.9.9"), "9.9.9.9");
+        assert_eq!(client(&[], "10.0.0.1"), "10.0.0.1");
+        assert_eq!(client(&["1.1.1.1"], "10.0.0.1"), "1.1.1.1");
+        assert_eq!(client(&["1.1.1.1"], "::ffff:10.0.0.1"), "1.1.1.1");
+        assert_eq!(client(&["6.6.6.6, 1.1.1.1 , 10.0.0.2"], "10.0.0.1"), "1.1.1.1");
+        assert_eq!(client(&["6.6.6.6", "1.1.1.1", "10.0.0.2"], "10.0.0.1"), "1.1.1.1");
+        assert_eq!(client(&["10.0.0.3, 10.0.0.2"], "10.0.0.1"), "10.0.0.3");
+        assert_eq!(client(&["1.1.1.1, unknown, 10.0.0.2"], "10.0.0.1"), "10.0.0.2");
+        assert_eq!(client(&["1.1.1.1:80"], "10.0.0.1"), "1.1.1.1");
+        assert_eq!(client(&["[2001:db8::1]:80"], "10.0.0.1"), "2001:db8::1");
+        assert_eq!(client(&["[2001:db8::1]"], "10.0.0.1"), "2001:db8::1");
+        assert_eq!(client(&["2001:db8::1"], "10.0.0.1"), "2001:db8::1");
+    }
+
+    #[test]
+    fn request_ids_are_tokens_from_trusted_clients() {
+        assert!(accept_request_id(b"a-1_2.3"));
+        assert!(accept_request_id(&[b'a'; 128]));
+        for bad in [&b""[..], b"a b", b"a\"", b"a,b", &[b'a'; 129]] {
+            assert!(!accept_request_id(bad));
+        }
+        let told = fields(&[("x-request-id", "abc")]);
+        assert_eq!(given_request_id(&told, true), Some("abc"));
+        assert_eq!(given_request_id(&told, false), None);
+        assert_eq!(given_request_id(&fields(&[("x-request-id", "a b")]), true), None);
+    }
+
+    #[test]
+    fn known_names_are_known_in_any_case() {
+        let all = [
+            ("Authorization", Known::Authorization),
+            ("CONNECTION", Known::Connection),
+            ("content-length", Known::ContentLength),
+            ("Cookie", Known::Cookie),
+            ("Date", Known::Date),
+            ("Expect", Known::Expect),
+            ("Forwarded", Known::Forwarded),
+            ("hOST", Known::Host),
+            ("HTTP2-Settings", Known::Http2Settings),
+            ("Keep-Alive", Known::KeepAlive),
+            ("Proxy-Authenticate", Known::ProxyAuthenticate),
+            ("Proxy-Authorization", Known::ProxyAuthorization),
+            ("Proxy-Connection", Known::ProxyConnection),
+            ("TE", Known::Te),
+            ("Trailer", Known::Trailer),
+            ("Transfer-Encoding", Known::TransferEncoding),
+            ("Upgrade", Known::Upgrade),
+            ("Via", Known::Via),
+            ("X-Forwarded-For", Known::XForwardedFor),
+            ("X-Forwarded-Host", Known::XForwardedHost),
+            ("X-Forwarded-Port", Known::XForwardedPort),
+            ("X-Forwarded-Proto", Known::XForwardedProto),
+            ("X-Forwarded-Prefix", Known::XForwardedOther),
+            ("X-Real-IP", Known::XRealIp),
+            ("X-Request-ID", Known::XRequestId),
+        ];
+        for (name, known) in all {
+            assert_eq!(Known::of(name.as_bytes()), known, "{name}");
+            assert_eq!(Known::of(name.to_lowercase().as_bytes()), known, "{name}");
+            assert_eq!(Known::of(format!("{name}x").as_bytes()) == known, known == Known::XForwardedOther, "{name}x");
+        }
+        for other in ["", "X", "Accept", "Hosts", "XForwarded-For", "X-Forwarded"] {
+            assert_eq!(Known::of(other.as_bytes()), Known::Other, "{other}");
+        }
+    }
+
+    #[test]
+    fn framing_and_connection_are_not_for_editing() {
+        for name in [
+            "content-length",
+            "Transfer-Encoding",
+            "connection",
+            "Upgrade",
+            "TE",
+            "Trailer",
+            "Expect",
+            "a b",
+            "",
+            "a\r\n",
+        ] {
+            assert!(!is_editable(name), "{name}");
+        }
+        for name in ["Host", "X-Forwarded-For", "Server", "Via", "x_y"] {
+            assert!(is_editable(name), "{name}");
+        }
+    }
+}

@@ -101,21 +101,11 @@ impl Target {
 
     /// Keeps the name that `raw` begins with and returns what follows it.
     fn take_name<'a>(&mut self, raw: &'a [u8]) -> Result<&'a [u8], Refusal> {
-        let mut end = 0;
-        let mut previous = b'.';
-        while let Some(&byte) = raw.get(end) {
-            if byte == b':' {
-                break;
-            }
-            let empty_label = byte == b'.' && previous == b'.';
-            if !is_host_byte(byte) || empty_label {
-                return Err(Refusal::HostInvalid);
-            }
-            previous = byte;
-            end += 1;
-        }
+        let end = raw.iter().position(|&byte| !is_unreserved(byte)).unwrap_or(raw.len());
         let name = raw[..end].strip_suffix(b".").unwrap_or(&raw[..end]);
-        if name.is_empty() {
+        let mut previous = b'.';
+        let empty_label = name.iter().any(|&byte| std::mem::replace(&mut previous, byte) == b'.' && byte == b'.');
+        if name.is_empty() || empty_label || name.ends_with(b".") {
             return Err(Refusal::HostInvalid);
         }
         self.authority.push_str(ascii(name).ok_or(Refusal::HostInvalid)?);
@@ -181,18 +171,25 @@ static PATH: [u8; 256] = {
     table
 };
 
-/// Letters, digits and the unreserved marks: what names of hosts consist of. RFC 3986 §3.2.2 allows more, which no
-/// resolver knows and which programs read differently: encodings, commas, quotes.
-fn is_host_byte(byte: u8) -> bool {
-    is_unreserved(byte)
-}
+/// Letters, digits and four marks (RFC 3986 §2.3): what never needs an encoding, and all that a name of a host may have here.
+/// RFC 3986 §3.2.2 allows more in names, which no resolver knows and programs read differently: encodings, commas, quotes.
+static UNRESERVED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128u8 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    table
+};
 
 fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+    UNRESERVED[byte as usize]
 }
 
+/// Bytes that were found to be ASCII, as text.
 fn ascii(text: &[u8]) -> Option<&str> {
-    std::str::from_utf8(text).ok().filter(|text| text.is_ascii())
+    std::str::from_utf8(text).ok()
 }
 
 fn checked_query(query: &[u8]) -> Result<&str, Refusal> {
@@ -280,4 +277,133 @@ fn decode_unreserved(mut segment: &[u8], out: &mut String) -> Result<(), Refusal
 
 fn hex(digit: u8) -> Result<u8, Refusal> {
     char::from(digit).to_digit(16).map(|digit| digit as u8).ok_or(Refusal::PercentEncoding)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_have_one_form() {
+        let cases = [
+            ("/", "/"),
+            ("/a", "/a"),
+            ("/a/", "/a/"),
+            ("/a.b/c..d/e%2Ff", "/a.b/c..d/e%2Ff"),
+            ("//", "/"),
+            ("//a///b//", "/a/b/"),
+            ("/.", "/"),
+            ("/./a", "/a"),
+            ("/a/.", "/a/"),
+            ("/a/..", "/"),
+            ("/a/../b", "/b"),
+            ("/a/b/../", "/a/"),
+            ("/a//../b", "/b"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/a/%2e/b", "/a/b"),
+            ("/...", "/..."),
+            ("/.well-known/x", "/.well-known/x"),
+            ("/%61%7e%2D%5f", "/a~-_"),
+            ("/%c3%a9", "/%C3%A9"),
+            ("/%2f%5c%3f%23%20", "/%2F%5C%3F%23%20"),
+            ("/%252e", "/%252e"),
+            ("/a;b=c,d", "/a;b=c,d"),
+            ("/a|b[c]{d}\"<>^`'", "/a|b[c]{d}\"<>^`'"),
+        ];
+        for (raw, expected) in cases {
+            assert_eq!(canonical_path(raw.as_bytes()).as_deref(), Ok(expected), "{raw}");
+        }
+    }
+
+    #[test]
+    fn paths_that_could_be_read_differently_are_refused() {
+        let cases: [(&[u8], Refusal); 18] = [
+            (b"", Refusal::Target),
+            (b"a", Refusal::Target),
+            (b"/a b", Refusal::Target),
+            (b"/a\\b", Refusal::Target),
+            (b"/a#b", Refusal::Target),
+            (b"/a?b", Refusal::Target),
+            (b"/\0", Refusal::Target),
+            (b"/\x7f", Refusal::Target),
+            (b"/\xc3\xa9", Refusal::Target),
+            (b"/%", Refusal::PercentEncoding),
+            (b"/%4", Refusal::PercentEncoding),
+            (b"/%/4", Refusal::PercentEncoding),
+            (b"/%+1", Refusal::PercentEncoding),
+            (b"/%00", Refusal::PercentEncoding),
+            (b"/..", Refusal::ClimbsAboveRoot),
+            (b"/a/../..", Refusal::ClimbsAboveRoot),
+            (b"/a//../../b", Refusal::ClimbsAboveRoot),
+            (b"/%2e%2e/a", Refusal::ClimbsAboveRoot),
+        ];
+        for (raw, refusal) in cases {
+            assert_eq!(canonical_path(raw), Err(refusal), "{:?}", String::from_utf8_lossy(raw));
+        }
+    }
+
+    #[test]
+    fn queries_are_checked_and_left_alone() {
+        let mut target = Target::default();
+        target.set_path_and_query(b"/a/../b?x=%zz&y=/../?\\").unwrap();
+        assert_eq!((target.path(), target.query()), ("/b", Some("x=%zz&y=/../?\\")));
+        target.set_path_and_query(b"/?").unwrap();
+        assert_eq!((target.query(), target.path_and_query()), (Some(""), "/?"));
+        target.set_path_and_query(b"/").unwrap();
+        assert_eq!(target.query(), None);
+        for bad in [&b"/?a#"[..], b"/?a b", b"/?\xff", b"/?\0"] {
+            assert_eq!(target.set_path_and_query(bad), Err(Refusal::Target));
+        }
+    }
+
+    #[test]
+    fn hosts_have_one_form() {
+        let cases = [
+            ("Example.COM", "example.com", "example.com"),
+            ("example.com.", "example.com", "example.com"),
+            ("example.com.:8080", "example.com", "example.com:8080"),
+            ("example.com:", "example.com", "example.com"),
+            ("a:0080", "a", "a:80"),
+            ("192.0.2.1:80", "192.0.2.1", "192.0.2.1:80"),
+            ("[2001:DB8:0:0::1]:443", "[2001:db8::1]", "[2001:db8::1]:443"),
+        ];
+        let mut target = Target::default();
+        for (raw, host, authority) in cases {
+            target.set_authority(raw.as_bytes()).unwrap();
+            assert_eq!((target.host(), target.authority()), (host, authority), "{raw}");
+        }
+        target.clear();
+        assert_eq!((target.host(), target.authority(), target.path(), target.query()), ("", "", "", None));
+    }
+
+    proptest! {
+        #[test]
+        fn a_canonical_path_is_its_own_canonical_form(path in "/([a-c.]|/|%2[eEfF]|%6[1z]|\\.\\.|%|[!-~]){0,20}") {
+            if let Ok(canonical) = canonical_path(path.as_bytes()) {
+                prop_assert_eq!(canonical_path(canonical.as_bytes()), Ok(canonical.clone()));
+                let calm = canonical.split('/').skip(1).all(|segment| segment != "." && segment != "..");
+                prop_assert!(calm && !canonical.contains("//"), "{canonical}");
+            }
+        }
+
+        #[test]
+        fn a_canonical_authority_is_its_own_canonical_form(raw in "[a-cA-C.:0-9\\[\\]-]{0,12}") {
+            let mut target = Target::default();
+            if target.set_authority(raw.as_bytes()).is_ok() {
+                let (host, authority) = (target.host().to_owned(), target.authority().to_owned());
+                target.set_authority(authority.as_bytes()).unwrap();
+                prop_assert_eq!((target.host(), target.authority()), (&*host, &*authority));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(raw in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let mut target = Target::default();
+            let _ = target.set_authority(&raw);
+            let _ = target.set_path_and_query(&raw);
+            let _ = target.set_path_and_query(&[b"/", &raw[..]].concat());
+        }
+    }
 }

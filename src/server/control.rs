@@ -87,6 +87,12 @@ impl Control {
         self.loads.total()
     }
 
+    /// Client connections of each worker.
+    #[cfg(test)]
+    pub(super) fn connections_by_worker(&self) -> Vec<u64> {
+        (0..self.workers()).map(|worker| self.loads.of(worker)).collect()
+    }
+
     /// The snapshot in force.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshots.load_full()

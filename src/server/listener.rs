@@ -110,8 +110,11 @@ impl Acceptor {
             (_, Address::Ip(bound)) => Some(*bound),
             (_, Address::Unix(_)) => None,
         };
-        let incoming = Incoming { stream, listener: self.listener.get(), peer, local, prefix: Vec::new() };
-        self.reception.place(incoming, self.acceptors);
+        // When nobody owns the address any more, the connection goes as well.
+        if let Some(listener) = self.reception.owner(self.listener.get(), &self.address) {
+            let incoming = Incoming { stream, listener, peer, local, prefix: Vec::new() };
+            self.reception.place(incoming, self.acceptors);
+        }
     }
 
     fn end_episode(&self, pauses: &mut Pauses) {

@@ -158,15 +158,12 @@ impl Server {
 
     /// Lends the workers copies of new sockets and keeps these.
     fn listen(&mut self, fresh: Vec<Bound>) {
-        let owners: HashMap<_, _> = {
-            let snapshot = self.control.snapshot();
-            fresh.iter().filter_map(|bound| Some((bound.id, listener_id(&snapshot, &bound.listener)?))).collect()
-        };
+        let snapshot = self.control.snapshot();
         let mut offers: Vec<Vec<Offer>> = (0..self.control.workers()).map(|_| Vec::new()).collect();
         for (nth, bound) in fresh.iter().enumerate() {
             tracing::info!(listener = %bound.listener, address = %bound.address, "listening");
-            if let Some(owner) = owners.get(&bound.id) {
-                offer(bound, nth, *owner, &mut offers);
+            if let Some(owner) = listener_id(&snapshot, &bound.listener) {
+                offer(bound, nth, owner, &mut offers);
             }
         }
         for (worker, offers) in offers.into_iter().enumerate() {
@@ -271,4 +268,282 @@ fn log_backends(before: &Snapshot, after: &Snapshot) -> (usize, usize) {
 fn states(snapshot: &Snapshot) -> HashMap<u64, Arc<BackendState>> {
     let backends = snapshot.pools().flat_map(|(_, pool)| pool.backends.iter());
     backends.map(|backend| (backend.state.id(), Arc::clone(&backend.state))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Address, Listener, Policy, Protocol, Reload, Runtime, Service, Timeouts};
+    use std::net::SocketAddr;
+    use std::num::NonZeroU32;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    fn timeouts() -> Timeouts {
+        let all = Duration::from_secs(30);
+        Timeouts {
+            client_header: all,
+            client_body: all,
+            client_idle: all,
+            connect: all,
+            response_header: all,
+            response_body: all,
+            upstream_idle: all,
+            tunnel_idle: all,
+        }
+    }
+
+    /// Raw listeners on one pool.
+    fn config(workers: u32, listeners: &[(&str, Vec<Address>)], backends: &[SocketAddr]) -> Config {
+        let listener = |(name, bind): &(&str, Vec<Address>)| Listener {
+            name: (*name).into(),
+            bind: bind.clone(),
+            protocol: Protocol::Tcp { pool: "app".into() },
+            timeouts: timeouts(),
+        };
+        let backend = |address: &SocketAddr| config::Backend {
+            name: address.to_string().into(),
+            address: Address::Ip(*address),
+            weight: 1,
+            max_connections: None,
+            backup: false,
+            service: Service::Active,
+        };
+        let backends = backends.iter().map(backend).collect();
+        Config {
+            runtime: Runtime { workers: NonZeroU32::new(workers), shutdown_grace: Duration::from_secs(5) },
+            reload: Reload { watch: false, drain_timeout: Duration::ZERO },
+            listeners: listeners.iter().map(listener).collect(),
+            pools: vec![config::Pool {
+                name: "app".into(),
+                policy: Policy::RoundRobin,
+                backends,
+                timeouts: timeouts(),
+            }],
+        }
+    }
+
+    fn loopback(port: u16) -> Address {
+        Address::Ip(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    fn ip(address: &Address) -> SocketAddr {
+        match address {
+            Address::Ip(address) => *address,
+            Address::Unix(path) => panic!("{} is no IP address", path.display()),
+        }
+    }
+
+    /// A backend that sends back what it gets.
+    async fn origin() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut reader, mut writer) = client.split();
+                    // The end of a connection is what it is made for.
+                    let _ = tokio::io::copy(&mut reader, &mut writer).await;
+                });
+            }
+        });
+        address
+    }
+
+    async fn connect(server: &Server, nth: usize) -> TcpStream {
+        TcpStream::connect(ip(&server.listening()[nth].address)).await.unwrap()
+    }
+
+    async fn echoes<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut S) -> bool {
+        let mut answer = [0; 5];
+        let exchange = async {
+            stream.write_all(b"hello").await?;
+            stream.read_exact(&mut answer).await
+        };
+        let done = tokio::time::timeout(DEADLINE, exchange).await.expect("an answer or an end in time");
+        done.is_ok() && &answer == b"hello"
+    }
+
+    async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+        let poll = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, poll).await.expect(what);
+    }
+
+    #[tokio::test]
+    async fn every_connection_is_served_and_counted() {
+        let origin = origin().await;
+        let server = Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin])).await.unwrap();
+        assert_eq!(&*server.listening()[0].name, "raw");
+        let mut clients = Vec::new();
+        for _ in 0..20 {
+            let mut client = connect(&server, 0).await;
+            assert!(echoes(&mut client).await);
+            clients.push(client);
+        }
+        assert_eq!(server.control.connections(), 20);
+        assert_eq!(server.observe().await[0].in_flight, 20);
+        drop(clients);
+        until("all connections end", || server.control.connections() == 0).await;
+        let report = server.observe().await.remove(0);
+        assert_eq!((&*report.pool, report.address, report.in_flight), ("app", Address::Ip(origin), 0));
+        assert_eq!((report.record.attempts, report.record.failures), (20, 0));
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_spread_over_all_workers_and_unlinked_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("raw.sock");
+        let listeners = [("raw", vec![Address::Unix(path.clone())])];
+        let server = Server::start(&config(3, &listeners, &[origin().await])).await.unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..9 {
+            let mut client = UnixStream::connect(&path).await.unwrap();
+            assert!(echoes(&mut client).await);
+            clients.push(client);
+        }
+        assert_eq!(server.control.connections_by_worker(), [3, 3, 3]);
+        drop(server);
+        assert!(!path.exists());
+        assert!(!echoes(&mut clients[0]).await, "dropping the server ends everything");
+    }
+
+    #[tokio::test]
+    async fn a_second_server_on_the_address_fails_and_the_first_serves_on() {
+        let origin = origin().await;
+        let first = Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin])).await.unwrap();
+        let taken = first.listening()[0].address.clone();
+        let refused = Server::start(&config(2, &[("raw", vec![loopback(0), taken.clone()])], &[origin])).await;
+        let text = refused.unwrap_err().to_string();
+        let expected = "for listener \"raw\": address already in use (another process has it)";
+        assert_eq!(text, format!("cannot listen on {taken} {expected}"));
+        for _ in 0..8 {
+            assert!(echoes(&mut connect(&first, 0).await).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reload_that_can_not_bind_changes_nothing() {
+        let (old, new) = (origin().await, origin().await);
+        let occupied = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = occupied.local_addr().unwrap().port();
+        let mut server = Server::start(&config(2, &[("raw", vec![loopback(0)])], &[old])).await.unwrap();
+        let before = server.listening();
+        let wrong = config(2, &[("other", vec![loopback(0), loopback(port)])], &[new]);
+        assert!(matches!(server.apply(&wrong).await, Err(StartError::Listen(faults)) if faults.len() == 1));
+        assert_eq!(server.listening(), before);
+        assert_eq!(server.control.snapshot().generation(), 1);
+        assert_eq!(server.observe().await[0].address, Address::Ip(old));
+        assert!(echoes(&mut connect(&server, 0).await).await);
+    }
+
+    #[tokio::test]
+    async fn a_reload_touches_only_addresses_that_came_or_went() {
+        let origin = origin().await;
+        let mut server = Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin])).await.unwrap();
+        let fixed = server.listening()[0].address.clone();
+        // From here on the port is named; the chosen one was known by its listener.
+        drop(server);
+        server = Server::start(&config(2, &[("raw", vec![fixed.clone(), loopback(0)])], &[origin])).await.unwrap();
+        let (kept, gone) = (server.bound[0].id, ip(&server.listening()[1].address));
+        let mut session = connect(&server, 0).await;
+        assert!(echoes(&mut session).await);
+
+        let renamed = config(2, &[("shop", vec![fixed.clone()]), ("new", vec![loopback(0)])], &[origin]);
+        let applied = server.apply(&renamed).await.unwrap();
+        assert_eq!((applied.generation, applied.addresses_added, applied.addresses_removed), (2, 1, 1));
+        assert_eq!(server.bound[0].id, kept);
+        assert_eq!(&*server.listening()[0].name, "shop");
+        assert!(echoes(&mut session).await, "a session on a kept backend lives on");
+        assert!(echoes(&mut connect(&server, 0).await).await);
+        assert!(echoes(&mut connect(&server, 1).await).await);
+        assert!(TcpStream::connect(gone).await.is_err());
+        server.apply(&renamed).await.unwrap();
+        assert_eq!(server.bound[0].id, kept);
+    }
+
+    #[tokio::test]
+    async fn a_removed_backend_is_cut_when_its_time_is_over() {
+        let (old, new) = (origin().await, origin().await);
+        let listeners = [("raw", vec![loopback(0)])];
+        let mut server = Server::start(&config(2, &listeners, &[old])).await.unwrap();
+        let mut session = connect(&server, 0).await;
+        assert!(echoes(&mut session).await);
+        let applied = server.apply(&config(2, &listeners, &[new])).await.unwrap();
+        assert_eq!((applied.backends_added, applied.backends_removed), (1, 1));
+        let ended = tokio::time::timeout(DEADLINE, session.read(&mut [0])).await.expect("the session is cut");
+        assert!(matches!(ended, Ok(0) | Err(_)));
+        assert!(echoes(&mut connect(&server, 0).await).await);
+    }
+
+    #[tokio::test]
+    async fn a_retired_snapshot_is_dropped_once_every_worker_has_moved_on() {
+        let origin = origin().await;
+        let listeners = [("raw", vec![loopback(0)])];
+        let mut server = Server::start(&config(2, &listeners, &[origin])).await.unwrap();
+        let first = Arc::downgrade(&server.control.snapshot());
+        server.apply(&config(2, &listeners, &[])).await.unwrap();
+        until("idle workers let go of it", || first.strong_count() == 0).await;
+    }
+
+    #[tokio::test]
+    async fn another_number_of_workers_is_a_warning() {
+        let listeners = [("raw", vec![loopback(0)])];
+        let mut server = Server::start(&config(2, &listeners, &[])).await.unwrap();
+        assert_eq!(server.apply(&config(2, &listeners, &[])).await.unwrap().warnings, [] as [String; 0]);
+        let applied = server.apply(&config(1, &listeners, &[])).await.unwrap();
+        let expected = "runtime.workers stays 2 until the next start; the file asks for 1";
+        assert_eq!(applied.warnings, [expected]);
+        assert_eq!(server.control.workers(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_drain_closes_the_port_and_cuts_who_stays() {
+        let origin = origin().await;
+        let mut server = Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin])).await.unwrap();
+        let mut stays = connect(&server, 0).await;
+        assert!(echoes(&mut stays).await);
+        let address = ip(&server.listening()[0].address);
+        let drained = server.drain(Duration::from_millis(50)).await;
+        assert_eq!(drained.cut, 1);
+        assert!(drained.took >= Duration::from_millis(50) && drained.took < DEADLINE, "{:?}", drained.took);
+        assert_eq!(server.control.connections(), 0);
+        assert!(TcpStream::connect(address).await.is_err());
+        assert!(!echoes(&mut stays).await);
+    }
+
+    #[tokio::test]
+    async fn who_has_connected_before_a_drain_is_served() {
+        let origin = origin().await;
+        let mut server = Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin])).await.unwrap();
+        let address = ip(&server.listening()[0].address);
+        // Connected without letting the workers' answers in: some of these still wait to be accepted.
+        let connect = |_| TcpStream::from_std(nonblocking(std::net::TcpStream::connect(address).unwrap())).unwrap();
+        let clients: Vec<_> = (0..32).map(connect).collect();
+        let exchange = async {
+            for mut client in clients {
+                assert!(echoes(&mut client).await);
+            }
+        };
+        let (drained, ()) = tokio::join!(server.drain(DEADLINE), exchange);
+        assert_eq!(drained.cut, 0);
+    }
+
+    fn nonblocking(stream: std::net::TcpStream) -> std::net::TcpStream {
+        stream.set_nonblocking(true).unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn a_drain_without_connections_is_over_at_once() {
+        let mut server = Server::start(&config(2, &[("raw", vec![loopback(0)])], &[])).await.unwrap();
+        let drained = server.drain(Duration::from_secs(3600)).await;
+        assert_eq!(drained.cut, 0);
+        assert!(drained.took < DEADLINE);
+    }
 }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use super::spread::{Acceptors, Loads, Open};
+use crate::config::Address;
 use crate::local::Local;
 use crate::state::{ListenerId, Protocol};
 use crate::stream::{Incoming, Stream};
@@ -57,6 +58,15 @@ impl Reception {
         Reception { worker, local, loads, colleagues, turn: Cell::new(worker) }
     }
 
+    /// Whose a connection is that came in at `address`: `known`, unless a reload has just given the address to another
+    /// listener and the message that says so is still in the mailbox.
+    pub(super) fn owner(&self, known: ListenerId, address: &Address) -> Option<ListenerId> {
+        let view = self.local.view();
+        let snapshot = view.snapshot();
+        let renamed = || snapshot.listeners().find(|plan| plan.bind.contains(address));
+        snapshot.listener(known).or_else(renamed).map(|plan| plan.id)
+    }
+
     /// Serves a connection that this worker has accepted, or hands it over. Where the other's channel is full it is kept.
     pub(super) fn place(&self, incoming: Incoming, acceptors: Acceptors) {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
@@ -82,7 +92,7 @@ impl Reception {
     /// this connection only.
     fn serve(&self, incoming: Incoming, open: Open) {
         let view = self.local.view();
-        // By a reload, the listener can have gone since the connection was accepted: then so does the connection.
+        // By a reload, the listener can have gone while the connection was handed over: then so does the connection.
         let Some(plan) = view.snapshot().listener(incoming.listener) else { return };
         let local = Rc::clone(&self.local);
         match plan.protocol {

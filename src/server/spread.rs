@@ -39,9 +39,10 @@ impl Acceptors {
     }
 }
 
-/// Open client connections of every worker. Each count has a cache line pair of its own, as every worker writes its own.
+/// Open client connections of every worker. Each count lies alone in its cache lines, its reference count beside it,
+/// because every worker writes its own all the time.
 #[derive(Debug)]
-pub(super) struct Loads(Box<[Count]>);
+pub(super) struct Loads(Box<[Arc<Count>]>);
 
 // All orderings here are relaxed: a count stands for nothing but itself, and a stale one only hands over a little
 // less evenly.
@@ -52,7 +53,7 @@ struct Count(AtomicU64);
 impl Loads {
     /// For this many workers, at least one.
     pub(super) fn new(workers: usize) -> Arc<Loads> {
-        Arc::new(Loads((0..workers).map(|_| Count(AtomicU64::new(0))).collect()))
+        Arc::new(Loads((0..workers).map(|_| Arc::new(Count(AtomicU64::new(0)))).collect()))
     }
 
     fn workers(&self) -> usize {
@@ -70,22 +71,20 @@ impl Loads {
     }
 
     /// Counts one connection for a worker, until what is returned is dropped.
-    pub(super) fn open(self: &Arc<Self>, worker: usize) -> Open {
-        self.0[worker].0.fetch_add(1, Ordering::Relaxed);
-        Open { loads: Arc::clone(self), worker }
+    pub(super) fn open(&self, worker: usize) -> Open {
+        let count = Arc::clone(&self.0[worker]);
+        count.0.fetch_add(1, Ordering::Relaxed);
+        Open(count)
     }
 }
 
 /// One connection being counted.
 #[derive(Debug)]
-pub(super) struct Open {
-    loads: Arc<Loads>,
-    worker: usize,
-}
+pub(super) struct Open(Arc<Count>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.loads.0[self.worker].0.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -200,3 +200,26 @@ impl Station {
         drop(receipt);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_accepting_is_passed_on_and_an_end_is_not() {
+        let panicked = tokio::spawn(async { panic!("on purpose") }).await;
+        let caught = catch_unwind(AssertUnwindSafe(|| stop_if_panicked(panicked.map(drop)))).unwrap_err();
+        assert_eq!(text(&*caught), "on purpose");
+        stop_if_panicked(Ok(()));
+        let aborted = tokio::spawn(std::future::pending::<()>());
+        aborted.abort();
+        stop_if_panicked(aborted.await);
+    }
+
+    #[test]
+    fn a_panic_says_what_it_said() {
+        assert_eq!(text(&String::from("so long")), "so long");
+        assert_eq!(text(&"so short"), "so short");
+        assert_eq!(text(&7), "without a message");
+    }
+}

@@ -16,14 +16,14 @@ use crate::config::{Address, Name, Service};
 use crate::sync::{AtomicU64, Ordering};
 
 /// How bytes travel to a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
     /// As they are.
     Plain,
 }
 
 /// Who a backend is: two backends of one key are the same backend, in whatever configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendKey {
     /// The pool it is in: two pools judge the same address apart.
     pub pool: Name,
@@ -227,6 +227,13 @@ impl BackendState {
         self.usage().is_draining()
     }
 
+    /// Whether nothing is in flight and nothing can be: until it is [restored](BackendState::restore) that stays so.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let usage = self.usage();
+        usage.is_draining() && usage.in_flight() == 0
+    }
+
     /// Whether what is in flight must end.
     #[must_use]
     pub fn is_cut(&self) -> bool {
@@ -377,10 +384,10 @@ mod tests {
         state.take(None).unwrap();
         state.drain();
         assert_eq!(state.take(None), Err(Refused::Draining));
-        assert!(!state.is_cut());
+        assert!(!state.is_cut() && !state.is_drained());
         assert_eq!(state.in_flight(), 1);
         state.release();
-        assert_eq!(state.in_flight(), 0);
+        assert!(state.is_drained());
     }
 
     #[test]
@@ -474,24 +481,29 @@ mod tests {
         }
 
         #[test]
-        fn a_drain_that_found_nothing_in_flight_stays_empty() {
+        fn what_is_seen_drained_is_never_taken_again() {
             loom::model(|| {
                 let state = state();
                 let worker = {
                     let state = Arc::clone(&state);
                     thread::spawn(move || {
-                        if state.take(None).is_ok() {
+                        let taken = state.take(None).is_ok();
+                        if taken {
                             state.release();
                         }
+                        taken && state.is_drained()
                     })
                 };
                 state.drain();
-                if state.in_flight() == 0 {
+                if state.is_drained() {
                     assert_eq!(state.take(None), Err(Refused::Draining));
-                    assert_eq!(state.in_flight(), 0, "nothing is taken after the drain was seen empty");
+                    worker.join().unwrap();
+                    assert!(state.is_drained());
+                } else {
+                    let drained_behind_it = worker.join().unwrap();
+                    assert!(state.is_drained(), "the last to leave leaves it drained");
+                    assert!(drained_behind_it, "who was in flight when the drain began sees it drained on leaving");
                 }
-                worker.join().unwrap();
-                assert_eq!(state.in_flight(), 0);
             });
         }
 
@@ -516,6 +528,22 @@ mod tests {
                 if let Ok(later) = second {
                     assert_ne!(later, epoch, "what is taken after the drain belongs to the new epoch");
                 }
+            });
+        }
+
+        #[test]
+        fn of_two_samples_at_once_neither_is_lost() {
+            loom::model(|| {
+                let state = state();
+                let (short, long) = (Duration::from_millis(10), Duration::from_millis(20));
+                let other = {
+                    let state = Arc::clone(&state);
+                    thread::spawn(move || state.observe(Instant::ORIGIN, long))
+                };
+                state.observe(Instant::ORIGIN, short);
+                other.join().unwrap();
+                let read = state.latency().read(Instant::ORIGIN).unwrap();
+                assert!(read.abs_diff(long) < Duration::from_micros(1), "the peak stands: {read:?}");
             });
         }
     }

@@ -17,6 +17,10 @@ pub struct PoolId(u32);
 pub struct ListenerId(u32);
 
 impl PoolId {
+    pub(super) fn new(number: u32) -> PoolId {
+        PoolId(number)
+    }
+
     /// Its place in a table over all pools.
     #[must_use]
     pub fn index(self) -> usize {
@@ -25,22 +29,14 @@ impl PoolId {
 }
 
 impl ListenerId {
+    pub(super) fn new(number: u32) -> ListenerId {
+        ListenerId(number)
+    }
+
     /// Its place in a table over all listeners.
     #[must_use]
     pub fn index(self) -> usize {
         self.0 as usize
-    }
-}
-
-impl From<u32> for PoolId {
-    fn from(number: u32) -> PoolId {
-        PoolId(number)
-    }
-}
-
-impl From<u32> for ListenerId {
-    fn from(number: u32) -> ListenerId {
-        ListenerId(number)
     }
 }
 

@@ -261,4 +261,42 @@ mod tests {
         lease.state().cut();
         assert!(lease.is_cut());
     }
+
+    /// Run as the models of `backend.rs` are.
+    #[cfg(evenkeel_loom)]
+    mod loom_models {
+        use super::*;
+        use loom::thread;
+
+        /// Two workers want the one place of a backend while it is taken out of service.
+        #[test]
+        fn leases_a_drain_and_a_limit_leave_nothing_in_flight() {
+            loom::model(|| {
+                let mut backends = hold(1, Latency::Unread).0.backends.to_vec();
+                backends[0].limit = NonZeroU32::new(1);
+                let backends: Arc<[Backend]> = backends.into();
+                let worker = |backends: Arc<[Backend]>| {
+                    let hold = Hold::new(backends, Latency::Unread);
+                    if let Ok(lease) = hold.take(0, T0) {
+                        assert_eq!(lease.state().in_flight(), 1);
+                        assert!(!lease.state().is_drained());
+                        lease.finish(T0, Outcome::Completed { status: 200 });
+                    }
+                };
+                let other = {
+                    let backends = Arc::clone(&backends);
+                    thread::spawn(move || worker(backends))
+                };
+                let third = {
+                    let backends = Arc::clone(&backends);
+                    thread::spawn(move || worker(backends))
+                };
+                let state = &backends[0].state;
+                state.drain();
+                other.join().unwrap();
+                third.join().unwrap();
+                assert!(state.is_drained());
+            });
+        }
+    }
 }

@@ -8,14 +8,16 @@
 //! Way of a request: [`View::listener`] → [`RouteTable::find`] → [`Split::choose`] → [`View::take`] → [`Lease`].
 
 mod backend;
+#[cfg(test)]
+mod fixture;
 mod ids;
 mod key;
 mod lease;
 mod pool;
+mod registry;
 mod route;
 mod view;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -27,6 +29,7 @@ use ids::Roster;
 pub use ids::{ListenerId, PoolId};
 pub use lease::Lease;
 pub use pool::{HashInput, Pool};
+use registry::Registry;
 pub use route::{Action, Route, RouteAsk, RouteTable, Split};
 pub use view::{Census, NoBackend, Taken, View, Why};
 
@@ -91,7 +94,7 @@ impl Snapshot {
     /// Changes nothing that `previous` shares: until [`settle`](Snapshot::settle) it is a proposal.
     #[must_use]
     pub fn next(config: &Config, previous: Option<&Snapshot>) -> Snapshot {
-        let mut registry = Registry::of(previous);
+        let mut registry = previous.map(Registry::of).unwrap_or_default();
         let mut pool_names = previous.map(|previous| previous.pool_names.clone()).unwrap_or_default();
         let pools = plan_pools(config, previous, &mut pool_names, &mut registry);
         let mut listener_names = previous.map(|previous| previous.listener_names.clone()).unwrap_or_default();
@@ -100,7 +103,7 @@ impl Snapshot {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             listeners,
             pools,
-            next_backend_id: registry.next_id,
+            next_backend_id: registry.next_id(),
             retired: registry.into_retired(),
             listener_names,
             pool_names,
@@ -133,13 +136,13 @@ impl Snapshot {
     /// The number of the pool of this name, if this configuration has it.
     #[must_use]
     pub fn pool_id(&self, name: &str) -> Option<PoolId> {
-        let id = PoolId::from(self.pool_names.find(name)?);
+        let id = PoolId::new(self.pool_names.find(name)?);
         self.pool(id).map(|_| id)
     }
 
     /// All pools with their numbers, in the order of those.
     pub fn pools(&self) -> impl Iterator<Item = (PoolId, &Arc<Pool>)> {
-        (0..).map(PoolId::from).zip(&self.pools).filter_map(|(id, pool)| Some((id, pool.as_ref()?)))
+        (0..).map(PoolId::new).zip(&self.pools).filter_map(|(id, pool)| Some((id, pool.as_ref()?)))
     }
 
     /// Says to every backend whether it is in service: the one side effect, for when this snapshot has come into force.
@@ -156,9 +159,9 @@ impl Snapshot {
         self.retired.iter().for_each(|state| state.drain());
     }
 
-    /// The backends whose uses end: when none is in flight any more, or by [`BackendState::cut`] when
-    /// `reload.drain_timeout` is over. Those that are in no pool any more, and those in maintenance; a backend that is only
-    /// drained by hand has all the time it needs.
+    /// The backends that must be empty in the end: once [`BackendState::is_drained`] there is nothing to do, and when
+    /// `reload.drain_timeout` is over they are [cut](BackendState::cut). Those that are in no pool any more, and those in
+    /// maintenance; a backend that is only drained by hand has all the time it needs.
     pub fn ending(&self) -> impl Iterator<Item = &Arc<BackendState>> {
         let in_maintenance = self.backends().filter(|backend| backend.service == Service::Maintenance);
         self.retired.iter().chain(in_maintenance.map(|backend| &backend.state))
@@ -181,53 +184,6 @@ impl Snapshot {
     }
 }
 
-/// The backends that are known while a snapshot is made.
-struct Registry {
-    /// Those of the previous snapshot that the next one has not asked for yet, in their order.
-    waiting: HashMap<BackendKey, Known>,
-    next_id: u64,
-}
-
-/// A backend of the previous snapshot.
-struct Known {
-    state: Arc<BackendState>,
-    /// It was retired there already, so it is draining since.
-    was_retired: bool,
-}
-
-impl Registry {
-    fn of(previous: Option<&Snapshot>) -> Registry {
-        let Some(previous) = previous else {
-            return Registry { waiting: HashMap::new(), next_id: 0 };
-        };
-        let live = previous.backends().map(|backend| (&backend.state, false));
-        let retired = previous.retired.iter().map(|state| (state, true));
-        let known = |(state, was_retired): (&Arc<BackendState>, bool)| {
-            (state.key().clone(), Known { state: Arc::clone(state), was_retired })
-        };
-        Registry { waiting: live.chain(retired).map(known).collect(), next_id: previous.next_backend_id }
-    }
-
-    /// The state of `key`: the one it has, or a new one.
-    fn state(&mut self, key: BackendKey) -> Arc<BackendState> {
-        if let Some(known) = self.waiting.remove(&key) {
-            return known.state;
-        }
-        let id = self.next_id;
-        self.next_id += 1;
-        Arc::new(BackendState::new(id, key))
-    }
-
-    /// Those that nobody asked for, by age. One that was in service until now stays even when it is idle: a worker may
-    /// take it until it is told to drain. One that drains already stays for as long as something is in flight.
-    fn into_retired(self) -> Vec<Arc<BackendState>> {
-        let in_use = |known: &Known| !known.was_retired || known.state.in_flight() > 0;
-        let mut retired: Vec<_> = self.waiting.into_values().filter(in_use).map(|known| known.state).collect();
-        retired.sort_by_key(|state| state.id());
-        retired
-    }
-}
-
 fn plan_pools(
     config: &Config,
     previous: Option<&Snapshot>,
@@ -236,7 +192,7 @@ fn plan_pools(
 ) -> Vec<Option<Arc<Pool>>> {
     let mut pools = Vec::new();
     for pool in &config.pools {
-        let id = PoolId::from(names.enrol(&pool.name));
+        let id = PoolId::new(names.enrol(&pool.name));
         let backends = pool.backends.iter().map(|backend| bind(backend, &pool.name, registry)).collect();
         let before = previous.and_then(|previous| previous.pool(id));
         put(&mut pools, id.index(), Pool::new(pool, backends, before.map(|pool| &**pool)));
@@ -259,7 +215,7 @@ fn bind(backend: &config::Backend, pool: &Name, registry: &mut Registry) -> Back
 fn plan_listeners(config: &Config, names: &mut Roster, pools: &Roster) -> Vec<Option<Arc<ListenerPlan>>> {
     let mut listeners = Vec::new();
     for listener in &config.listeners {
-        let id = ListenerId::from(names.enrol(&listener.name));
+        let id = ListenerId::new(names.enrol(&listener.name));
         let plan = ListenerPlan {
             id,
             name: listener.name.clone(),
@@ -273,7 +229,7 @@ fn plan_listeners(config: &Config, names: &mut Roster, pools: &Roster) -> Vec<Op
 }
 
 fn plan_protocol(protocol: &config::Protocol, pools: &Roster) -> Protocol {
-    let resolve = |name: &str| PoolId::from(pools.find(name).expect("a checked configuration has every pool it names"));
+    let resolve = |name: &str| PoolId::new(pools.find(name).expect("a checked configuration has every pool it names"));
     match protocol {
         config::Protocol::Tcp { pool } => Protocol::Tcp { pool: resolve(pool) },
         config::Protocol::Http(http) => Protocol::Http(HttpPlan {
@@ -291,4 +247,252 @@ fn put<T>(table: &mut Vec<Option<Arc<T>>>, place: usize, value: T) {
         table.resize(place + 1, None);
     }
     table[place] = Some(Arc::new(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+    use proptest::sample::subsequence;
+
+    use super::fixture::{backend, config, http, of_pools, pool, round_robin, tcp};
+    use super::*;
+    use crate::config::{HashOn, Policy};
+
+    /// The snapshot of these pools after `previous`, in force.
+    fn settled(pools: Vec<config::Pool>, previous: Option<&Snapshot>) -> Snapshot {
+        let snapshot = Snapshot::next(&of_pools(pools), previous);
+        snapshot.settle();
+        snapshot
+    }
+
+    fn in_pool(snapshot: &Snapshot, name: &str) -> Arc<Pool> {
+        Arc::clone(snapshot.pool(snapshot.pool_id(name).unwrap()).unwrap())
+    }
+
+    fn state(snapshot: &Snapshot, pool: &str, index: usize) -> Arc<BackendState> {
+        Arc::clone(&in_pool(snapshot, pool).backends[index].state)
+    }
+
+    #[test]
+    fn a_weight_a_limit_or_the_order_changes_no_state() {
+        let first = settled(vec![round_robin("app", &[1, 2])], None);
+        let mut heavy = backend(1);
+        (heavy.weight, heavy.max_connections, heavy.name) = (7, std::num::NonZeroU32::new(3), "other".into());
+        let second = settled(vec![pool("app", Policy::LeastConnections, vec![backend(2), heavy])], Some(&first));
+        assert!(Arc::ptr_eq(&state(&first, "app", 0), &state(&second, "app", 1)));
+        assert!(Arc::ptr_eq(&state(&first, "app", 1), &state(&second, "app", 0)));
+        assert_eq!(in_pool(&second, "app").backends[1].weight, 7);
+        assert!(second.retired().is_empty());
+        assert_eq!(second.generation(), 2);
+    }
+
+    #[test]
+    fn the_same_address_in_two_pools_has_two_states() {
+        let snapshot = settled(vec![round_robin("api", &[1]), round_robin("app", &[1])], None);
+        assert_ne!(state(&snapshot, "api", 0).id(), state(&snapshot, "app", 0).id());
+    }
+
+    #[test]
+    fn a_removed_backend_drains_and_comes_back_with_what_it_had() {
+        let first = settled(vec![round_robin("app", &[1, 2])], None);
+        let removed = state(&first, "app", 1);
+        removed.take(None).unwrap();
+        let second = settled(vec![round_robin("app", &[1])], Some(&first));
+        assert!(removed.is_draining());
+        assert!(Arc::ptr_eq(&second.retired()[0], &removed));
+        let third = settled(vec![round_robin("app", &[1, 2])], Some(&second));
+        assert!(Arc::ptr_eq(&state(&third, "app", 1), &removed));
+        assert!(third.retired().is_empty());
+        assert!(!removed.is_draining());
+        assert_eq!(removed.in_flight(), 1);
+    }
+
+    #[test]
+    fn a_removed_backend_is_remembered_until_it_is_drained() {
+        let first = settled(vec![round_robin("app", &[1, 2])], None);
+        state(&first, "app", 1).take(None).unwrap();
+        let second = settled(vec![], Some(&first));
+        assert_eq!(second.retired().len(), 2, "also the idle one: until now it could be taken");
+        let third = settled(vec![], Some(&second));
+        assert_eq!(third.retired().len(), 1);
+        third.retired()[0].release();
+        assert!(settled(vec![], Some(&third)).retired().is_empty());
+    }
+
+    #[test]
+    fn a_proposal_that_is_dropped_leaves_no_trace() {
+        let first = settled(vec![round_robin("app", &[1])], None);
+        let kept = state(&first, "app", 0);
+        let proposal = Snapshot::next(&of_pools(vec![round_robin("other", &[1])]), Some(&first));
+        assert_eq!(proposal.retired().len(), 1);
+        drop(proposal);
+        assert!(kept.take(None).is_ok());
+        let second = settled(vec![round_robin("app", &[1])], Some(&first));
+        assert_eq!(second.generation(), 2);
+        assert_eq!(second.pool_id("app"), first.pool_id("app"));
+        assert_eq!(second.pool_id("other"), None);
+    }
+
+    #[test]
+    fn maintenance_ends_what_is_there_and_a_drain_by_hand_does_not() {
+        let with = |service| config::Backend { service, ..backend(1) };
+        let app = |service| vec![pool("app", Policy::RoundRobin, vec![with(service)])];
+        let first = settled(app(Service::Active), None);
+        let state = state(&first, "app", 0);
+        let second = settled(app(Service::Drain), Some(&first));
+        assert!(state.is_draining());
+        assert_eq!(second.ending().count(), 0);
+        let third = settled(app(Service::Maintenance), Some(&second));
+        assert!(third.ending().all(|ending| Arc::ptr_eq(ending, &state)));
+        assert_eq!(third.ending().count(), 1);
+        state.cut();
+        let fourth = settled(app(Service::Active), Some(&third));
+        assert!(!state.is_cut() && !state.is_draining());
+        assert_eq!(fourth.ending().count(), 0);
+    }
+
+    #[test]
+    fn a_name_keeps_its_number_and_no_other_name_gets_it() {
+        let of = |names: &[&str]| {
+            let pools = names.iter().map(|name| round_robin(name, &[1])).collect();
+            config(names.iter().map(|name| tcp(name, name)).collect(), pools)
+        };
+        let first = Snapshot::next(&of(&["a", "b"]), None);
+        let second = Snapshot::next(&of(&["b", "c"]), Some(&first));
+        let third = Snapshot::next(&of(&["a", "b", "c"]), Some(&second));
+        assert_eq!(second.pool_id("b"), first.pool_id("b"));
+        assert_eq!(third.pool_id("a"), first.pool_id("a"));
+        assert_eq!(second.pool_id("a"), None);
+        let numbers = |snapshot: &Snapshot| snapshot.listeners().map(|plan| plan.id.index()).collect::<Vec<_>>();
+        assert_eq!((numbers(&first), numbers(&second), numbers(&third)), (vec![0, 1], vec![1, 2], vec![0, 1, 2]));
+        for plan in third.listeners() {
+            let Protocol::Tcp { pool } = plan.protocol else { panic!("all are tcp") };
+            assert_eq!(third.pool(pool).unwrap().name, plan.name);
+        }
+    }
+
+    #[test]
+    fn the_hash_table_is_built_again_only_for_what_shapes_it() {
+        let hashed = |backends| vec![pool("app", Policy::ConsistentHash { on: HashOn::Uri }, backends)];
+        let table = |snapshot: &Snapshot| match &in_pool(snapshot, "app").picking {
+            crate::balance::Policy::ConsistentHash { table } => Arc::clone(table),
+            other => panic!("{other:?}"),
+        };
+        let first = settled(hashed(vec![backend(1), backend(2)]), None);
+        let renamed = config::Backend { name: "other".into(), ..backend(2) };
+        let second = settled(hashed(vec![backend(1), renamed]), Some(&first));
+        assert!(Arc::ptr_eq(&table(&first), &table(&second)));
+        let backup = config::Backend { backup: true, ..backend(2) };
+        let third = settled(hashed(vec![backend(1), backup]), Some(&second));
+        assert!(!Arc::ptr_eq(&table(&second), &table(&third)));
+    }
+
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+
+    fn any_backend(port: u16) -> impl Strategy<Value = config::Backend> {
+        let service =
+            prop_oneof![3 => Just(Service::Active), 1 => Just(Service::Drain), 1 => Just(Service::Maintenance)];
+        (1..4u32, any::<bool>(), service).prop_map(move |(weight, backup, service)| config::Backend {
+            weight,
+            backup,
+            service,
+            ..backend(port)
+        })
+    }
+
+    fn any_pool(name: &'static str) -> impl Strategy<Value = config::Pool> {
+        let ports = subsequence(vec![1u16, 2, 3, 4], 0..=4).prop_shuffle();
+        let backends = ports.prop_flat_map(|ports| ports.into_iter().map(any_backend).collect::<Vec<_>>());
+        let policy = prop_oneof![Just(Policy::RoundRobin), Just(Policy::LeastConnections)];
+        (backends, policy).prop_map(move |(backends, policy)| pool(name, policy, backends))
+    }
+
+    fn any_config() -> impl Strategy<Value = Config> {
+        let pools = subsequence(NAMES.to_vec(), 0..=3)
+            .prop_flat_map(|names| names.into_iter().map(any_pool).collect::<Vec<_>>());
+        let listeners = subsequence(NAMES.to_vec(), 0..=3);
+        (pools, listeners).prop_map(|(pools, listeners)| config(listeners.into_iter().map(http).collect(), pools))
+    }
+
+    /// What workers do between two reloads: numbers that choose backends to take, and how many of the uses end.
+    fn any_traffic() -> impl Strategy<Value = (Vec<usize>, usize)> {
+        (prop::collection::vec(0..100usize, 0..8), 0..8usize)
+    }
+
+    type Word = (u32, bool, bool, Epoch);
+
+    fn word(state: &BackendState) -> Word {
+        (state.in_flight(), state.is_draining(), state.is_cut(), state.epoch())
+    }
+
+    /// Everything that `snapshot` knows, by key.
+    fn known(snapshot: &Snapshot) -> BTreeMap<String, Arc<BackendState>> {
+        let live = snapshot.backends().map(|backend| &backend.state);
+        let named = |state: &Arc<BackendState>| (format!("{:?}", state.key()), Arc::clone(state));
+        live.chain(snapshot.retired()).map(named).collect()
+    }
+
+    fn live_keys(snapshot: &Snapshot) -> BTreeSet<String> {
+        snapshot.backends().map(|backend| format!("{:?}", backend.state.key())).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn state_goes_with_the_key_and_with_nothing_else(
+            steps in prop::collection::vec((any_config(), any_traffic()), 2..6),
+        ) {
+            let mut previous = Snapshot::next(&of_pools(Vec::new()), None);
+            let mut uses: Vec<Arc<BackendState>> = Vec::new();
+            let (mut highest_id, mut numbers) = (None, BTreeMap::new());
+            for (config, (takes, ends)) in steps {
+                let before = known(&previous);
+                let words: Vec<Word> = before.values().map(|state| word(state)).collect();
+                let next = Snapshot::next(&config, Some(&previous));
+                prop_assert_eq!(words, before.values().map(|state| word(state)).collect::<Vec<_>>(), "pure");
+
+                let after = known(&next);
+                let live = live_keys(&next);
+                for (key, state) in &after {
+                    match before.get(key) {
+                        Some(same) => prop_assert!(Arc::ptr_eq(same, state), "{} kept", key),
+                        None => prop_assert!(highest_id < Some(state.id()), "{} is new", key),
+                    }
+                }
+                for (key, state) in &before {
+                    let retires = !live.contains(key) && !state.is_drained();
+                    let retired = next.retired().iter().any(|retired| Arc::ptr_eq(retired, state));
+                    prop_assert_eq!(retired, retires, "{} retired", key);
+                }
+                prop_assert_eq!(live.len(), config.pools.iter().map(|pool| pool.backends.len()).sum::<usize>());
+                highest_id = highest_id.max(after.values().map(|state| state.id()).max());
+
+                for (id, pool) in next.pools() {
+                    let first = *numbers.entry(pool.name.clone()).or_insert(id);
+                    prop_assert_eq!(first, id, "a name keeps its number");
+                }
+                prop_assert_eq!(numbers.values().collect::<BTreeSet<_>>().len(), numbers.len());
+                prop_assert_eq!(next.listeners().count(), config.listeners.len());
+
+                next.settle();
+                let once: Vec<Word> = after.values().map(|state| word(state)).collect();
+                next.settle();
+                prop_assert_eq!(once, after.values().map(|state| word(state)).collect::<Vec<_>>(), "twice is once");
+                for backend in next.backends() {
+                    prop_assert_eq!(backend.state.is_draining(), backend.service != Service::Active);
+                }
+                prop_assert!(next.retired().iter().all(|state| state.is_draining()));
+
+                let states: Vec<_> = after.into_values().collect();
+                for state in takes.iter().filter_map(|take| states.get(take % states.len().max(1))) {
+                    if state.take(None).is_ok() {
+                        uses.push(Arc::clone(state));
+                    }
+                }
+                uses.drain(..ends.min(uses.len())).for_each(|state| state.release());
+                previous = next;
+            }
+        }
+    }
 }

@@ -332,7 +332,7 @@ mod tests {
     }
 
     fn table(routes: &[config::Route]) -> RouteTable {
-        RouteTable::compile(routes, &HeaderRules::default(), |_| PoolId::from(0))
+        RouteTable::compile(routes, &HeaderRules::default(), |_| PoolId::new(0))
     }
 
     fn fields(of: &[(&str, &str)]) -> Fields {
@@ -500,7 +500,7 @@ mod tests {
         let listener = HeaderRules { request: edits("listener"), response: HeaderEdits::default() };
         let own = HeaderRules { request: edits("route"), response: edits("route") };
         let routes = [config::Route { headers: own, ..route("edited") }];
-        let table = RouteTable::compile(&routes, &listener, |_| PoolId::from(0));
+        let table = RouteTable::compile(&routes, &listener, |_| PoolId::new(0));
         let route = table.routes().next().unwrap();
         let names = |edits: &[Arc<HeaderEdits>]| edits.iter().flat_map(|e| e.remove.clone()).collect::<Vec<_>>();
         assert_eq!(names(&route.request_edits), ["listener", "route"]);
@@ -511,7 +511,7 @@ mod tests {
     fn a_split_follows_its_weights_and_never_chooses_a_weight_of_zero() {
         let shares = [("a", 95), ("off", 0), ("b", 5)];
         let pools = shares.map(|(pool, weight)| WeightedPool { pool: pool.into(), weight }).to_vec();
-        let resolve = |name: &str| PoolId::from(u32::from(name.as_bytes()[0]));
+        let resolve = |name: &str| PoolId::new(u32::from(name.as_bytes()[0]));
         let (a, b) = (resolve("a"), resolve("b"));
         let Action::Forward(split) = compile_action(&config::Action::Forward(pools), &resolve) else {
             panic!("forwards");

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::backend::Backend;
 use super::ids::{ListenerId, PoolId};
 use super::lease::{Hold, Lease};
 use super::pool::Pool;
@@ -94,11 +95,14 @@ impl std::fmt::Display for NoBackend {
 }
 
 impl NoBackend {
-    fn of(pool: &Pool, now: Instant) -> NoBackend {
+    fn of(pool: &Pool, now: Instant, tried: &Tried) -> NoBackend {
         let census = Census::of(pool, now);
+        // Usable now and not tried: at the pick it was full, or its last place went to another worker.
+        let was_full =
+            |(index, backend): (usize, &Backend)| backend.standing(now) == Standing::Usable && !tried.contains(index);
         let why = if pool.backends.is_empty() {
             Why::Empty
-        } else if census.full > 0 {
+        } else if census.full > 0 || pool.backends.iter().enumerate().any(was_full) {
             Why::Full
         } else if census.usable > 0 {
             Why::Tried
@@ -211,7 +215,7 @@ impl View {
         let Some(pool) = self.worker_pool(pool) else {
             return Err(NoBackend { why: Why::Empty, census: Census::default() });
         };
-        let taken = pool.take(now, key, tried, dice).ok_or_else(|| NoBackend::of(&pool.pool, now))?;
+        let taken = pool.take(now, key, tried, dice).ok_or_else(|| NoBackend::of(&pool.pool, now, tried))?;
         // With no room left it would be taken a second time, which no number of attempts comes to.
         tried.add(taken.index);
         Ok(taken)
@@ -219,5 +223,184 @@ impl View {
 
     fn worker_pool(&self, id: PoolId) -> Option<&WorkerPool> {
         self.pools.get(id.index())?.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::config::{self, HashOn, Policy, Service};
+    use crate::state::fixture::{backend, of_pools, pool, round_robin};
+
+    const T0: Instant = Instant::ORIGIN;
+    const SEED: u64 = 7;
+
+    fn snapshot(pools: Vec<config::Pool>, previous: Option<&View>) -> Arc<Snapshot> {
+        let snapshot = Snapshot::next(&of_pools(pools), previous.map(|previous| &**previous.snapshot()));
+        snapshot.settle();
+        Arc::new(snapshot)
+    }
+
+    fn view(pools: Vec<config::Pool>, previous: Option<&View>) -> View {
+        View::new(snapshot(pools, previous), previous, SEED)
+    }
+
+    fn id(view: &View) -> PoolId {
+        view.snapshot().pool_id("app").unwrap()
+    }
+
+    /// The place of what one request gets, which ends at once.
+    fn pick(view: &View) -> usize {
+        take(view, &mut Tried::default()).unwrap().index
+    }
+
+    fn take(view: &View, tried: &mut Tried) -> Result<Taken, NoBackend> {
+        view.take(id(view), T0, 0, tried, &mut Dice::seeded(1))
+    }
+
+    fn limited(port: u16, limit: u32) -> config::Backend {
+        config::Backend { max_connections: NonZeroU32::new(limit), ..backend(port) }
+    }
+
+    #[test]
+    fn an_unrelated_change_leaves_the_turn_where_it_is() {
+        let first = view(vec![round_robin("app", &[1, 2, 3])], None);
+        let before = pick(&first);
+        let second = view(vec![round_robin("app", &[1, 2, 3]), round_robin("other", &[9])], Some(&first));
+        assert_eq!(pick(&second), (before + 1) % 3);
+        assert_eq!(pick(&first), (before + 2) % 3, "what still runs on the old view takes its turn with the new one");
+    }
+
+    #[test]
+    fn what_shapes_a_picker_rebuilds_it_for_that_pool() {
+        let app = |backends| vec![pool("app", Policy::RoundRobin, backends)];
+        let first = view(app(vec![backend(1), backend(2)]), None);
+        let shares = |pools| {
+            let second = view(pools, Some(&first));
+            let picker = |view: &View| Rc::clone(&view.worker_pool(id(view)).unwrap().picker);
+            Rc::ptr_eq(&picker(&first), &picker(&second))
+        };
+        let service = config::Backend { service: Service::Drain, name: "other".into(), ..backend(2) };
+        assert!(shares(app(vec![backend(1), service])), "a picker asks for the standing each time");
+        assert!(!shares(app(vec![backend(2), backend(1)])), "order");
+        assert!(!shares(app(vec![backend(1), limited(2, 9)])), "limit");
+        assert!(!shares(app(vec![backend(1), config::Backend { weight: 2, ..backend(2) }])), "weight");
+        assert!(!shares(app(vec![backend(1), backend(3)])), "address");
+        assert!(!shares(app(vec![backend(1)])), "removal");
+        assert!(!shares(vec![pool("app", Policy::RandomTwoChoices, vec![backend(1), backend(2)])]), "policy");
+    }
+
+    #[test]
+    fn pools_of_one_worker_do_not_start_in_step() {
+        let ports: Vec<u16> = (1..=100).collect();
+        let view = view(vec![round_robin("api", &ports), round_robin("app", &ports)], None);
+        let start = |name| {
+            let id = view.snapshot().pool_id(name).unwrap();
+            view.take(id, T0, 0, &mut Tried::default(), &mut Dice::seeded(1)).unwrap().index
+        };
+        assert_ne!(start("api"), start("app"));
+    }
+
+    #[test]
+    fn a_request_never_gets_the_same_backend_twice() {
+        let view = view(vec![round_robin("app", &[1, 2])], None);
+        let mut tried = Tried::default();
+        let first = take(&view, &mut tried).unwrap();
+        let second = take(&view, &mut tried).unwrap();
+        assert_ne!(first.index, second.index);
+        assert_eq!(take(&view, &mut tried).unwrap_err().why, Why::Tried);
+    }
+
+    #[test]
+    fn a_full_pool_says_so_and_a_finished_use_makes_room() {
+        let view = view(vec![pool("app", Policy::LeastConnections, vec![limited(1, 1), limited(2, 1)])], None);
+        let held = [take(&view, &mut Tried::default()).unwrap(), take(&view, &mut Tried::default()).unwrap()];
+        assert_ne!(held[0].index, held[1].index);
+        let refused = take(&view, &mut Tried::default()).unwrap_err();
+        assert_eq!(refused, NoBackend { why: Why::Full, census: Census { full: 2, ..Census::default() } });
+        let [first, _second] = held;
+        let index = first.index;
+        drop(first);
+        assert_eq!(pick(&view), index);
+    }
+
+    #[test]
+    fn a_backup_serves_only_when_no_primary_can() {
+        let backup = config::Backend { backup: true, ..backend(2) };
+        let view = view(vec![pool("app", Policy::RoundRobin, vec![limited(1, 1), backup])], None);
+        let first = take(&view, &mut Tried::default()).unwrap();
+        assert_eq!((first.index, first.rung), (0, Rung::Primaries));
+        let second = take(&view, &mut Tried::default()).unwrap();
+        assert_eq!((second.index, second.rung), (1, Rung::Backups));
+    }
+
+    #[test]
+    fn none_is_said_with_its_reason() {
+        let held_back = [Service::Drain, Service::Maintenance]
+            .map(|service| config::Backend { service, ..backend(service as u16) })
+            .to_vec();
+        let held_back = view(vec![pool("app", Policy::LeastResponseTime, held_back)], None);
+        let census = Census { draining: 1, maintenance: 1, ..Census::default() };
+        let refused = take(&held_back, &mut Tried::default()).unwrap_err();
+        assert_eq!(refused, NoBackend { why: Why::NoneUsable, census });
+        let empty = view(vec![round_robin("app", &[])], None);
+        assert_eq!(take(&empty, &mut Tried::default()).unwrap_err().why, Why::Empty);
+    }
+
+    #[test]
+    fn an_older_view_can_not_take_what_a_newer_snapshot_retired() {
+        let first = view(vec![round_robin("app", &[1, 2])], None);
+        let _second = view(vec![round_robin("app", &[1])], Some(&first));
+        for _ in 0..4 {
+            assert_eq!(pick(&first), 0);
+        }
+    }
+
+    #[test]
+    fn workers_that_race_for_the_last_places_never_exceed_a_limit() {
+        let backends = vec![limited(1, 1), limited(2, 1), limited(3, 2)];
+        let snapshot = snapshot(vec![pool("app", Policy::LeastConnections, backends)], None);
+        let held = [const { AtomicU32::new(0) }; 3];
+        let work = |seed| {
+            let view = View::new(Arc::clone(&snapshot), None, seed);
+            for _ in 0..20_000 {
+                let Ok(taken) = take(&view, &mut Tried::default()) else { continue };
+                let limit = view.pool(id(&view)).backends[taken.index].limit.unwrap();
+                assert!(held[taken.index].fetch_add(1, Ordering::AcqRel) < limit.get());
+                held[taken.index].fetch_sub(1, Ordering::AcqRel);
+                drop(taken);
+            }
+        };
+        std::thread::scope(|scope| {
+            for seed in 0..4 {
+                scope.spawn(move || work(seed));
+            }
+        });
+        let (_, pool) = snapshot.pools().next().unwrap();
+        assert!(pool.backends.iter().all(|backend| backend.state.in_flight() == 0));
+    }
+
+    #[test]
+    fn every_policy_takes_and_gives_back_through_a_view() {
+        let hash = Policy::ConsistentHash { on: HashOn::Uri };
+        let ip_hash = Policy::IpHash { ipv4_prefix: 32, ipv6_prefix: 64, bounded_load: Some(1.25) };
+        for policy in [
+            Policy::RoundRobin,
+            Policy::WeightedRoundRobin,
+            Policy::LeastConnections,
+            ip_hash,
+            Policy::LeastResponseTime,
+            Policy::RandomTwoChoices,
+            hash,
+        ] {
+            let view = view(vec![pool("app", policy.clone(), vec![limited(1, 1), limited(2, 1), limited(3, 1)])], None);
+            let held: Vec<_> = (0..3).map(|_| take(&view, &mut Tried::default()).unwrap()).collect();
+            assert_eq!(take(&view, &mut Tried::default()).unwrap_err().why, Why::Full, "{policy:?}");
+            drop(held);
+            assert!(view.pool(id(&view)).backends.iter().all(|backend| backend.in_flight() == 0), "{policy:?}");
+        }
     }
 }

@@ -295,3 +295,238 @@ pub fn last_chunk(out: &mut Vec<u8>, trailers: &Fields) {
     trailers.write(out, |field| may_trail(field.known, field.name));
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Everything that came of a body: its data, the bytes taken, its trailers.
+    #[derive(Debug, PartialEq)]
+    struct Read {
+        data: Vec<u8>,
+        taken: usize,
+        done: bool,
+        trailers: Vec<(String, String)>,
+    }
+
+    /// Reads a body that comes up to each of these places, one after the other, and then no further.
+    fn read(framing: Framing, input: &[u8], stops: &[usize]) -> Result<Read, BodyFault> {
+        let mut decoder = Decoder::new(framing);
+        let (mut data, mut taken) = (Vec::new(), 0);
+        for &stop in stops {
+            loop {
+                match decoder.decode(&input[taken..stop])? {
+                    Step::Data { skip, length } => {
+                        assert!(length > 0);
+                        data.extend_from_slice(&input[taken + skip..taken + skip + length]);
+                        taken += skip + length;
+                    }
+                    Step::More { consumed } => {
+                        taken += consumed;
+                        assert_eq!(taken, stop, "framing is taken as it comes");
+                        break;
+                    }
+                    Step::End { consumed } => {
+                        taken += consumed;
+                        break;
+                    }
+                }
+            }
+        }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let trailers = decoder.trailers().iter().map(|field| (text(field.name), text(field.value))).collect();
+        Ok(Read { data, taken, done: decoder.is_done(), trailers })
+    }
+
+    fn chunked(input: &[u8]) -> Result<Read, BodyFault> {
+        read(Framing::Chunked, input, &[input.len()])
+    }
+
+    #[test]
+    fn a_length_is_counted_to_its_end() {
+        let read = |input: &[u8]| read(Framing::Length(5), input, &[input.len()]).unwrap();
+        let body = read(b"helloGET");
+        assert_eq!((&body.data[..], body.taken, body.done), (&b"hello"[..], 5, true));
+        assert!(!read(b"hell").done);
+        let mut decoder = Decoder::new(Framing::Length(5));
+        assert_eq!(decoder.remaining(), Some(5));
+        assert_eq!(decoder.decode(b"hel"), Ok(Step::Data { skip: 0, length: 3 }));
+        assert_eq!((decoder.remaining(), decoder.eof()), (Some(2), Err(BodyFault::Cut)));
+        assert_eq!(decoder.decode(b""), Ok(Step::More { consumed: 0 }));
+        assert_eq!(decoder.decode(b"lo!"), Ok(Step::Data { skip: 0, length: 2 }));
+        assert_eq!((decoder.decode(b"!"), decoder.eof()), (Ok(Step::End { consumed: 0 }), Ok(())));
+    }
+
+    #[test]
+    fn no_body_takes_no_byte() {
+        for framing in [Framing::None, Framing::Length(0)] {
+            let mut decoder = Decoder::new(framing);
+            assert!(decoder.is_done());
+            assert_eq!(decoder.decode(b"GET"), Ok(Step::End { consumed: 0 }));
+        }
+    }
+
+    #[test]
+    fn only_a_body_to_the_close_ends_by_closing() {
+        let mut decoder = Decoder::new(Framing::ToClose);
+        assert_eq!(decoder.decode(b"abc"), Ok(Step::Data { skip: 0, length: 3 }));
+        assert_eq!((decoder.is_done(), decoder.remaining()), (false, None));
+        assert_eq!((decoder.eof(), decoder.is_done()), (Ok(()), true));
+        for part in ["", "5", "5\r\nhello", "5\r\nhello\r\n", "0\r\n", "0\r\n\r"] {
+            let mut decoder = Decoder::new(Framing::Chunked);
+            let _ = decoder.decode(part.as_bytes());
+            assert_eq!(decoder.eof(), Err(BodyFault::Cut), "{part:?}");
+        }
+    }
+
+    #[test]
+    fn chunks_become_their_data() {
+        let body = chunked(b"5\r\nhello\r\n00A;x=\"y\"\r\n, world!!!\r\n0;last\r\n\r\nGET").unwrap();
+        assert_eq!((&body.data[..], body.done), (&b"hello, world!!!"[..], true));
+        assert_eq!(body.taken, b"5\r\nhello\r\n00A;x=\"y\"\r\n, world!!!\r\n0;last\r\n\r\n".len());
+    }
+
+    #[test]
+    fn chunk_sizes_have_one_form() {
+        for good in ["0\r\n\r\n", "000\r\n\r\n", "0;\r\n\r\n", "0;a\tb\r\n\r\n", "0000000000000000\r\n\r\n"] {
+            assert!(chunked(good.as_bytes()).unwrap().done, "{good:?}");
+        }
+        assert!(chunked(b"7fffffffffffffff\r\nx").is_ok());
+        let cases: [(&[u8], BodyFault); 22] = [
+            (b"\r\n", BodyFault::ChunkSize),
+            (b"\n", BodyFault::ChunkSize),
+            (b";a\r\n", BodyFault::ChunkSize),
+            (b"0x5\r\n", BodyFault::ChunkSize),
+            (b"+5\r\n", BodyFault::ChunkSize),
+            (b"-5\r\n", BodyFault::ChunkSize),
+            (b"5_0\r\n", BodyFault::ChunkSize),
+            (b" 5\r\n", BodyFault::ChunkSize),
+            (b"5 \r\n", BodyFault::ChunkSize),
+            (b"5\t;a\r\n", BodyFault::ChunkSize),
+            (b"g\r\n", BodyFault::ChunkSize),
+            (b"8000000000000000\r\n", BodyFault::ChunkSize),
+            (b"00000000000000005\r\n", BodyFault::ChunkSize),
+            (b"5\nhello\r\n", BodyFault::ChunkLine),
+            (b"5\rhello\r\n", BodyFault::ChunkLine),
+            (b"5;a\nhello\r\n", BodyFault::ChunkLine),
+            (b"5;a\0\r\nhello", BodyFault::ChunkLine),
+            (b"5;a\x7f\r\nhello", BodyFault::ChunkLine),
+            (b"5\r\nhello\n", BodyFault::ChunkEnd),
+            (b"5\r\nhello0\r\n", BodyFault::ChunkEnd),
+            (b"5\r\nhello\rx", BodyFault::ChunkEnd),
+            (b"5\r\nhello!\r\n", BodyFault::ChunkEnd),
+        ];
+        for (input, fault) in cases {
+            assert_eq!(chunked(input), Err(fault), "{:?}", String::from_utf8_lossy(input));
+        }
+    }
+
+    #[test]
+    fn chunk_extensions_are_bounded_over_the_whole_message() {
+        let chunk = format!("1;{}\r\nx\r\n", "e".repeat(1023));
+        assert!(chunked(format!("{}0\r\n\r\n", chunk.repeat(16)).as_bytes()).unwrap().done);
+        assert_eq!(chunked(format!("{}0;\r\n\r\n", chunk.repeat(16)).as_bytes()), Err(BodyFault::ChunkExtensions));
+    }
+
+    #[test]
+    fn trailers_are_strict_and_filtered() {
+        let text = "0\r\nGrpc-Status: 0\r\nContent-Length: 5\r\nHost: x\r\nAuthorization: x\r\nX-Forwarded-For: x\r\n\
+            X-Forwarded-Any: x\r\nTransfer-Encoding: x\r\nSet-Cookie: x\r\na_b: x\r\nConnection: x\r\ndigest:y\r\n\r\n";
+        let body = chunked(text.as_bytes()).unwrap();
+        let kept = [("Grpc-Status", "0"), ("digest", "y")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!((body.trailers, body.taken), (kept.to_vec(), text.len()));
+        let cases = [
+            ("0\r\n\n", Refusal::BareLineFeed),
+            ("0\r\nX: y\n\r\n", Refusal::BareLineFeed),
+            ("0\r\nX: y\r\n\n", Refusal::BareLineFeed),
+            ("0\r\nX : y\r\n\r\n", Refusal::SpaceBeforeColon),
+            ("0\r\nX: y\r\n z\r\n\r\n", Refusal::FoldedField),
+            ("0\r\nX: \0\r\n\r\n", Refusal::FieldValue),
+            ("0\r\nGET / HTTP/1.1\r\n\r\n", Refusal::SpaceBeforeColon),
+            ("0\r\n\rX: y\r\n\r\n", Refusal::BareCarriageReturn),
+        ];
+        for (input, refusal) in cases {
+            assert_eq!(chunked(input.as_bytes()), Err(BodyFault::Trailers(refusal)), "{input:?}");
+        }
+        let many = |count| chunked(format!("0\r\n{}\r\n", "X: y\r\n".repeat(count)).as_bytes());
+        assert_eq!(many(100).unwrap().trailers.len(), 100);
+        assert_eq!(many(101), Err(BodyFault::Trailers(Refusal::TooManyFields)));
+        let long = |size| chunked(format!("0\r\nX: {}\r\n\r\n", "y".repeat(size)).as_bytes());
+        assert!(long(32 * 1024 - 7).unwrap().done);
+        assert_eq!(long(32 * 1024 - 6), Err(BodyFault::Trailers(Refusal::HeadTooLarge)));
+    }
+
+    #[test]
+    fn chunk_heads_are_hexadecimal() {
+        for length in [1, 9, 10, 15, 16, 255, 256, 65_536, 1 << 40, usize::MAX] {
+            let mut out = Vec::new();
+            chunk_head(&mut out, length);
+            assert_eq!(out, format!("{length:x}\r\n").as_bytes());
+        }
+        let mut out = Vec::new();
+        chunk_head(&mut out, 0);
+        assert!(out.is_empty(), "a chunk of nothing would end the body");
+    }
+
+    #[test]
+    fn what_may_not_trail_is_not_written_either() {
+        let mut trailers = Fields::default();
+        for name in ["Checksum", "Content-Length"] {
+            trailers.push(crate::http::head::Known::of(name.as_bytes()), name.as_bytes(), b"1");
+        }
+        let mut out = Vec::new();
+        last_chunk(&mut out, &trailers);
+        assert_eq!(out, b"0\r\nChecksum: 1\r\n\r\n");
+    }
+
+    fn almost_chunks() -> impl Strategy<Value = Vec<u8>> {
+        let known = [
+            "5\r\nhello\r\n",
+            "1;x\r\n!\r\n",
+            "0\r\n",
+            "\r\n",
+            "X: y\r\n",
+            "A",
+            "\r",
+            "\n",
+            ";",
+            "0\r\n\r\n",
+            "Host: z\r\n",
+        ];
+        let part = prop_oneof![
+            9 => proptest::sample::select(known.to_vec()).prop_map(|text| text.as_bytes().to_vec()),
+            1 => proptest::collection::vec(any::<u8>(), 0..8),
+        ];
+        proptest::collection::vec(part, 0..10).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_is_the_same_however_it_is_split(
+            input in almost_chunks(), stops in proptest::collection::vec(any::<proptest::sample::Index>(), 0..8)
+        ) {
+            let mut stops: Vec<_> = stops.into_iter().map(|stop| stop.index(input.len() + 1)).collect();
+            stops.push(input.len());
+            stops.sort_unstable();
+            prop_assert_eq!(chunked(&input), read(Framing::Chunked, &input, &stops));
+            let bytewise: Vec<_> = (0..=input.len()).collect();
+            prop_assert_eq!(chunked(&input), read(Framing::Chunked, &input, &bytewise));
+        }
+
+        #[test]
+        fn what_is_written_in_chunks_is_read_again(pieces in proptest::collection::vec("[a-z\r\n]{1,40}", 0..6)) {
+            let mut out = Vec::new();
+            for piece in &pieces {
+                chunk_head(&mut out, piece.len());
+                out.extend_from_slice(piece.as_bytes());
+                out.extend_from_slice(CHUNK_END);
+            }
+            last_chunk(&mut out, &Fields::default());
+            let body = chunked(&out).unwrap();
+            prop_assert_eq!(body.data, pieces.concat().into_bytes());
+            prop_assert!(body.done && body.taken == out.len());
+        }
+    }
+}

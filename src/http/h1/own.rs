@@ -94,3 +94,47 @@ fn reason(status: u16) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: OwnAnswer<'_> = OwnAnswer {
+        status: 503,
+        content_type: "text/plain; charset=utf-8",
+        body: b"No backend.\n",
+        request_id: "abc",
+        connection: Connection::Close,
+        extra: &[("Retry-After", "1")],
+        edits: &[],
+        head_request: false,
+    };
+
+    fn text(answer: &OwnAnswer<'_>) -> String {
+        let mut out = Vec::new();
+        own_answer(&mut out, answer);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_answer_of_our_own_is_complete() {
+        let expected = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 12\r\n\
+            X-Request-Id: abc\r\nRetry-After: 1\r\nConnection: close\r\n\r\nNo backend.\n";
+        assert_eq!(text(&ANSWER), expected);
+    }
+
+    #[test]
+    fn a_head_request_is_told_the_length_alone() {
+        let answer = text(&OwnAnswer { head_request: true, ..ANSWER });
+        assert!(answer.contains("Content-Length: 12\r\n") && answer.ends_with("\r\n\r\n"));
+    }
+
+    #[test]
+    fn statuses_without_a_body_have_none() {
+        for status in [204, 304] {
+            let answer = text(&OwnAnswer { status, connection: Connection::KeepAlive, ..ANSWER });
+            assert!(!answer.contains("Content-") && answer.ends_with("Connection: keep-alive\r\n\r\n"));
+        }
+        assert!(text(&OwnAnswer { status: 299, ..ANSWER }).starts_with("HTTP/1.1 299 \r\n"));
+    }
+}

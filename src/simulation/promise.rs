@@ -1,0 +1,67 @@
+//! What must hold at every step of a run, said again in other words than the pickers use.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::balance::{Candidate, Standing, Tried};
+use crate::clock::Instant;
+
+/// Something that must always hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// A picked backend may be used, and none that ought to come before it may.
+    PickIsTheBestAllowed,
+    /// There is an answer whenever a backend may be used.
+    NoneOnlyWhenThereIsNone,
+    /// No request is given twice to one backend.
+    NeverATriedOne,
+    /// A backend never has more than its `max_connections`.
+    WithinItsLimit,
+    /// In-flight counts sum to the attempts under way, and end at zero.
+    InFlightIsBalanced,
+}
+
+/// The first promise a run broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Which.
+    pub promise: Promise,
+    /// When, from the beginning.
+    pub at: Duration,
+    /// The seed of the run.
+    pub seed: u64,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} was broken at {:?} of the run with seed {}", self.promise, self.at, self.seed)
+    }
+}
+
+/// Checks one answer of the ladder.
+pub(super) fn of_pick<C: Candidate>(
+    among: &[C],
+    tried: &Tried,
+    fail_open: bool,
+    now: Instant,
+    picked: Option<usize>,
+) -> Result<(), Promise> {
+    let rank = |index: usize| preference(among[index].standing(now), among[index].is_backup(), fail_open);
+    let best = (0..among.len()).filter(|&index| !tried.contains(index)).filter_map(rank).min();
+    match picked {
+        None if best.is_some() => Err(Promise::NoneOnlyWhenThereIsNone),
+        Some(index) if tried.contains(index) => Err(Promise::NeverATriedOne),
+        Some(index) if rank(index) != best => Err(Promise::PickIsTheBestAllowed),
+        _ => Ok(()),
+    }
+}
+
+/// The order in which backends are to be used, `None` for those that never are.
+fn preference(standing: Standing, is_backup: bool, fail_open: bool) -> Option<u8> {
+    match standing {
+        Standing::Usable => Some(u8::from(is_backup)),
+        Standing::Open => Some(2),
+        Standing::Down => fail_open.then_some(3),
+        Standing::Full | Standing::Draining | Standing::Maintenance => None,
+    }
+}

@@ -1,0 +1,75 @@
+//! Configurations for this room's tests, made without a file.
+
+use std::time::Duration;
+
+use crate::config::{
+    Address, Backend, Config, HeaderRules, Http, Listener, Policy, Pool, Protocol, Reload, Runtime, Service, Timeouts,
+};
+
+pub fn timeouts() -> Timeouts {
+    let long = Duration::from_secs(30);
+    Timeouts {
+        client_header: long,
+        client_body: long,
+        client_idle: long,
+        connect: long,
+        response_header: long,
+        response_body: long,
+        upstream_idle: long,
+        tunnel_idle: long,
+    }
+}
+
+/// A backend on this port of loopback.
+pub fn backend(port: u16) -> Backend {
+    Backend {
+        name: port.to_string().into(),
+        address: Address::Ip(([127, 0, 0, 1], port).into()),
+        weight: 1,
+        max_connections: None,
+        backup: false,
+        service: Service::Active,
+    }
+}
+
+pub fn pool(name: &str, policy: Policy, backends: Vec<Backend>) -> Pool {
+    Pool { name: name.into(), policy, backends, timeouts: timeouts() }
+}
+
+pub fn round_robin(name: &str, ports: &[u16]) -> Pool {
+    pool(name, Policy::RoundRobin, ports.iter().copied().map(backend).collect())
+}
+
+pub fn tcp(name: &str, pool: &str) -> Listener {
+    listener(name, Protocol::Tcp { pool: pool.into() })
+}
+
+/// A listener without a route.
+pub fn http(name: &str) -> Listener {
+    let http = Http {
+        trusted_proxies: Vec::new(),
+        forwarded: false,
+        via: false,
+        routes: Vec::new(),
+        headers: HeaderRules::default(),
+    };
+    listener(name, Protocol::Http(http))
+}
+
+fn listener(name: &str, protocol: Protocol) -> Listener {
+    Listener { name: name.into(), bind: Vec::new(), protocol, timeouts: timeouts() }
+}
+
+pub fn config(listeners: Vec<Listener>, pools: Vec<Pool>) -> Config {
+    Config {
+        runtime: Runtime { workers: None, shutdown_grace: Duration::from_secs(30) },
+        reload: Reload { watch: true, drain_timeout: Duration::from_secs(30) },
+        listeners,
+        pools,
+    }
+}
+
+/// Only these pools.
+pub fn of_pools(pools: Vec<Pool>) -> Config {
+    config(Vec::new(), pools)
+}

@@ -1,0 +1,291 @@
+//! What policies do to whole pools over many workers, on virtual time and over many seeds.
+//!
+//! A failing test names its seed; `EVENKEEL_SEED=7 cargo test --test simulation NAME` replays that one alone.
+
+use std::time::Duration;
+
+use evenkeel::balance::{Dice, Policy, Rung, Standing};
+use evenkeel::simulation::{Backend, Report, Scenario, Service, What, run, table};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const US: Duration = Duration::from_micros(1);
+
+/// Runs `check` on a report of each seed, or of the one that `EVENKEEL_SEED` asks for.
+fn over_seeds(count: u64, scenario: impl Fn(u64) -> Scenario, check: impl Fn(&Report)) {
+    let asked = std::env::var("EVENKEEL_SEED").ok().map(|seed| seed.parse().expect("EVENKEEL_SEED is a number"));
+    for seed in asked.map_or(0..count, |seed: u64| seed..seed + 1) {
+        let replay = Replay(seed);
+        let report = run(&scenario(seed), seed);
+        assert_eq!(report.broken, None);
+        check(&report);
+        drop(replay);
+    }
+}
+
+/// Says how to replay when a check panics under it.
+struct Replay(u64);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with EVENKEEL_SEED={}", self.0);
+        }
+    }
+}
+
+fn all_policies(backends: &[Backend]) -> [Policy; 8] {
+    [
+        Policy::RoundRobin,
+        Policy::WeightedRoundRobin,
+        Policy::LeastConnections,
+        Policy::IpHash { bounded_load: None },
+        Policy::IpHash { bounded_load: Some(1.25) },
+        Policy::LeastResponseTime,
+        Policy::RandomTwoChoices,
+        Policy::ConsistentHash { table: table(backends) },
+    ]
+}
+
+fn alike(count: usize, service: Service) -> Vec<Backend> {
+    vec![Backend::new(service); count]
+}
+
+fn about(share: f64, fair: f64, by: f64) {
+    assert!((share - fair).abs() <= by, "a share of {share:.3}, not {fair:.3} ± {by}");
+}
+
+/// Backends of many kinds to which many things happen.
+fn storm(seed: u64) -> Scenario {
+    let dice = &mut Dice::seeded(seed ^ 0x5707_2d00);
+    let count = 1 + dice.index(20);
+    let backend = |_| Backend {
+        weight: 1 + dice.below(5) as u32,
+        backup: dice.below(4) == 0,
+        max_connections: (dice.below(3) == 0).then_some(1 + dice.below(4) as u32),
+        service: Service::Exponential((1 + dice.below(40) as u32) * MS),
+        slots: 1 + dice.below(8) as u32,
+    };
+    let backends: Vec<Backend> = (0..count).map(backend).collect();
+    let mut policies = all_policies(&backends);
+    let policy = std::mem::replace(&mut policies[seed as usize % 8], Policy::RoundRobin);
+    let mut scenario = Scenario::new(policy, backends);
+    (scenario.lasts, scenario.workers) = (3 * SECOND, 1 + dice.index(4));
+    (scenario.attempts, scenario.fail_open) = (1 + dice.below(3) as u32, dice.below(2) == 0);
+    let standings =
+        [Standing::Usable, Standing::Usable, Standing::Down, Standing::Open, Standing::Draining, Standing::Maintenance];
+    for _ in 0..40 {
+        let (at, backend) = (dice.below(3000) as u32 * MS, dice.index(count));
+        let what = match dice.below(3) {
+            0 => What::Slows(dice.unit() * 5.0),
+            1 => What::Fails { share: dice.unit() - 0.3, after: dice.below(300) as u32 * MS },
+            _ => What::Stands(standings[dice.index(standings.len())]),
+        };
+        scenario = scenario.change(at, backend, what);
+    }
+    scenario
+}
+
+#[test]
+fn no_promise_is_broken_in_any_storm() {
+    over_seeds(48, storm, |_| {});
+}
+
+#[test]
+fn a_seed_replays_to_the_last_pick() {
+    assert_eq!(run(&storm(5), 5), run(&storm(5), 5));
+    assert_ne!(run(&storm(5), 5).picks, run(&storm(5), 6).picks);
+}
+
+#[test]
+fn shares_follow_weights_over_all_workers() {
+    let service = Service::Exponential(40 * MS);
+    let backends: Vec<Backend> = [1, 2, 5].map(|weight| Backend::new(service).weight(weight)).to_vec();
+    for policy in all_policies(&backends) {
+        let by = match policy {
+            Policy::RoundRobin | Policy::WeightedRoundRobin => 0.005,
+            Policy::IpHash { bounded_load: Some(_) } => 0.08,
+            _ => 0.04,
+        };
+        let ignores_weights = matches!(policy, Policy::RoundRobin);
+        let scenario =
+            |_| Scenario { workers: 4, lasts: 5 * SECOND, ..Scenario::new(policy.clone(), backends.clone()) };
+        over_seeds(4, scenario, |report| {
+            for (backend, weight) in [1.0, 2.0, 5.0].into_iter().enumerate() {
+                about(report.share(backend), if ignores_weights { 1.0 / 3.0 } else { weight / 8.0 }, by);
+            }
+        });
+    }
+}
+
+#[test]
+fn least_connections_counts_over_all_workers() {
+    // nothing ends while requests arrive, so each pick must level what all workers have given
+    let scenario = |_| {
+        let backends = alike(5, Service::Constant(60 * SECOND));
+        Scenario { workers: 8, lasts: 3 * SECOND, ..Scenario::new(Policy::LeastConnections, backends) }
+    };
+    over_seeds(10, scenario, |report| {
+        let (least, most) = (report.peaks.iter().min().unwrap(), report.peaks.iter().max().unwrap());
+        assert!(most - least <= 1, "{:?}", report.peaks);
+    });
+}
+
+#[test]
+fn least_connections_and_two_choices_keep_off_a_slow_backend() {
+    let scenario =
+        |policy| Scenario::new(policy, alike(4, Service::Exponential(10 * MS))).change(SECOND, 0, What::Slows(20.0));
+    over_seeds(4, |_| scenario(Policy::RoundRobin), |report| about(report.share(0), 0.25, 0.01));
+    for policy in [Policy::LeastConnections, Policy::RandomTwoChoices, Policy::LeastResponseTime] {
+        over_seeds(
+            4,
+            |_| scenario(policy.clone()),
+            |report| {
+                let share = report.share_during(0, 2 * SECOND..10 * SECOND);
+                assert!(share < 0.15, "{policy:?} gives {share:.3} to the slow one");
+            },
+        );
+    }
+}
+
+#[test]
+fn least_response_time_tells_lan_latencies_apart() {
+    let scenario = |_| {
+        let backends = [200, 300, 900].map(|us| Backend::new(Service::Constant(us * US))).to_vec();
+        Scenario { lasts: 4 * SECOND, rate: 2000.0, ..Scenario::new(Policy::LeastResponseTime, backends) }
+    };
+    over_seeds(6, scenario, |report| {
+        let shares = [0, 1, 2].map(|backend| report.share(backend));
+        assert!(shares[0] > 0.6 && shares[0] > 2.0 * shares[1] && shares[1] > shares[2], "{shares:?}");
+    });
+}
+
+#[test]
+fn a_backend_that_was_slow_is_not_starved_of_its_share() {
+    let (slow, well) = (5 * SECOND, 20 * SECOND);
+    let five_taus_later = well + 50 * SECOND;
+    for (rate, service, slower) in [
+        (200.0, Service::Exponential(10 * MS), 10.0),
+        (200.0, Service::Constant(10 * MS), 10.0),
+        (40.0, Service::Exponential(10 * MS), 10.0),
+        (200.0, Service::Exponential(10 * MS), 100.0),
+    ] {
+        let scenario = |_| {
+            let scenario = Scenario::new(Policy::LeastResponseTime, alike(4, service));
+            let scenario = Scenario { rate, lasts: five_taus_later + 20 * SECOND, ..scenario };
+            scenario.change(slow, 0, What::Slows(slower)).change(well, 0, What::Slows(1.0))
+        };
+        over_seeds(3, scenario, |report| {
+            let while_slow = report.share_during(0, slow + 2 * SECOND..well);
+            assert!(while_slow < 0.1, "{while_slow:.3} while slow");
+            let share = report.share_during(0, five_taus_later..Duration::MAX);
+            assert!(
+                share >= 0.8 * 0.25,
+                "{share:.3} after five time constants, {slower} times slower, {rate} a second"
+            );
+        });
+    }
+}
+
+/// The share of backend 3 in the time of its first answer, and the most it has at once, when it comes at 4 s.
+fn flooded(standing_before: (Duration, Standing)) -> impl Fn(u64) -> Scenario {
+    move |_| {
+        let scenario = Scenario::new(Policy::LeastResponseTime, alike(4, Service::Constant(50 * MS)));
+        let (at, standing) = standing_before;
+        let scenario =
+            scenario.change(at, 3, What::Stands(standing)).change(40 * SECOND, 3, What::Stands(Standing::Usable));
+        Scenario { rate: 400.0, lasts: 42 * SECOND, ..scenario }
+    }
+}
+
+fn takes_its_part_and_no_more(report: &Report) {
+    let until_its_first_answer = 40 * SECOND..40 * SECOND + 50 * MS;
+    let share = report.share_during(3, until_its_first_answer);
+    assert!(share > 0.15 && share < 0.75, "{share:.3} before its first answer");
+    let most = report.peaks[..3].iter().max().unwrap();
+    assert!(report.peaks[3] <= *most, "{:?}", report.peaks);
+    about(report.share_during(3, 41 * SECOND..42 * SECOND), 0.25, 0.1);
+}
+
+#[test]
+fn a_cold_backend_is_not_flooded_until_its_first_answer() {
+    over_seeds(4, flooded((Duration::ZERO, Standing::Maintenance)), takes_its_part_and_no_more);
+}
+
+#[test]
+fn a_backend_that_was_away_is_not_flooded_for_its_old_estimate() {
+    over_seeds(4, flooded((3 * SECOND, Standing::Down)), takes_its_part_and_no_more);
+}
+
+#[test]
+fn a_backend_that_fails_at_once_does_not_look_fast() {
+    let scenario = |_| {
+        let fails = What::Fails { share: 1.0, after: 50 * US };
+        let scenario = Scenario::new(Policy::LeastResponseTime, alike(4, Service::Exponential(20 * MS)));
+        Scenario { lasts: 6 * SECOND, ..scenario }.change(SECOND, 0, fails)
+    };
+    over_seeds(6, scenario, |report| {
+        let share = report.share_during(0, SECOND..6 * SECOND);
+        assert!(share < 0.25, "the failing one has {share:.3}");
+        assert_eq!(report.failed, 0, "the second attempt is on another backend");
+        assert!(report.picks.iter().filter(|pick| pick.again).all(|pick| pick.backend != 0));
+    });
+}
+
+#[test]
+fn a_pool_that_failed_as_a_whole_shares_evenly_when_it_is_back() {
+    let scenario = |_| {
+        let mut scenario = Scenario::new(Policy::LeastResponseTime, alike(3, Service::Exponential(10 * MS)));
+        (scenario.lasts, scenario.rate) = (30 * SECOND, 200.0);
+        for backend in 0..3 {
+            scenario = scenario.change(2 * SECOND, backend, What::Fails { share: 1.0, after: MS }).change(
+                (4 + backend as u32) * SECOND,
+                backend,
+                What::Fails { share: 0.0, after: MS },
+            );
+        }
+        scenario
+    };
+    over_seeds(4, scenario, |report| {
+        for backend in 0..3 {
+            about(report.share_during(backend, 20 * SECOND..30 * SECOND), 1.0 / 3.0, 0.12);
+        }
+    });
+}
+
+#[test]
+fn the_same_client_stays_with_its_backend_until_that_goes_down() {
+    let backends = alike(5, Service::Constant(MS));
+    for policy in [Policy::IpHash { bounded_load: None }, Policy::ConsistentHash { table: table(&backends) }] {
+        let scenario = |_| {
+            let scenario =
+                Scenario { clients: 1, lasts: 4 * SECOND, ..Scenario::new(policy.clone(), backends.clone()) };
+            let owner = run(&scenario, 0).picks[0].backend;
+            scenario.change(2 * SECOND, owner, What::Stands(Standing::Down))
+        };
+        over_seeds(2, scenario, |report| {
+            let owner = report.picks[0].backend;
+            let heir = report.picks.last().unwrap().backend;
+            assert_ne!(owner, heir);
+            let expected = |at: Duration| if at < 2 * SECOND { owner } else { heir };
+            assert!(report.picks.iter().all(|pick| pick.backend == expected(pick.at)));
+        });
+    }
+}
+
+#[test]
+fn without_fail_open_a_pool_that_is_down_answers_nothing_and_with_it_goes_on() {
+    for fail_open in [false, true] {
+        let scenario = |_| {
+            let mut scenario = Scenario::new(Policy::LeastConnections, alike(2, Service::Constant(MS)));
+            (scenario.fail_open, scenario.lasts) = (fail_open, 2 * SECOND);
+            let down = What::Stands(Standing::Down);
+            scenario.change(SECOND, 0, down).change(SECOND, 1, down)
+        };
+        over_seeds(2, scenario, |report| {
+            let on_last_rung = report.picks.iter().filter(|pick| pick.rung == Rung::FailOpen).count();
+            assert_eq!(on_last_rung > 0, fail_open);
+            assert_eq!(report.without_backend == 0, fail_open);
+        });
+    }
+}
