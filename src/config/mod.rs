@@ -166,7 +166,7 @@ pub struct Route {
 }
 
 /// A host a route is for; lower case, without port and trailing dot.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HostPattern {
     /// This host.
     Exact(String),
