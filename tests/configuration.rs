@@ -13,22 +13,22 @@ fn in_repository(path: &str) -> PathBuf {
 }
 
 fn read(path: &str) -> String {
-    fs::read_to_string(in_repository(path)).unwrap()
+    fs::read_to_string(in_repository(path)).expect("it is in the repository")
 }
 
 /// A directory with these files.
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a temporary directory");
     for (name, text) in files {
         let path = folder.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        fs::create_dir_all(path.parent().expect("it is in the directory")).expect("a directory");
+        fs::write(path, text).expect("a file");
     }
     folder
 }
 
 fn faults(folder: &tempfile::TempDir) -> Report {
-    load(&folder.path().join("main.toml")).unwrap_err()
+    load(&folder.path().join("main.toml")).expect_err("the configuration has a fault")
 }
 
 const LISTENER: &str = "[listeners.w]\nbind = '127.0.0.1:0'\npool = 'a'\n";
@@ -140,7 +140,7 @@ fn faults_of_all_files_are_told_in_one_go() {
         "not UTF-8",
         "bytes.toml:1:6",
         "there is no key `x`",
-        "this is not TOML",
+        "there is no value here",
         "syntax.toml:2:",
         "an included file can not include others",
         "more.toml:3:9",

@@ -11,6 +11,7 @@ pub mod load;
 pub mod read;
 pub mod reference;
 pub mod schema;
+mod shape;
 mod words;
 
 use std::net::{IpAddr, SocketAddr};

@@ -224,8 +224,9 @@ impl Reading<'_> {
     }
 
     fn value(&mut self, value: &DeValue<'_>, place: Place) -> Value {
-        let is_scalar = !matches!(value, DeValue::Array(_) | DeValue::Table(_));
-        if is_scalar && self.torn_lines.contains(&line_of(&self.line_ends, place.start)) {
+        // A heading stays good, and so does what stands under it.
+        let is_table = matches!(value, DeValue::Table(_));
+        if !is_table && self.torn_lines.contains(&line_of(&self.line_ends, place.start)) {
             return Value::Faulty;
         }
         match value {
@@ -272,7 +273,14 @@ fn syntax_fault(file: usize, text: &str, message: &str, span: Range<usize>) -> D
             .help("in double quotes `\\` begins an escape; write it twice, or write the string in 'single quotes'");
     }
     if message.contains("string values must be quoted") {
-        return fault.help("write the value in \"double quotes\"");
+        let found = text.get(span).unwrap_or_default();
+        return match found.trim() {
+            "" => Diagnostic::error("there is no value here").at(place).help("write a value, or remove the key"),
+            word => Diagnostic::error("this value is not in quotes").at(place).help(format!("write \"{word}\"")),
+        };
+    }
+    if message.contains("missing comma between array elements") {
+        return fault.help("separate the elements of a list by `,`, and end the list with `]`");
     }
     fault
 }
