@@ -117,7 +117,7 @@ fn the_demo_without_a_terminal_prints_plain_lines_and_a_summary() {
         let demo = run(arguments);
         assert_eq!(demo.status.code(), Some(0), "{demo:?}");
         assert!(!demo.out.contains('\u{1b}'), "no terminal, no colours: {}", demo.out);
-        assert!(demo.out.contains("curl http://127.0.0.1:"), "{}", demo.out);
+        assert!(demo.out.contains("http://127.0.0.1:"), "{}", demo.out);
         assert!(demo.out.to_lowercase().contains("requests"), "{}", demo.out);
     }
 }

@@ -26,6 +26,7 @@ pub struct Launch {
     directory: TempDir,
     file: PathBuf,
     environment: Vec<(String, String)>,
+    limit: String,
 }
 
 /// A command that has ended.
@@ -61,7 +62,7 @@ impl Launch {
     pub fn new() -> Launch {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("evenkeel.toml");
-        Launch { directory, file, environment: Vec::new() }
+        Launch { directory, file, environment: Vec::new(), limit: String::new() }
     }
 
     pub fn directory(&self) -> &Path {
@@ -76,6 +77,12 @@ impl Launch {
 
     pub fn environment(mut self, name: &str, value: &str) -> Launch {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets limits before it starts, as the shell's `ulimit` takes them.
+    pub fn limit(mut self, limit: &str) -> Launch {
+        self.limit = format!("ulimit {limit} && ");
         self
     }
 
@@ -100,8 +107,9 @@ impl Launch {
     }
 
     fn spawn(self) -> Daemon {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new("/bin/sh");
         command.env_remove("NOTIFY_SOCKET").envs(self.environment);
+        command.args(["-c", &format!("{}exec \"$0\" \"$@\"", self.limit), BINARY]);
         command.args(["run", "--log-level", "debug", "--config"]).arg(&self.file);
         Daemon { process: Process::spawn(&mut command), directory: self.directory, file: self.file }
     }
