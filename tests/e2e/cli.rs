@@ -59,7 +59,7 @@ fn all_faults_of_a_file_are_told_at_once_with_their_places() {
          shutdown_grace = \"3 parsecs\"\n",
     );
     assert_eq!(checked.status.code(), Some(78), "{checked:?}");
-    for place in ["2:8", "3:8", "6:11", "7:1", "8:29", "11:18"] {
+    for place in ["2:8", "3:8", "6:11", "7:1", "8:28", "11:18"] {
         assert!(checked.err.contains(&format!("evenkeel.toml:{place}")), "nothing at {place} in\n{}", checked.err);
     }
     for advice in ["least_connections", "backends", "`app`", "^^^"] {

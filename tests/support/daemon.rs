@@ -100,7 +100,7 @@ impl Launch {
     /// Starts it and expects it to give up by itself.
     #[track_caller]
     pub fn fail(self) -> Finished {
-        let Daemon { mut process, .. } = self.spawn();
+        let Daemon { mut process, directory: _kept, file: _ } = self.spawn();
         let status = process.wait_exit();
         assert!(!status.success(), "a start that cannot work must say so by its exit code: {status}");
         process.finished(status)
