@@ -170,23 +170,19 @@ impl Daemon {
     }
 
     async fn reload(&mut self, why: Event) {
-        if why == Event::Hangup {
-            // The manager may be waiting for it, whether there is anything to do or not.
+        let loaded = load(&self.path);
+        let is_served = loaded.as_ref().is_ok_and(|loaded| loaded.digest == self.serving.loaded.digest);
+        // After a SIGHUP the manager waits for an answer, whether there is anything to do or not.
+        if why == Event::Hangup || !is_served {
             systemd::reloading();
         }
-        let loaded = load(&self.path);
         let files = match &loaded {
             Ok(loaded) => loaded.files.clone(),
             Err(report) => report.files.clone(),
         };
         match loaded {
-            Ok(loaded) if loaded.digest == self.serving.loaded.digest => self.unchanged(why),
-            Ok(loaded) => {
-                if why == Event::Changed {
-                    systemd::reloading();
-                }
-                self.apply(loaded).await;
-            }
+            Ok(_) if is_served => self.unchanged(why),
+            Ok(loaded) => self.apply(loaded).await,
             Err(report) => self.refuse(Refusal::of_report(&report)),
         }
         self.watch_over(&files);
