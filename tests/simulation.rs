@@ -105,7 +105,9 @@ fn shares_follow_weights_over_all_workers() {
         let by = match policy {
             Policy::RoundRobin | Policy::WeightedRoundRobin => 0.005,
             Policy::IpHash { bounded_load: Some(_) } => 0.08,
-            _ => 0.04,
+            // load per weight is what is levelled, which at a few in flight is not quite the share
+            Policy::LeastResponseTime => 0.09,
+            _ => 0.06,
         };
         let ignores_weights = matches!(policy, Policy::RoundRobin);
         let scenario =
@@ -126,7 +128,7 @@ fn least_connections_counts_over_all_workers() {
         Scenario { workers: 8, lasts: 3 * SECOND, ..Scenario::new(Policy::LeastConnections, backends) }
     };
     over_seeds(10, scenario, |report| {
-        let (least, most) = (report.peaks.iter().min().unwrap(), report.peaks.iter().max().unwrap());
+        let (least, most) = (report.peaks.iter().min().expect("five"), report.peaks.iter().max().expect("some"));
         assert!(most - least <= 1, "{:?}", report.peaks);
     });
 }
@@ -164,34 +166,30 @@ fn least_response_time_tells_lan_latencies_apart() {
 fn a_backend_that_was_slow_is_not_starved_of_its_share() {
     let (slow, well) = (5 * SECOND, 20 * SECOND);
     let five_taus_later = well + 50 * SECOND;
-    for (rate, service, slower) in [
-        (200.0, Service::Exponential(10 * MS), 10.0),
-        (200.0, Service::Constant(10 * MS), 10.0),
-        (40.0, Service::Exponential(10 * MS), 10.0),
-        (200.0, Service::Exponential(10 * MS), 100.0),
+    // exact service times are the hard case: no chance answer lifts a slower estimate over its peers'
+    for (rate, service) in [
+        (40.0, Service::Constant(10 * MS)),
+        (400.0, Service::Constant(10 * MS)),
+        (400.0, Service::Exponential(10 * MS)),
     ] {
         let scenario = |_| {
             let scenario = Scenario::new(Policy::LeastResponseTime, alike(4, service));
-            let scenario = Scenario { rate, lasts: five_taus_later + 20 * SECOND, ..scenario };
-            scenario.change(slow, 0, What::Slows(slower)).change(well, 0, What::Slows(1.0))
+            let scenario = Scenario { rate, lasts: five_taus_later + 40 * SECOND, ..scenario };
+            scenario.change(slow, 0, What::Slows(10.0)).change(well, 0, What::Slows(1.0))
         };
         over_seeds(3, scenario, |report| {
             let while_slow = report.share_during(0, slow + 2 * SECOND..well);
             assert!(while_slow < 0.1, "{while_slow:.3} while slow");
             let share = report.share_during(0, five_taus_later..Duration::MAX);
-            assert!(
-                share >= 0.8 * 0.25,
-                "{share:.3} after five time constants, {slower} times slower, {rate} a second"
-            );
+            assert!(share >= 0.8 * 0.25, "{share:.3} after five time constants, {service:?}, {rate} a second");
         });
     }
 }
 
-/// The share of backend 3 in the time of its first answer, and the most it has at once, when it comes at 4 s.
-fn flooded(standing_before: (Duration, Standing)) -> impl Fn(u64) -> Scenario {
+/// Backend 3 is not usable from the given time on, and comes back at 40 s.
+fn absent_from(at: Duration, standing: Standing) -> impl Fn(u64) -> Scenario {
     move |_| {
         let scenario = Scenario::new(Policy::LeastResponseTime, alike(4, Service::Constant(50 * MS)));
-        let (at, standing) = standing_before;
         let scenario =
             scenario.change(at, 3, What::Stands(standing)).change(40 * SECOND, 3, What::Stands(Standing::Usable));
         Scenario { rate: 400.0, lasts: 42 * SECOND, ..scenario }
@@ -202,33 +200,52 @@ fn takes_its_part_and_no_more(report: &Report) {
     let until_its_first_answer = 40 * SECOND..40 * SECOND + 50 * MS;
     let share = report.share_during(3, until_its_first_answer);
     assert!(share > 0.15 && share < 0.75, "{share:.3} before its first answer");
-    let most = report.peaks[..3].iter().max().unwrap();
+    let most = report.peaks[..3].iter().max().expect("some");
     assert!(report.peaks[3] <= *most, "{:?}", report.peaks);
     about(report.share_during(3, 41 * SECOND..42 * SECOND), 0.25, 0.1);
 }
 
 #[test]
 fn a_cold_backend_is_not_flooded_until_its_first_answer() {
-    over_seeds(4, flooded((Duration::ZERO, Standing::Maintenance)), takes_its_part_and_no_more);
+    over_seeds(4, absent_from(Duration::ZERO, Standing::Maintenance), takes_its_part_and_no_more);
 }
 
 #[test]
 fn a_backend_that_was_away_is_not_flooded_for_its_old_estimate() {
-    over_seeds(4, flooded((3 * SECOND, Standing::Down)), takes_its_part_and_no_more);
+    over_seeds(4, absent_from(3 * SECOND, Standing::Down), takes_its_part_and_no_more);
+}
+
+/// Backend 0 of four fails this share of its attempts at once, from 1 s to 21 s.
+fn failing(share: f64, rate: f64) -> impl Fn(u64) -> Scenario {
+    move |_| {
+        let scenario = Scenario::new(Policy::LeastResponseTime, alike(4, Service::Exponential(20 * MS)));
+        let fails = |share| What::Fails { share, after: 50 * US };
+        Scenario { rate, lasts: 90 * SECOND, ..scenario }.change(SECOND, 0, fails(share)).change(
+            21 * SECOND,
+            0,
+            fails(0.0),
+        )
+    }
 }
 
 #[test]
-fn a_backend_that_fails_at_once_does_not_look_fast() {
-    let scenario = |_| {
-        let fails = What::Fails { share: 1.0, after: 50 * US };
-        let scenario = Scenario::new(Policy::LeastResponseTime, alike(4, Service::Exponential(20 * MS)));
-        Scenario { lasts: 6 * SECOND, ..scenario }.change(SECOND, 0, fails)
-    };
-    over_seeds(6, scenario, |report| {
-        let share = report.share_during(0, SECOND..6 * SECOND);
-        assert!(share < 0.25, "the failing one has {share:.3}");
-        assert_eq!(report.failed, 0, "the second attempt is on another backend");
-        assert!(report.picks.iter().filter(|pick| pick.again).all(|pick| pick.backend != 0));
+fn a_backend_that_fails_at_once_does_not_look_fast_and_is_forgiven() {
+    for rate in [50.0, 300.0] {
+        over_seeds(3, failing(1.0, rate), |report| {
+            let share = report.share_during(0, 2 * SECOND..21 * SECOND);
+            assert!(share < 0.03, "the failing one has {share:.3} of {rate} a second");
+            assert_eq!(report.failed, 0, "the second attempt is on another backend");
+            assert!(report.picks.iter().filter(|pick| pick.again).all(|pick| pick.backend != 0));
+            let share = report.share_during(0, 71 * SECOND..Duration::MAX);
+            assert!(share > 0.1, "{share:.3} five time constants after its last failure");
+        });
+    }
+}
+
+#[test]
+fn a_failure_in_a_hundred_costs_no_more_than_a_part_of_the_share() {
+    over_seeds(3, failing(0.01, 300.0), |report| {
+        about(report.share_during(0, 2 * SECOND..21 * SECOND), 0.25, 0.1);
     });
 }
 
@@ -236,7 +253,7 @@ fn a_backend_that_fails_at_once_does_not_look_fast() {
 fn a_pool_that_failed_as_a_whole_shares_evenly_when_it_is_back() {
     let scenario = |_| {
         let mut scenario = Scenario::new(Policy::LeastResponseTime, alike(3, Service::Exponential(10 * MS)));
-        (scenario.lasts, scenario.rate) = (30 * SECOND, 200.0);
+        (scenario.lasts, scenario.rate) = (90 * SECOND, 200.0);
         for backend in 0..3 {
             scenario = scenario.change(2 * SECOND, backend, What::Fails { share: 1.0, after: MS }).change(
                 (4 + backend as u32) * SECOND,
@@ -248,7 +265,7 @@ fn a_pool_that_failed_as_a_whole_shares_evenly_when_it_is_back() {
     };
     over_seeds(4, scenario, |report| {
         for backend in 0..3 {
-            about(report.share_during(backend, 20 * SECOND..30 * SECOND), 1.0 / 3.0, 0.12);
+            about(report.share_during(backend, 60 * SECOND..90 * SECOND), 1.0 / 3.0, 0.12);
         }
     });
 }
@@ -265,7 +282,7 @@ fn the_same_client_stays_with_its_backend_until_that_goes_down() {
         };
         over_seeds(2, scenario, |report| {
             let owner = report.picks[0].backend;
-            let heir = report.picks.last().unwrap().backend;
+            let heir = report.picks.last().expect("picks").backend;
             assert_ne!(owner, heir);
             let expected = |at: Duration| if at < 2 * SECOND { owner } else { heir };
             assert!(report.picks.iter().all(|pick| pick.backend == expected(pick.at)));

@@ -12,7 +12,7 @@ pub(super) struct Fake {
     weight: u32,
     standing: Standing,
     in_flight: u32,
-    latency: Estimate,
+    pub latency: Estimate,
     backup: bool,
 }
 

@@ -1,9 +1,17 @@
 //! How long a backend takes to answer: the peak-sensitive moving average of Finagle's `PeakEwma`, in one word.
 //!
 //! A sample above the estimate replaces it at once; one below pulls it down by the time that has passed, with a time
-//! constant of 10 s. Read later, an estimate decays, so a backend that was slow once gets another chance. The word is
-//! `f32` seconds beside a stamp of wrapping milliseconds, so all workers share it in one atomic. No word with a sample is
-//! 0, because no estimate is below [`LEAST`].
+//! constant of 10 s. Read later, an estimate decays, so a backend that was slow once gets another chance.
+//!
+//! Failures are kept apart from what was measured, as a level by which the estimate is multiplied when it is read. Written
+//! into the average itself, "twice the median of the peers" would feed on itself: each backend's failures would raise the median
+//! for the others', and one failure in a hundred would within seconds drive a busy pool's estimates to no meaning at all.
+//! And twice would not be enough: a backend that fails at once never has anything in flight, so under load it would
+//! still win nearly every comparison. So each failure doubles and each answer takes back half an octave; from one
+//! failure in three on, the level climbs.
+//!
+//! The word: 4 bits of level, 28 of an `f32` of seconds (its sign and the three bits of its exponent that its range leaves
+//! unused are cut off, no precision is), 32 of wrapping milliseconds. 0 is no sample.
 
 use std::time::Duration;
 
@@ -13,12 +21,18 @@ use crate::clock::Instant;
 /// The time constant τ, in milliseconds: after it, 1/e of an old estimate is left.
 const TAU_MILLIS: f32 = 10_000.0;
 
-/// No sample is below a microsecond …
+/// No sample is below a microsecond or above 256 s; what lies beyond reads as these. The range leaves the bits for levels.
 const LEAST: f32 = 1e-6;
+const MOST: f32 = 256.0;
 
-/// … nor above a minute: failures while most of a pool fails double the estimates of each other, and the way back from
-/// where that ends must not be long.
-const MOST: f32 = 60.0;
+/// The exponent below those of the range, as it stands in the bits of an `f32`.
+const EXPONENT_BASE: u32 = 104 << 23;
+
+/// Half octaves per failure.
+const FAILURE: u32 = 2;
+
+/// 64 times: even in an idle pool that has decayed within 5 τ, and the backend is tried again.
+const MOST_LEVEL: u32 = 12;
 
 /// A stamp less than this ahead of `now` was set a moment ago by a worker with a newer `now`; one further ahead is old,
 /// from before the milliseconds wrapped.
@@ -27,6 +41,29 @@ const AHEAD_MILLIS: u32 = 60_000;
 /// The response-time estimate of one backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate(u64);
+
+/// What is in the word.
+#[derive(Clone, Copy)]
+struct Parts {
+    /// The average of what was measured.
+    seconds: f32,
+    /// Half octaves of failure.
+    level: u32,
+    /// The milliseconds of the last sample or failure.
+    stamp: u32,
+}
+
+impl Parts {
+    fn pack(self) -> Estimate {
+        let seconds = self.seconds.clamp(LEAST, MOST).to_bits() - EXPONENT_BASE;
+        Estimate(u64::from(self.level << 28 | seconds) << 32 | u64::from(self.stamp))
+    }
+
+    /// What is compared: the average with its failures.
+    fn charged(self) -> f32 {
+        if self.level == 0 { self.seconds } else { self.seconds * factor(self.level) }
+    }
+}
 
 impl Estimate {
     /// No sample yet.
@@ -44,14 +81,11 @@ impl Estimate {
         Estimate(bits)
     }
 
-    fn at(seconds: f32, stamp: u32) -> Estimate {
-        Estimate(u64::from(seconds.clamp(LEAST, MOST).to_bits()) << 32 | u64::from(stamp))
-    }
-
-    /// The seconds and the stamp.
     #[expect(clippy::cast_possible_truncation, reason = "the two halves of the word")]
-    fn parts(self) -> Option<(f32, u32)> {
-        (self.0 != 0).then_some((f32::from_bits((self.0 >> 32) as u32), self.0 as u32))
+    fn parts(self) -> Option<Parts> {
+        let (high, stamp) = ((self.0 >> 32) as u32, self.0 as u32);
+        let seconds = f32::from_bits((high & 0x0fff_ffff) + EXPONENT_BASE);
+        self.is_sampled().then_some(Parts { seconds, level: high >> 28, stamp })
     }
 
     /// Whether there is a sample behind it.
@@ -65,44 +99,63 @@ impl Estimate {
     pub fn observe(self, sample: Duration, now: Instant) -> Estimate {
         let sample = sample.as_secs_f32();
         let now = now.wrapping_millis();
-        let Some((seconds, stamp)) = self.parts() else {
-            return Estimate::at(sample, now);
+        let Some(Parts { seconds, level, stamp }) = self.parts() else {
+            return Parts { seconds: sample, level: 0, stamp: now }.pack();
         };
         let age = age_millis(stamp, now);
-        let later = if age == 0 { stamp } else { now };
-        if sample > seconds {
-            return Estimate::at(sample, later);
-        }
         // 1 - exp(-age/τ), exact for the small ages of a busy backend
         let gain = -(-(age as f32) / TAU_MILLIS).exp_m1();
-        Estimate::at(seconds + (sample - seconds) * gain, later)
+        let seconds = if sample > seconds { sample } else { seconds + (sample - seconds) * gain };
+        Parts { seconds, level: level_after_answer(level, gain), stamp: if age == 0 { stamp } else { now } }.pack()
     }
 
-    /// After a failure that took `time_to_failure`, `median` being that of the backend's peers (see [`peer_median`]): the
-    /// largest of the estimate, that time and twice the median, because a failure must never look fast.
+    /// After a failure that took `time_to_failure`, `median` being that of the backend's peers (see [`peer_median`]): it reads as
+    /// no less than it did, than that time and than twice the median, because a failure must never look fast.
     ///
     /// With neither an estimate nor a median there is nothing to be slower than: it stays unknown, and so reads as the
     /// median as soon as there is one, where a quick refusal kept as a sample would win every comparison.
     #[must_use]
     pub fn failed(self, time_to_failure: Duration, median: Option<Duration>, now: Instant) -> Estimate {
-        let known = self.parts().map(|(seconds, _)| seconds);
-        let twice = median.map(|median| 2.0 * median.as_secs_f32());
-        match (known, twice) {
-            (None, None) => Estimate::UNKNOWN,
-            (known, twice) => {
-                let floor = known.unwrap_or(LEAST).max(twice.unwrap_or(LEAST));
-                Estimate::at(floor.max(time_to_failure.as_secs_f32()), now.wrapping_millis())
-            }
+        let before = self.parts();
+        if before.is_none() && median.is_none() {
+            return Estimate::UNKNOWN;
         }
+        let (seconds, level) = before.map_or((LEAST, 0), |parts| (parts.seconds, parts.level));
+        let level = MOST_LEVEL.min(level + FAILURE);
+        // the level at least doubles, so the average never rises above the median for it, and medians do not feed on it
+        let twice_median = median.map_or(LEAST, |median| 2.0 * median.as_secs_f32() / factor(level));
+        let seconds = seconds.max(time_to_failure.as_secs_f32()).max(twice_median);
+        Parts { seconds, level, stamp: now.wrapping_millis() }.pack()
+    }
+
+    /// The same without its failures.
+    fn measured(self) -> Estimate {
+        self.parts().map_or(self, |parts| Parts { level: 0, ..parts }.pack())
     }
 
     /// What it says at `now`, decayed; `None` without a sample.
     #[must_use]
     pub fn read(self, now: Instant) -> Option<Duration> {
-        let (seconds, stamp) = self.parts()?;
-        let age = age_millis(stamp, now.wrapping_millis());
-        Some(Duration::from_secs_f32(seconds * decay(age)))
+        let parts = self.parts()?;
+        let age = age_millis(parts.stamp, now.wrapping_millis());
+        Some(Duration::from_secs_f32(parts.charged() * decay(age)))
     }
+}
+
+/// By how much a level multiplies.
+fn factor(level: u32) -> f32 {
+    (level as f32 / 2.0).exp2()
+}
+
+/// What is left of a level at an answer: it has decayed like the rest, and then half an octave less.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a level, rounded down")]
+fn level_after_answer(level: u32, gain: f32) -> u32 {
+    if level == 0 {
+        return 0;
+    }
+    let left = factor(level) - (factor(level) - 1.0) * gain;
+    // a hair more, so that a level from which nothing has decayed is not rounded to the one below
+    ((2.0 * left.log2() + 0.01) as u32).saturating_sub(1)
 }
 
 /// How long ago `stamp` was, over the wrap of the milliseconds.
@@ -116,14 +169,14 @@ fn decay(age_millis: u32) -> f32 {
     (-(age_millis as f32) / TAU_MILLIS).exp()
 }
 
-/// The median of what the peers of the backend at `failing` say at `now`, for [`Estimate::failed`]; `None` when none has a
-/// sample. Peers are those that may take requests or are merely full: what is down or open looks slow by its own failures.
+/// The median of what was measured of the peers of the backend at `failing`, for [`Estimate::failed`]; `None` when none
+/// has a sample. Peers are those that may take requests at `now` or are merely full.
 #[must_use]
 pub fn peer_median<C: Candidate>(among: &[C], failing: usize, now: Instant) -> Option<Duration> {
     let (before, after) = among.split_at(failing.min(among.len()));
     let peers = after.iter().skip(1).chain(before);
     let works = |peer: &&C| matches!(peer.standing(now), Standing::Usable | Standing::Full);
-    let sampled = peers.filter(works).map(C::latency).filter(|estimate| estimate.is_sampled());
+    let sampled = peers.filter(works).map(|peer| peer.latency().measured()).filter(|estimate| estimate.is_sampled());
     Panel::read(sampled, now).median().map(Duration::from_secs_f32)
 }
 
@@ -131,8 +184,8 @@ pub fn peer_median<C: Candidate>(among: &[C], failing: usize, now: Instant) -> O
 ///
 /// Only their ratios matter, so they are decayed to the time of the freshest rather than to now: after a quiet night the
 /// order in which a pool went to sleep is still there. Decay forgives but does not flatter: it takes an estimate no lower
-/// than the lowest that was measured in the panel. Without that floor, a backend that comes back after a minute would
-/// read as next to nothing and get every request until its first answer.
+/// than half of the lowest in the panel. Without that floor, a backend that comes back after a minute would read as next
+/// to nothing and get every request until its first answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Panel {
     /// NaN is no sample.
@@ -151,16 +204,16 @@ impl Panel {
         let mut ages = [u32::MAX; Panel::MOST];
         for (slot, estimate) in estimates.take(Panel::MOST).enumerate() {
             panel.len = slot + 1;
-            if let Some((peak, stamp)) = estimate.parts() {
-                (panel.seconds[slot], ages[slot]) = (peak, age_millis(stamp, now));
+            if let Some(parts) = estimate.parts() {
+                (panel.seconds[slot], ages[slot]) = (parts.charged(), age_millis(parts.stamp, now));
             }
         }
         let freshest = ages.into_iter().min().unwrap_or(0);
         // f32::min and f32::max pass over NaN, so this is about those with a sample
-        let lowest = panel.seconds().iter().copied().fold(f32::NAN, f32::min);
+        let floor = panel.seconds().iter().copied().fold(f32::NAN, f32::min) / 2.0;
         for (seconds, age) in panel.seconds.iter_mut().zip(ages).take(panel.len) {
             if !seconds.is_nan() {
-                *seconds = (*seconds * decay(age - freshest)).max(lowest);
+                *seconds = (*seconds * decay(age - freshest)).max(floor);
             }
         }
         panel
@@ -272,20 +325,39 @@ mod tests {
     fn a_failure_must_not_look_fast() {
         let fast = Estimate::UNKNOWN.observe(10 * MS, at(1));
         close(fast.failed(MS / 10, Some(20 * MS), at(2)).read(at(2)), 40 * MS);
-        close(fast.failed(MS / 10, None, at(2)).read(at(2)), 10 * MS);
-        close(fast.failed(300 * MS, Some(20 * MS), at(2)).read(at(2)), 300 * MS);
+        close(fast.failed(MS / 10, None, at(2)).read(at(2)), 20 * MS);
+        assert!(fast.failed(300 * MS, Some(20 * MS), at(2)).read(at(2)) >= Some(300 * MS));
         close(Estimate::UNKNOWN.failed(MS / 10, Some(20 * MS), at(2)).read(at(2)), 40 * MS);
         assert_eq!(Estimate::UNKNOWN.failed(MS / 10, None, at(2)), Estimate::UNKNOWN);
+        let far_below = Estimate::UNKNOWN.observe(MS / 100, at(1)).failed(MS / 100, Some(9000 * MS), at(2));
+        close(far_below.read(at(2)), 18_000 * MS);
     }
 
     #[test]
-    fn failures_of_a_whole_pool_end_at_a_bound() {
-        let (mut a, mut b) = (Estimate::UNKNOWN.observe(MS, at(1)), Estimate::UNKNOWN.observe(MS, at(1)));
-        for _ in 0..200 {
-            a = a.failed(MS, b.read(at(1)), at(1));
-            b = b.failed(MS, a.read(at(1)), at(1));
+    fn failure_after_failure_weighs_more_and_answers_take_it_back() {
+        let mut estimate = Estimate::UNKNOWN.observe(10 * MS, at(1));
+        for _ in 0..20 {
+            estimate = estimate.failed(MS, Some(10 * MS), at(2));
         }
-        close(a.read(at(1)), Duration::from_secs(60));
+        close(estimate.read(at(2)), 640 * MS);
+        let answered = estimate.observe(10 * MS, at(2));
+        close(answered.read(at(2)), Duration::from_secs_f64(0.640 / 2f64.sqrt()));
+        let answered = (0..11).fold(answered, |estimate, _| estimate.observe(10 * MS, at(2)));
+        close(answered.read(at(2)), 10 * MS);
+        close(estimate.observe(10 * MS, at(52)).read(at(52)), 10 * MS);
+    }
+
+    #[test]
+    fn failures_of_a_whole_pool_do_not_feed_on_each_other() {
+        let sampled = Fake::new(0).latency(Estimate::UNKNOWN.observe(10 * MS, at(1)));
+        let mut among = [sampled.clone(), sampled];
+        for turn in 0..400 {
+            let failing = turn % 2;
+            let median = peer_median(&among, failing, at(1));
+            let failed = among[failing].latency.failed(MS, median, at(1));
+            among[failing] = among[failing].clone().latency(failed);
+            close(peer_median(&among, failing, at(1)), 10 * MS);
+        }
     }
 
     #[test]
@@ -307,10 +379,10 @@ mod tests {
     }
 
     #[test]
-    fn decay_makes_no_estimate_better_than_the_best_measured() {
+    fn decay_makes_no_estimate_much_better_than_the_best_measured() {
         let gone = Estimate::UNKNOWN.observe(100 * MS, at(0));
         let busy = Estimate::UNKNOWN.observe(50 * MS, at(600));
-        assert_eq!(Panel::read([gone, busy].into_iter(), at(600)).seconds(), [0.05, 0.05]);
+        assert_eq!(Panel::read([gone, busy].into_iter(), at(600)).seconds(), [0.025, 0.05]);
     }
 
     #[test]

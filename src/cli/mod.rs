@@ -1,10 +1,10 @@
 //! What a person types, and what the shell gets back.
 
-mod check;
+pub mod check;
 mod demo;
 mod log;
 mod run;
-mod schema;
+pub mod schema;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

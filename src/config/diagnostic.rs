@@ -8,7 +8,10 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str};
+
+/// How many are drawn; a file with more faults is not mended in one go, and drawing each takes time.
+const MOST_DRAWN: usize = 200;
 
 /// One file of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +113,7 @@ impl Diagnostic {
 pub struct Faults {
     list: Vec<Diagnostic>,
     is_torn: bool,
+    is_part_lost: bool,
 }
 
 impl Faults {
@@ -118,16 +122,28 @@ impl Faults {
         self.list.push(diagnostic);
     }
 
-    /// Remembers that something is not there, unless a part of the text could not be read: it may stand in that part.
+    /// Remembers that a table lacks a key, unless a part of the text could not be read: it may stand in that part.
     pub fn push_absence(&mut self, diagnostic: Diagnostic) {
         if !self.is_torn {
             self.push(diagnostic);
         }
     }
 
-    /// Says that a part of the text could not be read.
+    /// Remembers that a name is nowhere defined, unless a part of the text or a whole file could not be read.
+    pub fn push_undefined(&mut self, diagnostic: Diagnostic) {
+        if !self.is_part_lost {
+            self.push_absence(diagnostic);
+        }
+    }
+
+    /// Says that a part of a file could not be read.
     pub fn tear(&mut self) {
         self.is_torn = true;
+    }
+
+    /// Says that a whole file could not be read.
+    pub fn lose_file(&mut self) {
+        self.is_part_lost = true;
     }
 
     /// Whether there is any error.
@@ -197,9 +213,12 @@ impl Report {
             Colour::Ansi => Renderer::styled(),
         };
         let mut text = String::new();
-        for diagnostic in &self.diagnostics {
+        for diagnostic in self.diagnostics.iter().take(MOST_DRAWN) {
             text.push_str(&renderer.render(&[self.group(diagnostic)]));
             text.push_str("\n\n");
+        }
+        if self.diagnostics.len() > MOST_DRAWN {
+            text.push_str(&format!("the first {MOST_DRAWN} are shown; "));
         }
         text.push_str(&self.closing_line());
         text
@@ -210,9 +229,10 @@ impl Report {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group = level.primary_title(&diagnostic.message).elements(self.snippets(diagnostic));
+        let mut group =
+            level.primary_title(normalize_untrusted_str(&diagnostic.message)).elements(self.snippets(diagnostic));
         if let Some(help) = &diagnostic.help {
-            group = group.element(Level::HELP.message(help));
+            group = group.element(Level::HELP.message(normalize_untrusted_str(help)));
         }
         group
     }
@@ -238,9 +258,9 @@ impl Report {
         let annotations = labels.map(|(index, label)| {
             let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
             let annotation = kind.span(span_within(&source.text, label.place));
-            if label.text.is_empty() { annotation } else { annotation.label(&label.text) }
+            if label.text.is_empty() { annotation } else { annotation.label(normalize_untrusted_str(&label.text)) }
         });
-        Some(Snippet::source(&source.text).path(&source.name).annotations(annotations))
+        Some(Snippet::source(&source.text).path(normalize_untrusted_str(&source.name)).annotations(annotations))
     }
 
     fn closing_line(&self) -> String {
@@ -252,7 +272,8 @@ impl Report {
                 many => counts.push(format!("{many} {word}s")),
             }
         }
-        let name = self.sources.first().map_or("the configuration", |source| &source.name);
+        let name =
+            self.sources.first().map_or("the configuration".into(), |source| normalize_untrusted_str(&source.name));
         format!("{} in {name}", counts.join(", "))
     }
 }

@@ -100,7 +100,7 @@ impl Loading {
         };
         self.sources.push(Source { name, text, folder });
         if let Some(at) = wrong_at {
-            self.faults.tear();
+            self.faults.lose_file();
             let fault =
                 Diagnostic::error("this file is not UTF-8 text").label(Place::new(index, at..at + 1), "from here");
             self.faults.push(fault.help("save it as UTF-8"));
@@ -113,7 +113,7 @@ impl Loading {
     fn nothing_at(&mut self, path: &Path, folder: PathBuf) {
         self.files.push(path.to_owned());
         self.sources.push(Source { name: path.display().to_string(), text: String::new(), folder });
-        self.faults.tear();
+        self.faults.lose_file();
     }
 
     /// Takes in the main file and all that it includes.
@@ -156,7 +156,7 @@ impl Loading {
             }
             Err(fault) => {
                 self.files.push(path.to_owned());
-                self.faults.tear();
+                self.faults.lose_file();
                 let fault = Diagnostic::error(format!("can not read {}: {fault}", path.display())).at(place);
                 self.faults.push(fault.help("a path is relative to the file it stands in; a pattern such as \"conf.d/*.toml\" may match nothing"));
             }
@@ -191,7 +191,7 @@ impl Loading {
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(fault) => {
                 let fault = format!("can not list {}: {fault}", parent.display());
-                self.faults.tear();
+                self.faults.lose_file();
                 self.faults.push(Diagnostic::error(fault).at(place));
                 Vec::new()
             }

@@ -11,6 +11,7 @@ pub mod load;
 pub mod read;
 pub mod reference;
 pub mod schema;
+mod shape;
 pub mod watch;
 mod words;
 
@@ -168,7 +169,7 @@ pub struct Route {
 }
 
 /// A host a route is for; lower case, without port and trailing dot.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HostPattern {
     /// This host.
     Exact(String),

@@ -3,6 +3,7 @@
 //! Every syntax fault is collected and what the parser could recover is kept, so that the rest of the text is looked at
 //! too. What keys and values mean is not decided here.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -179,28 +180,26 @@ impl Table {
 /// Reads the text of the file with this index.
 pub fn parse(file: usize, text: &str, faults: &mut Faults) -> Table {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut torn_lines = Vec::new();
+    let line_ends: Vec<usize> = memchr::memchr_iter(b'\n', text.as_bytes()).collect();
+    let mut torn_lines = BTreeSet::new();
     for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
-        let line = line_of(text, span.start);
         // One slip makes the parser stumble several times; the first time says most.
-        if torn_lines.contains(&line) {
-            continue;
+        if torn_lines.insert(line_of(&line_ends, span.start)) {
+            faults.push(syntax_fault(file, text, error.message(), span));
         }
-        faults.push(syntax_fault(file, text, error.message(), span));
-        torn_lines.push(line);
     }
     if !torn_lines.is_empty() {
         faults.tear();
     }
-    let mut reading = Reading { file, text, torn_lines, faults };
+    let mut reading = Reading { file, line_ends, torn_lines, faults };
     reading.table(table.get_ref())
 }
 
 struct Reading<'a> {
     file: usize,
-    text: &'a str,
-    torn_lines: Vec<usize>,
+    line_ends: Vec<usize>,
+    torn_lines: BTreeSet<usize>,
     faults: &'a mut Faults,
 }
 
@@ -225,8 +224,9 @@ impl Reading<'_> {
     }
 
     fn value(&mut self, value: &DeValue<'_>, place: Place) -> Value {
-        let is_scalar = !matches!(value, DeValue::Array(_) | DeValue::Table(_));
-        if is_scalar && self.torn_lines.contains(&line_of(self.text, place.start)) {
+        // A heading stays good, and so does what stands under it.
+        let is_table = matches!(value, DeValue::Table(_));
+        if !is_table && self.torn_lines.contains(&line_of(&self.line_ends, place.start)) {
             return Value::Faulty;
         }
         match value {
@@ -252,8 +252,8 @@ impl Reading<'_> {
     }
 }
 
-fn line_of(text: &str, index: usize) -> usize {
-    text.as_bytes()[..index.min(text.len())].iter().filter(|&&byte| byte == b'\n').count()
+fn line_of(line_ends: &[usize], index: usize) -> usize {
+    line_ends.partition_point(|&end| end < index)
 }
 
 fn syntax_fault(file: usize, text: &str, message: &str, span: Range<usize>) -> Diagnostic {
@@ -273,7 +273,14 @@ fn syntax_fault(file: usize, text: &str, message: &str, span: Range<usize>) -> D
             .help("in double quotes `\\` begins an escape; write it twice, or write the string in 'single quotes'");
     }
     if message.contains("string values must be quoted") {
-        return fault.help("write the value in \"double quotes\"");
+        let found = text.get(span).unwrap_or_default();
+        return match found.trim() {
+            "" => Diagnostic::error("there is no value here").at(place).help("write a value, or remove the key"),
+            word => Diagnostic::error("this value is not in quotes").at(place).help(format!("write \"{word}\"")),
+        };
+    }
+    if message.contains("missing comma between array elements") {
+        return fault.help("separate the elements of a list by `,`, and end the list with `]`");
     }
     fault
 }

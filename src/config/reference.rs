@@ -64,18 +64,12 @@ fn inner_rows(forms: &'static [Form], path: &str, text: &mut String, later: &mut
     for form in forms {
         match form {
             Form::Table(inner) if inner.heading.is_some() => later.push(inner),
-            Form::Table(inner) if has_headings(inner) => inner_rows(inner.keys[0].forms, path, text, later),
             Form::Table(inner) => rows(inner, &format!("{path}."), text, later),
             Form::List(element) => inner_rows(element, &format!("{path}[]"), text, later),
             Form::Map(_, value) => inner_rows(value, &format!("{path}.NAME"), text, later),
             _ => {}
         }
     }
-}
-
-/// Whether the table does nothing but hold another with a heading, as `[defaults]` does.
-fn has_headings(shape: &Shape) -> bool {
-    matches!(shape.keys, [Key { forms: [Form::Table(inner)], .. }] if inner.heading.is_some())
 }
 
 fn value(key: &Key) -> String {

@@ -30,7 +30,7 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
             "frontend",
             "frontends",
             "entrypoints",
-            "entryPoints",
+            "entry_points",
             "listen",
             "listener",
             "virtual_host",
@@ -76,7 +76,17 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
     ("a route", &["regex", "path_regex"], "write `path = { regex = '^/' }`"),
     (
         "a route",
-        &["proxy_pass", "default_backend", "use_backend", "backend", "upstream", "cluster", "service", "target"],
+        &[
+            "proxy_pass",
+            "default_backend",
+            "use_backend",
+            "backend",
+            "upstream",
+            "cluster",
+            "service",
+            "target",
+            "servers",
+        ],
         "write `pool = \"NAME\"`",
     ),
     (
@@ -184,25 +194,39 @@ pub fn unknown_key(key: &str, place: Place, shape: &'static Shape) -> Diagnostic
 }
 
 fn key_help(key: &str, shape: &'static Shape) -> String {
-    let folded = key.replace('-', "_");
+    let folded = snake_case(key);
     let foreign = FOREIGN.iter().find(|(what, words, _)| *what == shape.what && words.contains(&folded.as_str()));
     if let Some((_, _, help)) = foreign {
         return (*help).into();
     }
     let names: Vec<&str> = shape.keys.iter().map(|known| known.name).collect();
-    if names.contains(&folded.to_lowercase().as_str()) {
-        return format!("did you mean `{}`?", folded.to_lowercase());
+    if names.contains(&folded.as_str()) {
+        return format!("did you mean `{folded}`?");
     }
     if let Some((_, what)) = LATER.iter().find(|(words, _)| words.contains(&folded.as_str())) {
         return format!("this version does not have {what}");
     }
-    if let Some(heading) = home_of(key) {
-        return format!("`{key}` belongs in `{heading}`");
+    if let Some(heading) = home_of(&folded) {
+        return format!("`{folded}` belongs in `{heading}`");
     }
     match nearest(&folded, &names) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("known here: {}", quoted(&names)),
     }
+}
+
+/// `lb-policy`, `lbPolicy` and `LB_POLICY` as `lb_policy`.
+fn snake_case(key: &str) -> String {
+    let mut folded = String::with_capacity(key.len());
+    let mut after_lower = false;
+    for c in key.chars() {
+        if c.is_ascii_uppercase() && after_lower {
+            folded.push('_');
+        }
+        after_lower = c.is_ascii_lowercase();
+        folded.push(if c == '-' { '_' } else { c.to_ascii_lowercase() });
+    }
+    folded
 }
 
 /// Whether someone who wrote `key` in a table of this shape probably meant `wanted`.
@@ -293,7 +317,8 @@ mod tests {
     fn slips_other_words_and_misplaced_keys_are_understood() {
         for (key, shape, part) in [
             ("balanc", &keys::POOL, "did you mean `balance`?"),
-            ("max-connections", &keys::LISTENER, "`"),
+            ("hashOn", &keys::POOL, "did you mean `hash_on`?"),
+            ("max-connections", &keys::POOL, "belongs in `[[pools.NAME.backends]]`"),
             ("upstream", &keys::FILE, "[pools.NAME]"),
             ("server", &keys::FILE, "[listeners.NAME]"),
             ("backends", &keys::FILE, "pool"),

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::balance::Tried;
 use crate::clock;
-use crate::config::Address;
 use crate::deadline::Deadline;
 use crate::local::{Local, Session};
 use crate::outcome::{Outcome, Verdict};
@@ -54,8 +53,10 @@ async fn run(session: &Session, lease: &Lease, idle: Duration, incoming: Incomin
 /// A connected backend of the listener's pool; another is tried when the first can not be reached.
 async fn reach_backend(local: &Local, incoming: &Incoming) -> Option<(Stream, Lease, Duration)> {
     let view = local.view();
-    let Protocol::Tcp { pool } = view.listener(incoming.listener)?.protocol else { return None };
+    let plan = view.listener(incoming.listener)?;
+    let Protocol::Tcp { pool } = plan.protocol else { return None };
     let settings = view.pool(pool);
+    let idle = settings.timeouts.tunnel_idle.min(plan.timeouts.tunnel_idle);
     let key = settings.key_of_address(incoming.peer.map(|peer| peer.ip()));
     let mut tried = Tried::default();
     for _ in 0..settings.attempts {
@@ -68,12 +69,12 @@ async fn reach_backend(local: &Local, incoming: &Incoming) -> Option<(Stream, Le
                 return None;
             }
         };
-        match connect(lease.address(), settings.timeouts.connect).await {
+        match upstream::connect(lease.address(), settings.timeouts.connect).await {
             Ok(stream) => {
                 let now = clock::now();
                 lease.responded(now, Verdict::Good);
                 local.responded(lease.state().id(), now.since(begin));
-                return Some((stream, lease, settings.timeouts.tunnel_idle));
+                return Some((stream, lease, idle));
             }
             Err(outcome) => {
                 local.ended(lease.state().id(), outcome);
@@ -82,8 +83,4 @@ async fn reach_backend(local: &Local, incoming: &Incoming) -> Option<(Stream, Le
         }
     }
     None
-}
-
-async fn connect(address: &Address, limit: Duration) -> Result<Stream, Outcome> {
-    upstream::connect(address, limit).await
 }

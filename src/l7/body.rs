@@ -196,7 +196,7 @@ impl Wire {
 
     /// Whether no byte waits in either direction.
     pub fn is_clean(&self) -> bool {
-        self.inbound.buffer.is_none() && self.outbound.is_flushed()
+        self.inbound.buffer.as_ref().is_none_or(Buffer::is_empty) && self.outbound.is_flushed()
     }
 }
 

@@ -243,7 +243,8 @@ impl Way<'_> {
         lease.responded(now, Verdict::of_status(response.status));
         let local = connection.session.local();
         local.responded(lease.state().id(), now.since(lease.sent_at()));
-        let timeouts = self.view.pool(self.pool).timeouts.clone();
+        let mut timeouts = self.view.pool(self.pool).timeouts.clone();
+        timeouts.tunnel_idle = timeouts.tunnel_idle.min(connection.timeouts.tunnel_idle);
         if response.status == 101 {
             self.write_head(connection, desk, Framing::None, Persistence::Upgrade);
             return Opened::Tunnel(Running { upstream, lease, timeouts, sending, keep_client: false, waiting: false });
@@ -545,10 +546,11 @@ impl Running {
         connection.deadline.poll(cx).map(|()| Err(late))
     }
 
-    /// Whether the backend's connection is where the next exchange can begin: it said nothing against it, its body's end
-    /// was told by its framing, and nothing came after it.
+    /// Whether the backend's connection is where the next exchange can begin: there will be one, the backend said nothing
+    /// against it, its body's end was told by its framing, and nothing came after it.
     fn leaves_connection(&self, desk: &Desk) -> bool {
         desk.response.keeps_alive()
+            && !self.lease.state().is_draining()
             && !desk.request.connection.websocket
             && desk.response.framing != Framing::ToClose
             && self.upstream.is_clean()

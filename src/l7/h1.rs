@@ -46,6 +46,8 @@ pub(super) struct ClientTimeouts {
     pub header: Duration,
     pub body: Duration,
     pub idle: Duration,
+    /// Of a tunnel; the pool has one too, the shorter counts.
+    pub tunnel_idle: Duration,
 }
 
 /// What becomes of the client's connection after an exchange.
@@ -263,7 +265,12 @@ fn idle_until(local: &Local, listener: ListenerId, latest: Instant) -> Option<In
 
 impl ClientTimeouts {
     pub(super) fn of(timeouts: &crate::config::Timeouts) -> ClientTimeouts {
-        ClientTimeouts { header: timeouts.client_header, body: timeouts.client_body, idle: timeouts.client_idle }
+        ClientTimeouts {
+            header: timeouts.client_header,
+            body: timeouts.client_body,
+            idle: timeouts.client_idle,
+            tunnel_idle: timeouts.tunnel_idle,
+        }
     }
 }
 

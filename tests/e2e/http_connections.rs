@@ -1,6 +1,6 @@
 //! The client's connection: how long it lives, in which order it is answered, and what belongs to which response.
 
-use crate::support::{Client, Daemon, End, Ending, Origin, backends, web};
+use crate::support::{Client, Daemon, End, Ending, Origin, backends, eventually, web};
 
 fn daemon_before(origin: &Origin) -> Daemon {
     Daemon::start(&web("", &backends(&[origin.address()])))
@@ -205,6 +205,15 @@ fn an_idle_client_is_closed_after_its_time() {
     let mut client = client_of(&daemon);
     client.get("/").assert(200, "hello");
     assert_eq!(client.ending(), Ending::Closed);
+}
+
+#[test]
+fn an_idle_backend_connection_is_closed_after_its_time() {
+    let origin = Origin::answering("hello");
+    let pool = backends(&[origin.address()]) + "timeouts = { upstream_idle = \"200ms\" }";
+    let daemon = Daemon::start(&web("", &pool));
+    client_of(&daemon).get("/").assert(200, "hello");
+    eventually("nobody holds the backend's connection", || origin.open() == 0);
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn connect_and_trace_are_refused() {
 
 #[test]
 fn a_head_beyond_every_measure_is_refused() {
-    let long = "x".repeat(200_000);
+    let long = "x".repeat(50_000);
     let origin = Origin::answering("must not be seen");
     let daemon = Daemon::start(&web("", &backends(&[origin.address()])));
     let mut client = Client::connect(&daemon.address("web"));

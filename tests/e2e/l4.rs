@@ -195,13 +195,13 @@ fn ip_hash_keeps_a_client_with_its_backend() {
     let daemon = Daemon::start(&raw("", &pool));
     let address = daemon.address("raw");
     let mut used = std::collections::BTreeSet::new();
-    for client in 1..=30 {
+    for client in 1..=40 {
         let source = format!("127.0.1.{client}");
         let first = Client::connect_from(&source, &address).bytes(1);
         assert_eq!(Client::connect_from(&source, &address).bytes(1), first);
         used.insert(first);
     }
-    assert_eq!(used.len(), 3, "thirty clients are not all the same backend's");
+    assert_eq!(used.len(), 3, "forty clients are not all the same backend's");
 }
 
 #[test]

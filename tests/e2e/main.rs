@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod balance;
 mod cli;
 mod failures;
 mod forwarding;

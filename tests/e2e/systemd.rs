@@ -7,10 +7,12 @@ use rustix::process::Signal;
 use crate::support::daemon::BINARY;
 use crate::support::{Client, Launch, NotifySocket, Origin, backends, web};
 
+const BY_HAND: &str = "[reload]\nwatch = false\n";
+
 #[test]
 fn the_service_manager_is_told_every_turn() {
     let (old, new) = (Origin::answering("old"), Origin::answering("new"));
-    let file = |origin: &Origin| web("", &backends(&[origin.address()])) + "[reload]\nwatch = false\n";
+    let file = |origin: &Origin| web("", &backends(&[origin.address()])) + BY_HAND;
     let mut manager = NotifySocket::new();
     let socket = manager.path();
     let launch = Launch::new().environment("NOTIFY_SOCKET", socket.to_str().expect("temporary paths are plain"));
@@ -38,9 +40,10 @@ fn a_refused_reload_is_over_too_and_says_so() {
     let mut manager = NotifySocket::new();
     let socket = manager.path();
     let launch = Launch::new().environment("NOTIFY_SOCKET", socket.to_str().expect("temporary paths are plain"));
-    let daemon = launch.write("evenkeel.toml", &web("", &backends(&[origin.address()]))).start();
+    let daemon = launch.write("evenkeel.toml", &(web("", &backends(&[origin.address()])) + BY_HAND)).start();
     manager.message_with("READY=1");
     daemon.rewrite("[listeners.web]\n");
+    daemon.signal(Signal::HUP);
     manager.message_with("RELOADING=1");
     manager.message_with("READY=1");
     daemon.wait_log("reload refused");

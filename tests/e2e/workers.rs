@@ -70,6 +70,42 @@ fn limits_hold_over_all_workers() {
 }
 
 #[test]
+fn long_connections_are_spread_over_the_workers() {
+    let origin = Origin::answering("served");
+    let place = tempfile::tempdir().expect("a temporary directory");
+    // Only one worker can accept on a Unix socket: whatever the other has was handed over.
+    let bind = format!("unix:{}", place.path().join("web.sock").display());
+    let _daemon = Daemon::start(&file("2", &bind, &origin));
+    let mut clients: Vec<_> = (0..8).map(|_| Client::connect(&bind)).collect();
+    clients.iter_mut().for_each(|client| client.get("/").assert(200, "served"));
+    assert_eq!(origin.accepted(), 2, "one request at a time needs one backend connection of each worker that serves");
+}
+
+#[test]
+fn the_limit_of_descriptors_is_raised_as_far_as_it_goes() {
+    let origin = Origin::answering("served");
+    let daemon = Launch::new().limit("-S -n 64").write("evenkeel.toml", &file("1", "127.0.0.1:0", &origin)).start();
+    let address = daemon.address("web");
+    let mut clients: Vec<_> = (0..100).map(|_| Client::connect(&address)).collect();
+    clients.iter_mut().for_each(|client| client.get("/").assert(200, "served"));
+}
+
+#[test]
+fn running_out_of_descriptors_is_survived() {
+    let origin = Origin::answering("served");
+    let mut daemon = Launch::new().limit("-n 64").write("evenkeel.toml", &file("1", "127.0.0.1:0", &origin)).start();
+    let address = daemon.address("web");
+    let crowd: Vec<_> = (0..100).map(|_| Client::connect(&address)).collect();
+    daemon.wait_log("cannot accept");
+    assert!(daemon.is_running());
+    drop(crowd);
+    eventually("it serves again", || {
+        let mut client = Client::connect(&address);
+        client.get("/").status() == 200
+    });
+}
+
+#[test]
 fn a_second_daemon_on_the_same_address_gives_up_and_takes_nothing() {
     let (first, second) = (Origin::answering("first"), Origin::answering("second"));
     let daemon = Daemon::start(&file("2", "127.0.0.1:0", &first));

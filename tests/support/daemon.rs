@@ -26,6 +26,7 @@ pub struct Launch {
     directory: TempDir,
     file: PathBuf,
     environment: Vec<(String, String)>,
+    limit: String,
 }
 
 /// A command that has ended.
@@ -61,7 +62,7 @@ impl Launch {
     pub fn new() -> Launch {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("evenkeel.toml");
-        Launch { directory, file, environment: Vec::new() }
+        Launch { directory, file, environment: Vec::new(), limit: String::new() }
     }
 
     pub fn directory(&self) -> &Path {
@@ -79,6 +80,12 @@ impl Launch {
         self
     }
 
+    /// Sets limits before it starts, as the shell's `ulimit` takes them.
+    pub fn limit(mut self, limit: &str) -> Launch {
+        self.limit = format!("ulimit {limit} && ");
+        self
+    }
+
     /// Starts it and waits until it says that it is ready.
     #[track_caller]
     pub fn start(self) -> Daemon {
@@ -93,15 +100,16 @@ impl Launch {
     /// Starts it and expects it to give up by itself.
     #[track_caller]
     pub fn fail(self) -> Finished {
-        let Daemon { mut process, .. } = self.spawn();
+        let Daemon { mut process, directory: _kept, file: _ } = self.spawn();
         let status = process.wait_exit();
         assert!(!status.success(), "a start that cannot work must say so by its exit code: {status}");
         process.finished(status)
     }
 
     fn spawn(self) -> Daemon {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new("/bin/sh");
         command.env_remove("NOTIFY_SOCKET").envs(self.environment);
+        command.args(["-c", &format!("{}exec \"$0\" \"$@\"", self.limit), BINARY]);
         command.args(["run", "--log-level", "debug", "--config"]).arg(&self.file);
         Daemon { process: Process::spawn(&mut command), directory: self.directory, file: self.file }
     }

@@ -55,7 +55,14 @@ impl Checking<'_> {
                 Diagnostic::error(format!("the tcp listener `{}` has no `pool`", entry.key)).at(entry.key_place);
             self.missing(table, &keys::LISTENER, &["pool"], fault.help("write `pool = \"NAME\"`"));
         }
-        Some(Protocol::Tcp { pool: self.pool_reference(table.node("pool"))? })
+        let pool = self.pool_reference(table.node("pool"))?;
+        if let (Some(hash_on), Some(reference)) = (self.http_hashes.get(&pool), table.node("pool")) {
+            let warning =
+                Diagnostic::warning(format!("the pool `{pool}` hashes on what a tcp connection does not have"));
+            let warning = warning.label(reference.place, "used for tcp").label(*hash_on, "a part of an HTTP request");
+            self.faults.push(warning.help("its connections are hashed by the client's address; use a pool of its own"));
+        }
+        Some(Protocol::Tcp { pool })
     }
 
     fn http_only(&mut self, key: &str, place: Place, protocol: Place) {
@@ -72,7 +79,8 @@ impl Checking<'_> {
         }
         self.route_names_differ(&placed);
         placed.extend(self.default_route(table, &placed));
-        if table.node("routes").is_none_or(|_| nodes.is_empty() && table.list("routes").is_some()) {
+        let may_have_routes = table.node("routes").is_some_and(|_| table.list("routes").is_none());
+        if nodes.is_empty() && !may_have_routes {
             self.need_an_action(entry, table);
         }
         self.warn_of_shadowed_routes(&placed);
@@ -137,5 +145,85 @@ impl Checking<'_> {
         let names = routes.iter().map(|placed| (placed.route.name.clone(), placed.place));
         let help = "give each its own name; a route without one is called `route-1`, `route-2` … by its place";
         self.each_once::<Name>("the listener has this route name", help, names);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{POOLS, assert_said, meant};
+    use super::*;
+
+    fn with(listeners: &str) -> String {
+        format!(
+            "{POOLS}{listeners}\n[listeners.both]\nbind = '127.0.0.9:9'\nroutes = [{{ split = [{{ pool = 'a' }}, {{ pool = 'b' }}] }}]\n"
+        )
+    }
+
+    fn http(config: &crate::config::Config, name: &str) -> Http {
+        let listener = config.listeners.iter().find(|listener| &*listener.name == name).unwrap();
+        let Protocol::Http(http) = &listener.protocol else { panic!("{name} speaks tcp") };
+        http.clone()
+    }
+
+    #[test]
+    fn what_is_for_the_rest_is_a_last_route_named_default() {
+        let config = meant(&with(
+            "[listeners.w]\nbind = '127.0.0.1:1'\npool = 'a'\nroutes = [{ hosts = ['x'], pool = 'b' }]\n\
+             [listeners.s]\nbind = '127.0.0.1:2'\nredirect_to_https = true",
+        ));
+        let names =
+            |name: &str| http(&config, name).routes.iter().map(|route| route.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(names("w"), ["route-1", "default"]);
+        assert_eq!(names("s"), ["default"]);
+        assert!(matches!(http(&config, "s").routes[0].action, Action::RedirectToHttps));
+    }
+
+    #[test]
+    fn several_addresses_and_proxies_are_understood() {
+        let config = meant(&with(
+            "[listeners.w]\nbind = ['0.0.0.0:80', '[::]:80', 'unix:/run/w']\npool = 'a'\ntrusted_proxies = ['10.0.0.0/8', '::1']",
+        ));
+        assert_eq!(config.listeners[1].bind.len(), 3);
+        assert_eq!(http(&config, "w").trusted_proxies.len(), 2);
+    }
+
+    #[test]
+    fn faults_of_listeners_are_told_apart() {
+        for (wrong, parts) in [
+            ("pool = 'a'", &["no `bind`"][..]),
+            ("bind = '127.0.0.1:1'", &["does nothing with its requests"]),
+            ("bind = '127.0.0.1:1'\nroutes = []", &["does nothing with its requests"]),
+            ("bind = ':80'\npool = 'a'", &["\"0.0.0.0:80\"", "\"[::]:80\""]),
+            ("bind = []\npool = 'a'", &["no address"]),
+            ("bind = ['127.0.0.1:1', '127.0.0.1:1']\npool = 'a'", &["bound twice"]),
+            ("bind = '0.0.0.0:9'\npool = 'a'", &["can not both be bound", "by the listener `both`"]),
+            ("bind = '127.0.0.1:1'\npool = 'a'\nredirect_to_https = true", &["both `pool` and `redirect_to_https`"]),
+            ("bind = '127.0.0.1:1'\npool = 'a'\ntrusted_proxies = ['10.0.0.1/8']", &["\"10.0.0.0/8\"", "\"10.0.0.1\""]),
+            ("bind = '127.0.0.1:1'\npool = 'a'\nprotocol = 'https'", &["not a value of `protocol`"]),
+            ("bind = '127.0.0.1:1'\npool = 'a'\ntls = {}", &["does not have TLS"]),
+            ("bind = '127.0.0.1:1'\nprotocol = 'tcp'", &["the tcp listener `w` has no `pool`"]),
+            ("bind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\nvia = true", &["no meaning on a tcp listener"]),
+            (
+                "bind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\ntimeouts.client_idle = '1s'",
+                &["no meaning on a tcp"],
+            ),
+            (
+                "bind = '127.0.0.1:1'\npool = 'a'\nroutes = [{ name = 'default', hosts = ['x'], pool = 'a' }]",
+                &["the name `default` is taken"],
+            ),
+            (
+                "bind = '127.0.0.1:1'\nroutes = [{ name = 'route-2', hosts = ['x'], pool = 'a' }, { hosts = ['y'], pool = 'a' }]",
+                &["route name twice"],
+            ),
+        ] {
+            assert_said(&with(&format!("[listeners.w]\n{wrong}")), parts);
+        }
+    }
+
+    #[test]
+    fn a_tcp_listener_has_no_http_key_to_hash_on() {
+        let text = "[listeners.t]\nbind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'c'\n\
+                    [pools.c]\nbalance = 'consistent_hash'\nhash_on = 'uri'\nbackends = ['10.0.0.1:80']";
+        assert_said(text, &["warning: the pool `c` hashes on what a tcp connection does not have"]);
     }
 }

@@ -52,6 +52,8 @@ struct Checking<'a> {
     /// Whether pools may be defined in a part of the file that could not be understood.
     pools_are_hidden: bool,
     used_pools: BTreeSet<Name>,
+    /// Pools that hash on a part of HTTP requests, and where they say so.
+    http_hashes: BTreeMap<Name, Place>,
     bound: Vec<address::Bound>,
 }
 
@@ -60,7 +62,15 @@ impl<'a> Checking<'a> {
         let pools = entries(root, "pools").iter().map(|entry| (entry.key.as_str().into(), entry.key_place)).collect();
         let pools_are_hidden =
             root.table("pools").is_none() && root.entries.iter().any(|entry| entry.node.value == Value::Faulty);
-        Checking { faults, sources, pools, pools_are_hidden, used_pools: BTreeSet::new(), bound: Vec::new() }
+        Checking {
+            faults,
+            sources,
+            pools,
+            pools_are_hidden,
+            used_pools: BTreeSet::new(),
+            http_hashes: BTreeMap::new(),
+            bound: Vec::new(),
+        }
     }
 
     fn error(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
@@ -71,7 +81,7 @@ impl<'a> Checking<'a> {
         let is_hidden = root.entries.iter().any(|entry| entry.node.value == Value::Faulty);
         if entries(root, "listeners").is_empty() && !is_hidden {
             let fault = Diagnostic::error("there is no listener, so nothing would be served");
-            self.faults.push_absence(
+            self.faults.push_undefined(
                 fault.help("write `[listeners.NAME]` with `bind = \"0.0.0.0:8080\"` and `pool = \"NAME\"`"),
             );
         }
@@ -113,7 +123,7 @@ impl<'a> Checking<'a> {
         };
         let fault = Diagnostic::error(format!("there is no pool `{text}`")).label(place, "not defined").help(help);
         if !self.pools_are_hidden {
-            self.faults.push_absence(fault);
+            self.faults.push_undefined(fault);
         }
         None
     }
@@ -231,4 +241,111 @@ fn slot<'t>(timeouts: &'t mut Timeouts, name: &str) -> Option<&'t mut Duration> 
         "tunnel_idle" => &mut timeouts.tunnel_idle,
         _ => return None,
     })
+}
+
+/// What the tests of this room are written with.
+#[cfg(test)]
+mod testing {
+    use crate::config::{Config, Report, from_text};
+
+    /// Two pools, and a listener that uses both unless the test writes its own.
+    pub(super) const POOLS: &str = "[pools.a]\nbackends = ['10.0.0.1:80']\n[pools.b]\nbackends = ['10.0.0.2:80']\n";
+
+    /// What is said about this text, errors or warnings.
+    pub(super) fn said(text: &str) -> Report {
+        match from_text("test.toml", text) {
+            Ok(loaded) => loaded.warnings,
+            Err(report) => report,
+        }
+    }
+
+    /// What is meant by this text, which has to be without fault.
+    pub(super) fn meant(text: &str) -> Config {
+        match from_text("test.toml", text) {
+            Ok(loaded) => loaded.config,
+            Err(report) => panic!("{report}"),
+        }
+    }
+
+    /// Asserts that there is exactly one diagnostic, and that its rendering has each of these parts.
+    #[track_caller]
+    pub(super) fn assert_said(text: &str, parts: &[&str]) {
+        let report = said(text);
+        assert_eq!(report.diagnostics.len(), 1, "of\n{text}\n{report}");
+        let rendered = report.to_string();
+        for part in parts {
+            assert!(rendered.contains(part), "{part:?} of\n{text}\nin\n{rendered}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{assert_said, meant, said};
+    use super::*;
+
+    #[test]
+    fn what_is_not_written_has_the_documented_default() {
+        let config = meant("listeners.w = { bind = '127.0.0.1:0', pool = 'a' }\npools.a.backends = ['10.0.0.1:80']");
+        assert_eq!(config.runtime, Runtime { workers: None, shutdown_grace: Duration::from_secs(30) });
+        assert_eq!(config.reload, Reload { watch: true, drain_timeout: Duration::from_secs(30) });
+        let timeouts = &config.listeners[0].timeouts;
+        assert_eq!(timeouts, &config.pools[0].timeouts);
+        assert_eq!((timeouts.client_header, timeouts.connect), (Duration::from_secs(10), Duration::from_secs(2)));
+        assert_eq!((timeouts.client_idle, timeouts.tunnel_idle), (Duration::from_secs(60), Duration::from_secs(3600)));
+        assert_eq!(config.pools[0].policy, super::super::Policy::RoundRobin);
+    }
+
+    #[test]
+    fn a_timeout_falls_back_to_the_defaults_table() {
+        let config = meant(
+            "defaults.timeouts = { connect = '7s', tunnel_idle = '2d' }\n\
+             listeners.w = { bind = '127.0.0.1:0', pool = 'a', timeouts = { client_idle = '5s' } }\n\
+             pools.a = { backends = ['10.0.0.1:80'], timeouts = { connect = '100ms' } }",
+        );
+        assert_eq!(config.pools[0].timeouts.connect, Duration::from_millis(100));
+        assert_eq!(config.listeners[0].timeouts.client_idle, Duration::from_secs(5));
+        assert_eq!(config.pools[0].timeouts.tunnel_idle, Duration::from_secs(2 * 86400));
+    }
+
+    #[test]
+    fn a_pool_that_is_not_there_is_guessed() {
+        let text = |name: &str| {
+            format!("listeners.w = {{ bind = '127.0.0.1:0', pool = '{name}' }}\npools.shop.backends = ['10.0.0.1:80']")
+        };
+        assert_said(&text("shpo"), &["there is no pool `shpo`", "test.toml:1:46", "did you mean `shop`?"]);
+        assert_said(&text("other"), &["[pools.other]"]);
+    }
+
+    #[test]
+    fn a_pool_that_nothing_uses_is_a_warning() {
+        let text = "listeners.w = { bind = '127.0.0.1:0', pool = 'a' }\n\
+                    pools = { a = { backends = ['10.0.0.1:80'] }, z = { backends = ['10.0.0.1:81'] } }";
+        assert_said(text, &["warning: nothing uses the pool `z`"]);
+    }
+
+    #[test]
+    fn nothing_at_all_says_how_to_begin() {
+        assert_said("", &["there is no listener", "[listeners.NAME]"]);
+    }
+
+    #[test]
+    fn a_slip_does_not_make_further_faults() {
+        for text in [
+            "listeners.w = { bnd = '127.0.0.1:0', pool = 'a' }\npools.a.backends = ['10.0.0.1:80']",
+            "listeners.w = { bind = '127.0.0.1:0', pool = 'a' }\npools.a.servers = ['10.0.0.1:80']",
+            "listeners.w = { bind = '127.0.0.1:0', pool = 'a' }\nupstream.a.servers = ['10.0.0.1:80']",
+            "listeners.w = { bind = '127.0.0.1:0', pool = 'a' }\npools.a.backends = [10.0.0.1:80]",
+            "listeners.w = { bind = '127.0.0.1:0', pool = 3 }\npools.a.backends = ['10.0.0.1:80']",
+            "listener.w = { bind = '127.0.0.1:0', pool = 'a' }\npools.a.backends = ['10.0.0.1:80']",
+        ] {
+            assert_eq!(said(text).diagnostics.len(), 1, "{}", said(text));
+        }
+    }
+
+    #[test]
+    fn names_are_for_logs_and_metrics() {
+        let text = "listeners.'my web' = { bind = '127.0.0.1:0', pool = 'a' }\npools.a.backends = ['10.0.0.1:80']";
+        assert_said(text, &["can not be the name of a listener", "ASCII letters"]);
+    }
 }

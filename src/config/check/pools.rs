@@ -29,6 +29,11 @@ impl Checking<'_> {
         if table.list("backends").is_some() && backends.len() == nodes.len() {
             self.warn_of_idle_pool(entry, &backends);
         }
+        if let (Policy::ConsistentHash { on }, Some(node)) = (&policy, table.node("hash_on"))
+            && *on != HashOn::ClientAddress
+        {
+            self.http_hashes.insert(entry.key.as_str().into(), node.place);
+        }
         if policy == Policy::RoundRobin {
             self.warn_of_ignored_weights(table, &backends);
         }
@@ -88,7 +93,7 @@ impl Checking<'_> {
                 let fault = Diagnostic::error("a backend can not be drained and in maintenance at once");
                 let fault = fault.label(maintenance.place, "in maintenance").label(drain.place, "drained");
                 self.faults.push(fault.help("keep `drain` to let it finish what it has, or `maintenance` to stop it"));
-                Service::Maintenance
+                Service::Active
             }
         }
     }
@@ -191,4 +196,101 @@ impl Checking<'_> {
 fn prefix(table: &Table, key: &keys::Key) -> u8 {
     let bits = table.integer(key.name).unwrap_or_else(|| key.default_integer());
     u8::try_from(bits).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_said, meant};
+    use super::*;
+
+    fn with(pool: &str) -> String {
+        format!("listeners.w = {{ bind = '127.0.0.1:0', pool = 'p' }}\n[pools.p]\n{pool}")
+    }
+
+    fn policy(pool: &str) -> Policy {
+        meant(&with(&format!("backends = ['10.0.0.1:80']\n{pool}"))).pools[0].policy.clone()
+    }
+
+    #[test]
+    fn strings_and_tables_mix_and_keep_their_order() {
+        let config = meant(&with(
+            "balance = 'least_connections'\nbackends = ['10.0.0.2:80', { address = '[::1]:80', name = 'six', weight = 3, \
+             max_connections = 9, backup = true, drain = true }, 'unix:/run/x']",
+        ));
+        let backends = &config.pools[0].backends;
+        let names: Vec<&str> = backends.iter().map(|backend| &*backend.name).collect();
+        assert_eq!(names, ["10.0.0.2:80", "six", "unix:/run/x"]);
+        assert_eq!((backends[1].weight, backends[1].max_connections.map(u32::from)), (3, Some(9)));
+        assert_eq!((backends[1].backup, backends[1].service), (true, Service::Drain));
+        assert_eq!(backends[2].address, Address::Unix("/run/x".into()));
+    }
+
+    #[test]
+    fn each_algorithm_has_its_own_options() {
+        assert_eq!(
+            policy("balance = 'ip_hash'\nhash_ipv4_prefix = 24\nbounded_load = 2"),
+            Policy::IpHash { ipv4_prefix: 24, ipv6_prefix: 64, bounded_load: Some(2.0) }
+        );
+        assert_eq!(policy("balance = 'consistent_hash'"), Policy::ConsistentHash { on: HashOn::ClientAddress });
+        assert_eq!(
+            policy("balance = 'consistent_hash'\nhash_on = { header = 'X-User' }"),
+            Policy::ConsistentHash { on: HashOn::Header("x-user".into()) }
+        );
+        for (wrong, part) in [
+            ("bounded_load = 1.5", "has no effect with `round_robin`"),
+            ("balance = 'ip_hash'\nhash_on = 'uri'", "write `balance = \"consistent_hash\"`"),
+            (
+                "balance = 'consistent_hash'\nhash_on = { header = 'a', cookie = 'b' }",
+                "exactly one of `header`, `cookie` or `query`",
+            ),
+            ("balance = 'consistent_hash'\nhash_on = { query = 'a=b' }", "not the name of a query"),
+            ("balance = 'ip_hash'\nbounded_load = 1.0", "above 1"),
+            ("balance = 'ip_hash'\nbounded_load = nan", "above 1"),
+            ("balance = 'leastconn'", "that is `least_connections` here"),
+            ("balance = 'maglev'", "that is `consistent_hash` here"),
+            ("balance = 'least_conections'", "did you mean `least_connections`?"),
+        ] {
+            assert_said(&with(&format!("backends = ['10.0.0.1:80']\n{wrong}")), &[part]);
+        }
+    }
+
+    #[test]
+    fn what_differs_only_in_writing_is_the_same_address() {
+        assert_said(
+            &with("backends = ['10.0.0.1:80', { address = '[::ffff:10.0.0.1]:80', weight = 1 }]"),
+            &["this address is in the pool twice", "first here", "again"],
+        );
+        assert_said(
+            &with("backends = [{ name = 'x', address = '10.0.0.1:80' }, { name = 'x', address = '10.0.0.2:80' }]"),
+            &["this name is in the pool twice"],
+        );
+    }
+
+    #[test]
+    fn faults_of_backends_are_told_apart() {
+        for (wrong, part) in [
+            ("backends = ['localhost:3000']", "write \"127.0.0.1:3000\""),
+            ("backends = ['10.0.0.1:0']", "not an address to connect to"),
+            ("backends = [{ weight = 2 }]", "needs its `address`"),
+            ("backends = [{ address = '10.0.0.1:80', drain = true, maintenance = true }]", "at once"),
+            ("backends = [{ address = '10.0.0.1:80', maxconn = 3 }]", "write `max_connections`"),
+            ("backends = [{ address = '10.0.0.1:80', weight = 1001 }]", "from 1 to 1000"),
+            ("backends = ['10.0.0.1:80']\nhealth_check = 'GET /'", "does not have health checks"),
+            ("balance = 'ip_hash'", "has no `backends`"),
+        ] {
+            assert_said(&with(wrong), &[part]);
+        }
+    }
+
+    #[test]
+    fn what_looks_odd_is_a_warning() {
+        for (odd, part) in [
+            ("backends = []", "warning: the pool `p` has no backend"),
+            ("backends = [{ address = '10.0.0.1:80', drain = true }]", "drained or in maintenance"),
+            ("backends = [{ address = '10.0.0.1:80', weight = 2 }]", "warning: `round_robin` ignores weights"),
+        ] {
+            assert_said(&with(odd), &[part]);
+        }
+        meant(&with("balance = 'ip_hash'\nbackends = [{ address = '10.0.0.1:80', weight = 2 }]"));
+    }
 }

@@ -294,6 +294,8 @@ fn redirect_fault(text: &str) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::Protocol;
+    use super::super::testing::{POOLS, assert_said, meant};
     use super::*;
 
     #[test]
@@ -314,5 +316,100 @@ mod tests {
             let (message, help) = redirect_fault(wrong).unwrap();
             assert!(help.contains(part), "{wrong}: {message}: {help}");
         }
+    }
+
+    fn with(route: &str) -> String {
+        format!(
+            "{POOLS}[listeners.w]\nbind = '127.0.0.1:1'\n[[listeners.w.routes]]\n{route}\n\
+             [listeners.both]\nbind = '127.0.0.1:2'\nroutes = [{{ split = [{{ pool = 'a' }}, {{ pool = 'b' }}] }}]\n"
+        )
+    }
+
+    fn route(text: &str) -> Route {
+        let config = meant(&with(text));
+        let Protocol::Http(http) = &config.listeners[1].protocol else { panic!("w speaks http") };
+        http.routes[0].clone()
+    }
+
+    #[test]
+    fn conditions_are_kept_in_the_form_they_are_compared_in() {
+        let route = route(
+            "hosts = ['WWW.Example.com.', '*.example.com']\npath = { prefix = '/v1/' }\nmethods = ['GET']\n\
+             match_headers = { X-Env = 'canary', Cookie = { regex = 'a=' }, X-Any = { present = true } }\npool = 'a'",
+        );
+        assert_eq!(
+            route.hosts,
+            [HostPattern::Exact("www.example.com".into()), HostPattern::Wildcard(".example.com".into())]
+        );
+        assert!(matches!(route.path, PathPattern::Prefix(path) if path == "/v1/"));
+        let names: Vec<&str> = route.match_headers.iter().map(|header| header.name.as_str()).collect();
+        assert_eq!(names, ["x-env", "cookie", "x-any"]);
+    }
+
+    #[test]
+    fn every_action_is_understood() {
+        let split = route("split = [{ pool = 'a', weight = 95 }, { pool = 'b', weight = 5 }]");
+        assert!(matches!(split.action, Action::Forward(parts) if parts.iter().map(|part| part.weight).eq([95, 5])));
+        assert!(matches!(route("redirect = '/x{query}'").action, Action::Redirect { status: 308, .. }));
+        assert!(matches!(route("redirect = { to = '/x', status = 302 }").action, Action::Redirect { status: 302, .. }));
+        assert!(matches!(route("redirect_to_https = true").action, Action::RedirectToHttps));
+        let Action::Respond { status, body, content_type } = route("respond = { status = 503, body = 'no' }").action
+        else {
+            panic!("not a response");
+        };
+        assert_eq!((status, &*body, &*content_type), (503, "no", "text/plain; charset=utf-8"));
+    }
+
+    #[test]
+    fn header_rules_keep_names_and_order() {
+        let route = route(
+            "pool = 'a'\n[listeners.w.routes.headers]\nrequest = { set = { Host = 'x', X-B = '1', X-A = '2' }, remove = ['Cookie'] }",
+        );
+        let names: Vec<&str> = route.headers.request.set.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["Host", "X-B", "X-A"]);
+        assert_eq!(route.headers.request.remove, ["Cookie"]);
+    }
+
+    #[test]
+    fn faults_of_routes_are_told_apart() {
+        for (wrong, part) in [
+            ("hosts = ['x']", "the route does nothing"),
+            ("pool = 'a'\nredirect_to_https = true", "exactly one thing"),
+            ("pool = 'a'\nhosts = []", "leave `hosts` out"),
+            ("pool = 'a'\nhosts = ['x', 'X']", "this host twice"),
+            ("pool = 'a'\nhosts = ['x:80']", "\"x\""),
+            ("pool = 'a'\npath = '/x'", "a table with `exact`, `prefix` and `regex`"),
+            ("pool = 'a'\npath = {}", "exactly one of"),
+            ("pool = 'a'\npath = { exact = '/a', prefix = '/b' }", "exactly one of"),
+            ("pool = 'a'\npath = { exact = 'a' }", "write \"/a\""),
+            ("pool = 'a'\npath = { exact = '/a/../b' }", "write \"/b\""),
+            ("pool = 'a'\npath = { exact = '/a?b' }", "from `?` or `#` on"),
+            ("pool = 'a'\npath = { regex = '(' }", "unclosed group"),
+            ("pool = 'a'\nmethods = ['get']", "write \"GET\""),
+            ("pool = 'a'\nmethods = ['CONNECT']", "refused"),
+            ("pool = 'a'\nmatch_headers = { 'X Y' = 'a' }", "not a header name"),
+            ("pool = 'a'\nmatch_headers = { X = { present = false } }", "can only be true"),
+            ("split = []", "no pool of the split"),
+            ("split = [{ pool = 'a' }, { pool = 'a' }]", "names this pool twice"),
+            ("redirect = { to = '/x', status = 304 }", "301, 302, 303, 307 or 308"),
+            ("respond = { body = 'x' }", "needs its `status`"),
+            ("respond = { status = 204, body = 'x' }", "no body"),
+            ("pool = 'a'\nheaders.request.set = { Content-Length = '1' }", "smuggled"),
+            ("pool = 'a'\nheaders.request.remove = ['Host']", "use `set`"),
+            ("pool = 'a'\nheaders.response.add = { X = ' x' }", "write \"x\""),
+            ("pool = 'a'\nheaders.response.add = { X = '1', x = '2' }", "named twice"),
+            ("proxy_pass = 'a'", "write `pool = \"NAME\"`"),
+            ("pool = 'a'\nretry = {}", "does not have configurable retries"),
+        ] {
+            assert_said(&with(wrong), &[part]);
+        }
+    }
+
+    #[test]
+    fn a_share_of_nothing_is_a_warning() {
+        assert_said(
+            &with("split = [{ pool = 'a', weight = 0 }, { pool = 'b' }]"),
+            &["warning: this pool gets no request"],
+        );
     }
 }

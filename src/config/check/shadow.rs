@@ -5,6 +5,7 @@
 //! fewer; then file order. A warning is given only where it is certain; a regular expression that happens to cover another
 //! is not found.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::diagnostic::{Diagnostic, Place};
@@ -20,8 +21,9 @@ pub(super) struct Placed {
 impl Checking<'_> {
     /// Warns of every route that can never match.
     pub(super) fn warn_of_shadowed_routes(&mut self, routes: &[Placed]) {
+        let by_host = by_host(routes);
         for (index, placed) in routes.iter().enumerate() {
-            let Some(cover) = cover_of(routes, index) else { continue };
+            let Some(cover) = cover_of(routes, &by_host, index) else { continue };
             let cover = &routes[cover];
             let message = format!("the route `{}` can never match", placed.route.name);
             let warning = Diagnostic::warning(message).label(placed.place, "never reached");
@@ -31,16 +33,30 @@ impl Checking<'_> {
     }
 }
 
+/// Which routes are for which host pattern: only the same pattern both covers a host and is no less exact.
+type ByHost<'a> = BTreeMap<Option<&'a HostPattern>, Vec<usize>>;
+
+fn by_host(routes: &[Placed]) -> ByHost<'_> {
+    let mut by_host = ByHost::new();
+    for (index, placed) in routes.iter().enumerate() {
+        for host in alternatives(&placed.route.hosts) {
+            by_host.entry(host).or_default().push(index);
+        }
+    }
+    by_host
+}
+
 /// The first of the routes that together take everything from the one at `index`.
 ///
 /// Each pair of one of its hosts and one of its methods has to be taken by one other route.
-fn cover_of(routes: &[Placed], index: usize) -> Option<usize> {
+fn cover_of(routes: &[Placed], by_host: &ByHost<'_>, index: usize) -> Option<usize> {
     let route = &routes[index].route;
     let mut first = None;
     for host in alternatives(&route.hosts) {
+        let rivals = by_host.get(&host)?;
         for method in alternatives(&route.methods) {
-            let takes = |other: &usize| *other != index && takes_all(routes, *other, index, host, method);
-            let cover = (0..routes.len()).find(takes)?;
+            let takes = |rival: &&usize| **rival != index && takes_all(routes, **rival, index, method);
+            let cover = *rivals.iter().find(takes)?;
             first = first.or(Some(cover));
         }
     }
@@ -52,24 +68,14 @@ fn alternatives<T>(items: &[T]) -> impl Iterator<Item = Option<&T>> {
     items.iter().map(Some).chain(items.is_empty().then_some(None))
 }
 
-/// Whether every request that the route at `loser` matches by this host and method is matched, and preferred, by `winner`.
-fn takes_all(
-    routes: &[Placed],
-    winner: usize,
-    loser: usize,
-    host: Option<&HostPattern>,
-    method: Option<&Arc<str>>,
-) -> bool {
+/// Whether every request that the route at `loser` matches by this method and a host they share is matched, and preferred,
+/// by `winner`.
+fn takes_all(routes: &[Placed], winner: usize, loser: usize, method: Option<&Arc<str>>) -> bool {
     let (ours, theirs) = (&routes[winner].route, &routes[loser].route);
-    // Only the same pattern both covers the host and is no less exact.
-    let same_host = match host {
-        Some(host) => ours.hosts.contains(host),
-        None => ours.hosts.is_empty(),
-    };
     let covers_method = ours.methods.is_empty() || method.is_some_and(|method| ours.methods.contains(method));
     let covers_headers =
         ours.match_headers.iter().all(|needed| theirs.match_headers.iter().any(|has| implies(has, needed)));
-    if !(same_host && covers_method && covers_headers) {
+    if !(covers_method && covers_headers) {
         return false;
     }
     match by_path(&ours.path, &theirs.path) {
@@ -122,4 +128,53 @@ fn implies(has: &HeaderMatch, needed: &HeaderMatch) -> bool {
             (HeaderValueMatch::Exact(a), HeaderValueMatch::Regex(b)) => b.is_match(a),
             _ => false,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::said;
+
+    /// The names of the routes that are said to never match, of routes written as one inline table a line.
+    fn dead(routes: &str) -> Vec<String> {
+        let routes = routes.lines().map(|route| format!("{{ {route}, pool = 'a' }}")).collect::<Vec<_>>().join(", ");
+        let report = said(&format!(
+            "pools.a.backends = ['10.0.0.1:80']\n[listeners.w]\nbind = '127.0.0.1:1'\nroutes = [{routes}]\n"
+        ));
+        let name = |message: &str| message.split('`').nth(1).map(str::to_owned);
+        report.diagnostics.iter().filter_map(|diagnostic| name(&diagnostic.message)).collect()
+    }
+
+    #[test]
+    fn the_later_of_two_equal_routes_never_matches() {
+        assert_eq!(dead("hosts = ['x']\nhosts = ['x']"), ["route-2"]);
+        assert_eq!(dead("path = { prefix = '/a' }\npath = { prefix = '/a' }, methods = ['GET']"), [""; 0]);
+        assert_eq!(dead("methods = ['GET', 'POST']\nmethods = ['GET']"), ["route-2"]);
+        assert_eq!(dead("path = { regex = 'a' }\npath = { regex = 'a' }, methods = ['GET']"), ["route-2"]);
+        assert_eq!(dead("path = { regex = 'a' }, methods = ['GET']\npath = { regex = 'a' }"), [""; 0]);
+    }
+
+    #[test]
+    fn several_routes_can_take_all_of_one() {
+        assert_eq!(dead("methods = ['GET']\nmethods = ['POST']\nmethods = ['GET', 'POST']"), ["route-3"]);
+        assert_eq!(dead("hosts = ['x']\nhosts = ['y']\nhosts = ['y', 'x']"), ["route-3"]);
+        assert_eq!(dead("hosts = ['x']\nhosts = ['y', 'x']"), [""; 0]);
+    }
+
+    #[test]
+    fn precedence_and_not_order_decides() {
+        assert_eq!(dead("path = { regex = 'a' }\npath = { prefix = '/' }"), ["route-1"]);
+        assert_eq!(dead("path = { prefix = '/' }\npath = { exact = '/a' }"), [""; 0]);
+        assert_eq!(dead("hosts = ['*.x']\nhosts = ['a.x']\npath = { exact = '/a' }"), [""; 0]);
+        assert_eq!(dead("match_headers = { A = '1' }\nmatch_headers = { A = '1', B = '2' }"), [""; 0]);
+        assert_eq!(dead("match_headers = { A = { present = true } }\nmatch_headers = { A = '1' }"), ["route-2"]);
+        assert_eq!(dead("match_headers = { A = '1' }\nmatch_headers = { A = { present = true } }"), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_for_the_rest_never_matches_after_a_route_for_everything() {
+        let report = said(
+            "pools.a.backends = ['10.0.0.1:80']\n[listeners.w]\nbind = '127.0.0.1:1'\npool = 'a'\nroutes = [{ pool = 'a' }]\n",
+        );
+        assert!(report.to_string().contains("warning: the route `default` can never match"), "{report}");
+    }
 }

@@ -1,0 +1,129 @@
+//! What the table of [`keys`](super::keys) is made of: tables, keys, and the forms of values.
+
+use std::time::Duration;
+
+/// A table of the file and the keys it may have.
+#[derive(Debug)]
+pub struct Shape {
+    /// What one such table is called in messages, with its article.
+    pub what: &'static str,
+    /// Its heading in the reference; `None` for one that is written inline, as a value.
+    pub heading: Option<&'static str>,
+    /// What it is for, under that heading.
+    pub doc: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What its value may be: one of these.
+    pub forms: &'static [Form],
+    /// What it is when it is not written.
+    pub absent: Absent,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+/// What it means that a key is not written.
+#[derive(Debug)]
+pub enum Absent {
+    /// A fault.
+    Required,
+    /// The same as this value (as TOML).
+    Default(&'static str),
+    /// This, in words.
+    Means(&'static str),
+}
+
+/// What a value may be.
+#[derive(Debug)]
+pub enum Form {
+    /// A string; the word says of what kind.
+    Text(&'static str),
+    /// A string in which `${` means nothing.
+    Prose,
+    /// One of these strings.
+    Choice(&'static [&'static str]),
+    /// A duration with its unit, from 1 ms up to this.
+    Duration(Duration),
+    /// A whole number from … to.
+    Integer(i64, i64),
+    /// A number above … and up to.
+    Number(f64, f64),
+    /// `true` or `false`.
+    Bool,
+    /// A list of values, each in one of these forms.
+    List(&'static [Form]),
+    /// A table of this shape.
+    Table(&'static Shape),
+    /// A table whose keys the writer chooses (the word says what they are), each with a value in one of these forms.
+    Map(&'static str, &'static [Form]),
+}
+
+impl Shape {
+    /// The key of this name.
+    #[must_use]
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+impl Key {
+    /// The duration this key has when it is not written.
+    #[must_use]
+    pub fn default_duration(&self) -> Duration {
+        let Absent::Default(text) = self.absent else { return Duration::ZERO };
+        parse_duration(text.trim_matches('"')).unwrap_or_default()
+    }
+
+    /// The string this key has when it is not written.
+    #[must_use]
+    pub fn default_text(&self) -> &'static str {
+        let Absent::Default(text) = self.absent else { return "" };
+        text.trim_matches('"')
+    }
+
+    /// The whole number this key has when it is not written.
+    #[must_use]
+    pub fn default_integer(&self) -> i64 {
+        let Absent::Default(text) = self.absent else { return 0 };
+        text.parse().unwrap_or_default()
+    }
+}
+
+/// One whole number and its unit, without anything between or around them.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().ok()?;
+    let millis = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_one_number_and_its_unit() {
+        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2s"), Some(Duration::from_secs(2)));
+        assert_eq!(parse_duration("1h"), Some(Duration::from_secs(3600)));
+        for wrong in
+            ["", "5", "s", "-1s", "1.5s", "1 s", "1h30m", "1S", "99999999999999999999s", "18446744073709551615d"]
+        {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+    }
+}
