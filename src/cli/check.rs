@@ -1,9 +1,10 @@
 //! `evenkeel check`: says everything that is wrong with a configuration, and binds nothing.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::log;
 use crate::config::{self, Colour, Config, Protocol, Report};
 
 /// The exit code of a configuration that can not be used: EX_CONFIG of sysexits.h.
@@ -31,9 +32,7 @@ pub fn print_report(report: &Report) {
     if report.is_empty() {
         return;
     }
-    let wants_colour =
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let colour = if wants_colour { Colour::Ansi } else { Colour::Plain };
+    let colour = if log::is_coloured() { Colour::Ansi } else { Colour::Plain };
     // There is nowhere else to say that stderr can not be written to.
     let _ = writeln!(std::io::stderr(), "{}", report.render(colour));
 }

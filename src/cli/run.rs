@@ -40,7 +40,7 @@ fn refuse(fault: &Fault) -> Exit {
             check::print_report(report);
             Exit::BadConfig
         }
-        Fault::Server(_) | Fault::System(_) => {
+        Fault::Server(_) | Fault::Signals(_) => {
             fault.to_string().lines().for_each(|line| tracing::error!("{line}"));
             Exit::Failed
         }

@@ -36,8 +36,8 @@ pub enum Fault {
     Config(Report),
     /// What it asks for can not be had.
     Server(StartError),
-    /// Signals can not be received, or stdout is closed.
-    System(io::Error),
+    /// Signals can not be received.
+    Signals(io::Error),
 }
 
 /// How a daemon's life ends.
@@ -84,7 +84,7 @@ impl Daemon {
     /// The file has faults, an address can not be listened on, or the system lacks something. Then nothing is left of it.
     pub async fn start(path: &Path) -> Result<Daemon, Fault> {
         // Before anything serves: a signal from here on is for the daemon, not for the default of ending at once.
-        let signals = Signals::catch().map_err(Fault::System)?;
+        let signals = Signals::catch().map_err(Fault::Signals)?;
         let loaded = load(path).map_err(Fault::Config)?;
         log_lines(&loaded.warnings.to_string(), Severity::Warning);
         let server = Server::start(&loaded.config).await.map_err(Fault::Server)?;
@@ -97,7 +97,7 @@ impl Daemon {
             refused: None,
             announced: Vec::new(),
         };
-        daemon.announce().map_err(Fault::System)?;
+        daemon.announce();
         let files = daemon.serving.loaded.files.clone();
         daemon.watch_over(&files);
         tracing::info!(generation = daemon.serving.generation, "ready");
@@ -170,23 +170,19 @@ impl Daemon {
     }
 
     async fn reload(&mut self, why: Event) {
-        if why == Event::Hangup {
-            // The manager may be waiting for it, whether there is anything to do or not.
+        let loaded = load(&self.path);
+        let is_served = loaded.as_ref().is_ok_and(|loaded| loaded.digest == self.serving.loaded.digest);
+        // After a SIGHUP the manager waits for an answer, whether there is anything to do or not.
+        if why == Event::Hangup || !is_served {
             systemd::reloading();
         }
-        let loaded = load(&self.path);
         let files = match &loaded {
             Ok(loaded) => loaded.files.clone(),
             Err(report) => report.files.clone(),
         };
         match loaded {
-            Ok(loaded) if loaded.digest == self.serving.loaded.digest => self.unchanged(why),
-            Ok(loaded) => {
-                if why == Event::Changed {
-                    systemd::reloading();
-                }
-                self.apply(loaded).await;
-            }
+            Ok(_) if is_served => self.unchanged(why),
+            Ok(loaded) => self.apply(loaded).await,
             Err(report) => self.refuse(Refusal::of_report(&report)),
         }
         self.watch_over(&files);
@@ -195,7 +191,7 @@ impl Daemon {
 
     fn unchanged(&mut self, why: Event) {
         if self.refused.take().is_some() {
-            tracing::info!("the file is again what is served");
+            tracing::info!("reload unchanged: the file is again what is served");
         } else if why == Event::Hangup {
             tracing::info!(generation = self.serving.generation, "reload unchanged");
         } else {
@@ -218,9 +214,7 @@ impl Daemon {
                 );
                 log_lines(&self.serving.loaded.warnings.to_string(), Severity::Warning);
                 log_lines(&applied.warnings.join("\n"), Severity::Warning);
-                if let Err(error) = self.announce() {
-                    tracing::warn!(%error, "stdout is closed: new addresses are only logged");
-                }
+                self.announce();
             }
             Err(fault) => self.refuse(Refusal::of_fault(&fault)),
         }
@@ -236,14 +230,15 @@ impl Daemon {
     }
 
     /// Prints a line for each address that has none yet.
-    fn announce(&mut self) -> io::Result<()> {
+    fn announce(&mut self) {
         let listening = self.server.listening();
         let fresh = listening.iter().filter(|listening| !self.announced.contains(listening));
         let text: String = fresh.map(|Listening { name, address }| format!("listening {name} {address}\n")).collect();
         self.announced = listening;
         let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        stdout.flush()
+        if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            tracing::warn!(%error, "stdout is closed: addresses are only logged");
+        }
     }
 
     /// Watches these files from here on, if the configuration in force wants it.
@@ -355,7 +350,7 @@ impl fmt::Display for Fault {
         match self {
             Fault::Config(report) => report.fmt(f),
             Fault::Server(error) => error.fmt(f),
-            Fault::System(error) => error.fmt(f),
+            Fault::Signals(error) => write!(f, "signals can not be received: {error}"),
         }
     }
 }

@@ -73,7 +73,7 @@ fn refused(fault: &Fault) -> Exit {
             check::print_report(report);
             Exit::BadConfig
         }
-        Fault::Server(_) | Fault::System(_) => {
+        Fault::Server(_) | Fault::Signals(_) => {
             eprintln!("error: {fault}");
             Exit::Failed
         }
