@@ -10,7 +10,7 @@ use crate::clock;
 use crate::deadline::Deadline;
 use crate::local::{Local, Session};
 use crate::outcome::{Outcome, Verdict};
-use crate::state::{Lease, Protocol};
+use crate::state::{Lease, Protocol, View};
 use crate::stream::{Incoming, Stream};
 use crate::upstream;
 use relay::{Side, relay};
@@ -50,9 +50,26 @@ async fn run(session: &Session, lease: &Lease, idle: Duration, incoming: Incomin
     outcome
 }
 
+/// A backend of the listener's pool that is connected, and for how long the session may be idle.
+type Reached = (Stream, Lease, Duration);
+
+/// How often a connection is placed anew because the configuration changed under it.
+const LOOKS: usize = 3;
+
+/// A connected backend by the newest view.
+async fn reach_backend(local: &Local, incoming: &Incoming) -> Option<Reached> {
+    for _ in 0..LOOKS {
+        let view = local.view();
+        let reached = reach_by(&view, local, incoming).await;
+        if reached.is_some() || Rc::ptr_eq(&view, &local.view()) {
+            return reached;
+        }
+    }
+    None
+}
+
 /// A connected backend of the listener's pool; another is tried when the first can not be reached.
-async fn reach_backend(local: &Local, incoming: &Incoming) -> Option<(Stream, Lease, Duration)> {
-    let view = local.view();
+async fn reach_by(view: &View, local: &Local, incoming: &Incoming) -> Option<Reached> {
     let plan = view.listener(incoming.listener)?;
     let Protocol::Tcp { pool } = plan.protocol else { return None };
     let settings = view.pool(pool);

@@ -39,13 +39,24 @@ const FRESH_ENOUGH: Duration = Duration::from_secs(4);
 /// How many interim responses a backend may send before its final one (security.md checklist 7).
 const MOST_INTERIM: u32 = 10;
 
+/// How often a request is routed anew because the configuration changed under it.
+const LOOKS: u32 = 3;
+
 /// Sends the request on the desk to a backend, or answers it ourselves.
 pub(super) async fn run(connection: &mut Connection, desk: &mut Desk) -> After {
     let local = connection.session.local().clone();
     let mut id = local.roll(RequestId::roll);
+    let mut looks = LOOKS;
     // The view lives for the head's part of the exchange only; a long body keeps its lease and no more.
-    let opened = open(local.view(), connection, desk, &mut id).await;
+    let opened = loop {
+        looks -= 1;
+        match open(local.view(), connection, desk, &mut id).await {
+            Opened::Outdated if looks > 0 => {}
+            opened => break opened,
+        }
+    };
     match opened {
+        Opened::Outdated => Answer::plain(503).send(connection, desk, id.as_str()).await,
         Opened::Answer(answer) => answer.send(connection, desk, id.as_str()).await,
         Opened::Response(running, framing) => bodies(connection, desk, running, framing).await,
         Opened::Tunnel(running) => upgrade::tunnel(connection, running).await,
@@ -61,6 +72,8 @@ enum Opened {
     Response(Running, Framing),
     /// The backend has switched protocols.
     Tunnel(Running),
+    /// There is no backend by this view, but there is a newer one.
+    Outdated,
     /// Nobody is left to be answered.
     ClientGone,
 }
@@ -134,6 +147,7 @@ impl Way<'_> {
             let taken = local.roll(|dice| self.view.take(self.pool, clock::now(), key, &mut tried, dice));
             let lease = match taken {
                 Ok(taken) => taken.lease,
+                Err(_) if !std::ptr::eq(self.view, &*local.view()) => return Opened::Outdated,
                 Err(none) => {
                     tracing::debug!(pool = %pool.name, %none, "no backend");
                     return Opened::Answer(Answer::plain(failure.unwrap_or(503)));

@@ -1,8 +1,8 @@
 //! Control of the workers: the one place that writes the snapshot, and the other end of every mailbox.
 //!
-//! A new snapshot is stored, then settled with the backends, then every worker is woken to look at it. The one it
-//! replaces is kept until all workers have let go of it, so that its memory is given back here and not in the middle of
-//! somebody's request.
+//! A new snapshot is stored, every worker is told to look at it, and once all have, it is settled with the backends: those
+//! that leave take nothing more. The snapshot it replaces is kept until then, so that its memory is given back here and not
+//! in the middle of somebody's request.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::receipt::{Receipts, receipts};
+use super::receipt::receipts;
 use super::retire::{Order, attend, orders};
 use super::sockets::SocketId;
 use super::spread::Loads;
@@ -107,26 +107,21 @@ impl Control {
         drain_timeout: Duration,
     ) {
         let next = Arc::new(next);
+        next.admit();
         let retired = self.snapshots.swap(Arc::clone(&next));
-        next.settle();
         let owners: Arc<[_]> = owners.into();
         let (receipt, all) = receipts();
         self.tell_all(|| Mail::Revalidate(Arc::clone(&owners), receipt.clone()));
-        self.tell_all(|| Mail::Wake);
         drop(receipt);
-        self.let_go(retired, all);
+        if !all.all_within(PATIENCE).await {
+            tracing::warn!(generation = next.generation(), "a worker is slow to take up the new configuration");
+        }
+        next.settle();
+        self.tell_all(|| Mail::Wake);
+        drop(retired);
         let order = Order { leaving: next.ending().cloned().collect(), timeout: drain_timeout };
         // The attendant ends only with this.
         let _ = self.orders.send(order).await;
-    }
-
-    /// Drops a snapshot here, once no worker uses it for anything new.
-    fn let_go(&mut self, retired: Arc<Snapshot>, all: Receipts) {
-        while self.tasks.try_join_next().is_some() {}
-        self.tasks.spawn(async move {
-            all.all().await;
-            drop(retired);
-        });
     }
 
     /// Tells all workers to give up these listening addresses; says whether all have done so in time.

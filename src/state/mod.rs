@@ -145,18 +145,22 @@ impl Snapshot {
         (0..).map(PoolId::new).zip(&self.pools).filter_map(|(id, pool)| Some((id, pool.as_ref()?)))
     }
 
-    /// Says to every backend whether it is in service: the one side effect, for when this snapshot has come into force.
+    /// Puts back into service what was out of it and is in service here: for just before this snapshot comes into force, so
+    /// that its first request finds all of its backends.
+    pub fn admit(&self) {
+        let in_service = self.backends().filter(|backend| backend.service == Service::Active);
+        in_service.for_each(|backend| backend.state.restore());
+    }
+
+    /// Says to every backend whether it is in service: for when this snapshot is in force and no worker begins anything by
+    /// the one before it. Said earlier, a request that goes by the old one could find all of its backends leaving.
     ///
-    /// A backend that is retired, drained or in maintenance takes nothing new from here on, also not from workers that still
-    /// have an older view; one that came back is in service again. Doing it twice is the same as once.
+    /// A backend that is retired, drained or in maintenance takes nothing new from here on; one that came back is in service
+    /// again. Doing it twice is the same as once.
     pub fn settle(&self) {
-        for backend in self.backends() {
-            match backend.service {
-                Service::Active => backend.state.restore(),
-                Service::Drain | Service::Maintenance => backend.state.drain(),
-            }
-        }
-        self.retired.iter().for_each(|state| state.drain());
+        self.admit();
+        let held_back = self.backends().filter(|backend| backend.service != Service::Active);
+        held_back.map(|backend| &backend.state).chain(&self.retired).for_each(|state| state.drain());
     }
 
     /// The backends that must be empty in the end: once [`BackendState::is_drained`] there is nothing to do, and when
