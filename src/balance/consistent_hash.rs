@@ -53,7 +53,8 @@ impl Walker {
         Walker { index, identity, weight: u64::from(weight.max(1)), place, step, due: 0 }
     }
 
-    /// Walks on to the next free place and takes it. There is one: steps of any size reach every place of a prime number.
+    /// Walks on to the next free place and takes it. There is one: steps of any size reach every place of a prime
+    /// number.
     fn take(&mut self, owners: &mut [Option<u16>]) {
         while owners[self.place].is_some() {
             self.place = (self.place + self.step) % PLACES;
@@ -118,7 +119,7 @@ impl Picker for ConsistentHash {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conformance::{Fake, pick_for};
+    use super::super::conformance::{Fake, pick_for, picks};
     use super::super::hash_key;
     use super::*;
 
@@ -150,6 +151,13 @@ mod tests {
         let reversed: Vec<Fake> = among.iter().rev().cloned().collect();
         let (forth, back) = (ConsistentHash::table(&among), ConsistentHash::table(&reversed));
         assert!(forth.owners.iter().zip(&back.owners).all(|(forth, back)| *forth == 4 - back));
+    }
+
+    #[test]
+    fn clients_never_move_between_releases() {
+        let among: Vec<Fake> = (0..5).map(|id| Fake::new(id).weight(1 + id as u32 % 2)).collect();
+        let mut picker = ConsistentHash::new(ConsistentHash::table(&among));
+        assert_eq!(picks(&mut picker, &among, 12), [1, 1, 0, 1, 4, 1, 0, 4, 3, 4, 3, 4]);
     }
 
     #[test]

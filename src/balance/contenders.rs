@@ -1,8 +1,8 @@
 //! The candidates that may be the answer, read once per pick.
 //!
 //! In-flight counts and standings are shared between workers and move while a policy looks at them. A policy that goes
-//! over its candidates more than once reads them here once, so all its passes see the same numbers. The room is reserved
-//! when the picker is built and used again for every pick.
+//! over its candidates more than once reads them here once, so all its passes see the same numbers. The room is
+//! reserved when the picker is built and used again for every pick.
 
 use std::cmp::Ordering;
 
@@ -53,8 +53,8 @@ pub(super) fn total_weight(running: &[Contender]) -> u64 {
     running.iter().map(|contender| u64::from(contender.weight)).sum()
 }
 
-/// The places in `running` of two different ones, drawn by weight without replacement; the only one twice, and `None` of
-/// none.
+/// The places in `running` of two different ones, drawn by weight without replacement; the only one twice, and `None`
+/// of none.
 pub(super) fn draw_two(running: &[Contender], dice: &mut Dice) -> Option<(usize, usize)> {
     let total = total_weight(running);
     let first = place_at(running, dice.below(total), None)?;

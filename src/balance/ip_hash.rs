@@ -1,20 +1,22 @@
 //! The same client to the same backend, by weighted rendezvous hashing.
 //!
 //! Every candidate scores `-ln(u) / weight`, `u` being a number between 0 and 1 hashed from the request's key and the
-//! candidate's identity, and the lowest score wins: each has its share by weight (Thaler and Ravishankar 1998; the weights as in
-//! Mosharaf et al., "Weighted rendezvous"). Nothing is stored, so all workers, restarts and instances agree; a backend
-//! that leaves moves only its own clients, and one that comes takes only its share. The cost grows with the pool.
+//! candidate's identity, and the lowest score wins: each has its share by weight (rendezvous hashing of Thaler and
+//! Ravishankar, 1998, with the logarithmic weights of Schindelhauer and Schomaker, 2005). Nothing is stored, so all
+//! workers, restarts and instances agree; a backend that leaves moves only its own clients, and one that comes takes
+//! only its share. The cost grows with the pool.
 //!
-//! With a bounded load (Mirrokni, Thorup and Zadimoghaddam 2016) a candidate that has more than its multiple of the mean
-//! is passed over for the next best score.
+//! With a bounded load (Mirrokni, Thorup and Zadimoghaddam 2016) a candidate that has more than its multiple of the
+//! mean is passed over for the next best score.
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use std::cmp::Ordering;
 
 use super::contenders::{Contender, Contenders, total_weight};
 use super::{Ask, Candidate, Picker};
 
-/// Fixed for ever, like that of keys.
-const RENDEZVOUS_SEED: u64 = 0x6b65_656c_6576_656e;
+/// Odd numbers without a pattern, fixed for ever: others would move every client. Keys and identities are hashes
+/// already, so two multiplications are enough to make one number of both.
+const MIX: [u64; 3] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93, 0xa5a3_5625_9ac6_95b3];
 
 /// Weighted rendezvous hashing over the key of the request.
 #[derive(Clone, Debug)]
@@ -51,20 +53,43 @@ pub(super) fn rendezvous<C: Candidate>(among: &[C], ask: &Ask<'_>) -> Option<usi
 
 /// Of equal scores, which no two identities should give, the lower identity's: the order in the file never matters.
 fn lowest_score<'a, C: Candidate + 'a>(running: impl Iterator<Item = (usize, &'a C)>, key: u64) -> Option<usize> {
-    running
-        .map(|(index, candidate)| (score(candidate.identity(), candidate.weight(), key), candidate.identity(), index))
-        .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
-        .map(|(_, _, index)| index)
+    let bids = running.map(|(index, candidate)| Bid {
+        index,
+        hash: mix(mix(key ^ MIX[0], candidate.identity() ^ MIX[1]), MIX[2]),
+        weight: candidate.weight().max(1),
+        identity: candidate.identity(),
+    });
+    bids.min_by(|a, b| a.compare_score(b).then(a.identity.cmp(&b.identity))).map(|bid| bid.index)
 }
 
-fn score(identity: u64, weight: u32, key: u64) -> f64 {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&key.to_le_bytes());
-    bytes[8..].copy_from_slice(&identity.to_le_bytes());
-    let hash = xxh3_64_with_seed(&bytes, RENDEZVOUS_SEED);
-    // 53 bits and a half step: strictly between 0 and 1, so the logarithm is finite and below 0
-    let unit = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-    -unit.ln() / f64::from(weight.max(1))
+/// What a candidate offers for a key.
+struct Bid {
+    index: usize,
+    hash: u64,
+    weight: u32,
+    identity: u64,
+}
+
+impl Bid {
+    /// With equal weights the larger hash has the lower score, which saves the logarithms.
+    fn compare_score(&self, other: &Bid) -> Ordering {
+        if self.weight == other.weight {
+            return other.hash.cmp(&self.hash);
+        }
+        self.score().total_cmp(&other.score())
+    }
+
+    fn score(&self) -> f64 {
+        // 53 bits and a half step: strictly between 0 and 1, so the logarithm is finite and below 0
+        let unit = ((self.hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+        -unit.ln() / f64::from(self.weight)
+    }
+}
+
+/// The two halves of a product folded into one: every bit of the result hangs on all bits of both.
+fn mix(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product as u64) ^ ((product >> 64) as u64)
 }
 
 /// How much a candidate may have.
@@ -74,7 +99,8 @@ struct Bound {
 }
 
 impl Bound {
-    /// `multiple` of the mean, the request to come included. As it is above 1, at least one candidate is always below it.
+    /// `multiple` of the mean, the request to come included. As it is above 1, at least one candidate is always below
+    /// it.
     fn of(running: &[Contender], multiple: f64) -> Bound {
         let in_flight: u64 = running.iter().map(|contender| u64::from(contender.in_flight)).sum();
         Bound { per_weight: multiple.max(1.0) * (in_flight + 1) as f64 / total_weight(running) as f64 }
@@ -87,7 +113,7 @@ impl Bound {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conformance::{Fake, pick_for};
+    use super::super::conformance::{Fake, pick_for, picks};
     use super::*;
 
     #[test]
@@ -99,6 +125,12 @@ mod tests {
             let back = pick_for(&mut IpHash::new(7, None), &reversed, key).unwrap();
             assert_eq!(forth, 6 - back);
         }
+    }
+
+    #[test]
+    fn clients_never_move_between_releases() {
+        let among: Vec<Fake> = (0..5).map(|id| Fake::new(id).weight(1 + id as u32 % 2)).collect();
+        assert_eq!(picks(&mut IpHash::new(5, None), &among, 12), [0, 3, 2, 3, 0, 0, 3, 3, 1, 0, 0, 3]);
     }
 
     #[test]

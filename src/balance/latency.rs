@@ -3,15 +3,15 @@
 //! A sample above the estimate replaces it at once; one below pulls it down by the time that has passed, with a time
 //! constant of 10 s. Read later, an estimate decays, so a backend that was slow once gets another chance.
 //!
-//! Failures are kept apart from what was measured, as a level by which the estimate is multiplied when it is read. Written
-//! into the average itself, "twice the median of the peers" would feed on itself: each backend's failures would raise the median
-//! for the others', and one failure in a hundred would within seconds drive a busy pool's estimates to no meaning at all.
-//! And twice would not be enough: a backend that fails at once never has anything in flight, so under load it would
-//! still win nearly every comparison. So each failure doubles and each answer takes back half an octave; from one
-//! failure in three on, the level climbs.
+//! Failures are kept apart from what was measured, as a level by which the estimate is multiplied when it is read.
+//! Written into the average itself, "twice the median of the peers" would feed on itself: each backend's failures would
+//! raise the median for the others', and one failure in a hundred would within seconds drive a busy pool's estimates to
+//! no meaning at all. And twice would not be enough: a backend that fails at once never has anything in flight, so
+//! under load it would still win nearly every comparison. So each failure doubles and each answer takes back half an
+//! octave; from one failure in three on, the level climbs.
 //!
-//! The word: 4 bits of level, 28 of an `f32` of seconds (its sign and the three bits of its exponent that its range leaves
-//! unused are cut off, no precision is), 32 of wrapping milliseconds. 0 is no sample.
+//! The word: 4 bits of level, 28 of an `f32` of seconds (its sign and the three bits of its exponent that its range
+//! leaves unused are cut off, no precision is), 32 of wrapping milliseconds. 0 is no sample.
 
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ use crate::clock::Instant;
 /// The time constant τ, in milliseconds: after it, 1/e of an old estimate is left.
 const TAU_MILLIS: f32 = 10_000.0;
 
-/// No sample is below a microsecond or above 256 s; what lies beyond reads as these. The range leaves the bits for levels.
+/// No sample is below a microsecond or above 256 s; what lies beyond reads as these. The range leaves the bits for
+/// levels.
 const LEAST: f32 = 1e-6;
 const MOST: f32 = 256.0;
 
@@ -109,8 +110,9 @@ impl Estimate {
         Parts { seconds, level: level_after_answer(level, gain), stamp: if age == 0 { stamp } else { now } }.pack()
     }
 
-    /// After a failure that took `time_to_failure`, `median` being that of the backend's peers (see [`peer_median`]): it reads as
-    /// no less than it did, than that time and than twice the median, because a failure must never look fast.
+    /// After a failure that took `time_to_failure`, `median` being that of the backend's peers (see [`peer_median`]):
+    /// it reads as no less than it did, than that time and than twice the median, because a failure must never look
+    /// fast.
     ///
     /// With neither an estimate nor a median there is nothing to be slower than: it stays unknown, and so reads as the
     /// median as soon as there is one, where a quick refusal kept as a sample would win every comparison.
@@ -166,7 +168,9 @@ fn age_millis(stamp: u32, now: u32) -> u32 {
 
 /// What is left of an estimate after so long.
 fn decay(age_millis: u32) -> f32 {
-    (-(age_millis as f32) / TAU_MILLIS).exp()
+    let age = age_millis as f32 / TAU_MILLIS;
+    // up to a tenth of a second 1 - x is as good as the exponential, and in a busy pool most ages are below that
+    if age <= 0.01 { 1.0 - age } else { (-age).exp() }
 }
 
 /// The median of what was measured of the peers of the backend at `failing`, for [`Estimate::failed`]; `None` when none
@@ -182,10 +186,10 @@ pub fn peer_median<C: Candidate>(among: &[C], failing: usize, now: Instant) -> O
 
 /// The estimates of up to [`Panel::MOST`] backends, read side by side so that they can be compared.
 ///
-/// Only their ratios matter, so they are decayed to the time of the freshest rather than to now: after a quiet night the
-/// order in which a pool went to sleep is still there. Decay forgives but does not flatter: it takes an estimate no lower
-/// than half of the lowest in the panel. Without that floor, a backend that comes back after a minute would read as next
-/// to nothing and get every request until its first answer.
+/// Only their ratios matter, so they are decayed to the time of the freshest rather than to now: after a quiet night
+/// the order in which a pool went to sleep is still there. Decay forgives but does not flatter: it takes an estimate no
+/// lower than half of the lowest in the panel. Without that floor, a backend that comes back after a minute would read
+/// as next to nothing and get every request until its first answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Panel {
     /// NaN is no sample.
@@ -208,7 +212,7 @@ impl Panel {
                 (panel.seconds[slot], ages[slot]) = (parts.charged(), age_millis(parts.stamp, now));
             }
         }
-        let freshest = ages.into_iter().min().unwrap_or(0);
+        let freshest = ages[..panel.len].iter().copied().min().unwrap_or(0);
         // f32::min and f32::max pass over NaN, so this is about those with a sample
         let floor = panel.seconds().iter().copied().fold(f32::NAN, f32::min) / 2.0;
         for (seconds, age) in panel.seconds.iter_mut().zip(ages).take(panel.len) {
@@ -229,15 +233,14 @@ impl Panel {
         Some(f32::midpoint(*low, *high))
     }
 
-    /// With those without a sample reading as the median, or all alike when none has one.
-    pub fn filled(mut self) -> Panel {
+    /// Lets those without a sample read as the median, or all alike when none has one.
+    pub fn fill(&mut self) {
         if self.seconds().iter().any(|seconds| seconds.is_nan()) {
             let stand_in = self.median().unwrap_or(1.0);
             for seconds in self.seconds[..self.len].iter_mut().filter(|seconds| seconds.is_nan()) {
                 *seconds = stand_in;
             }
         }
-        self
     }
 
     /// What was read, in order.

@@ -2,8 +2,8 @@
 //!
 //! The estimate is the peak-sensitive average of [`Estimate`](super::Estimate). Up to 16 candidates are all looked at;
 //! above that two are drawn by weight and compared, because many workers that act on the same, slightly stale estimates
-//! would herd to one backend. A backend without a sample reads as the median of its sampled peers at every pick, so a new one is neither
-//! flooded until its first answer nor left out. Ties, and what is nearly one, go by smooth weighted
+//! would herd to one backend. A backend without a sample reads as the median of its sampled peers at every pick, so a
+//! new one is neither flooded until its first answer nor left out. Ties, and what is nearly one, go by smooth weighted
 //! round robin.
 
 use super::contenders::{Contender, Contenders, draw_two};
@@ -12,8 +12,9 @@ use super::weighted_round_robin::Smooth;
 use super::{Ask, Candidate, Dice, Estimate, Picker};
 
 /// Waits within a tenth of the smallest are as good as it. Without that, in a quiet pool all requests would go to
-/// whichever backend is a hair faster, and one that was slow would wait for its share until the last percent of its old estimate is gone.
-const TIE: f64 = 1.1;
+/// whichever backend is a hair faster, and one that was slow would wait for its share until the last percent of its old
+/// estimate is gone.
+const TIE: f32 = 1.1;
 
 /// Least response time, with what one worker needs for it.
 #[derive(Clone, Debug)]
@@ -36,13 +37,13 @@ impl Picker for LeastResponseTime {
         let running = self.contenders.gather(among, ask);
         if running.len() <= Panel::MOST {
             let panel = Panel::read(running.iter().map(|contender| among[contender.index].latency()), ask.now);
-            return quickest(running, &panel, &mut self.ties);
+            return quickest(running, panel, &mut self.ties);
         }
         let (first, second) = draw_two(running, ask.dice)?;
         let start = ask.dice.index(running.len());
         let pair = [running[first], running[second]];
         let panel = Panel::read(pair_then_peers(among, running, pair, start), ask.now);
-        quickest(&pair, &panel, &mut self.ties)
+        quickest(&pair, panel, &mut self.ties)
     }
 }
 
@@ -60,17 +61,16 @@ fn pair_then_peers<C: Candidate>(
 }
 
 /// The index of the one with the smallest wait, its estimate standing at the same place in `panel`.
-fn quickest(running: &[Contender], panel: &Panel, ties: &mut Smooth) -> Option<usize> {
-    let panel = panel.filled();
-    let waits =
-        || running.iter().zip(panel.seconds()).map(|(contender, seconds)| (contender, wait(contender, *seconds)));
-    let least = waits().map(|(_, wait)| wait).min_by(f64::total_cmp)?;
-    let tied = waits().filter(|&(_, wait)| wait <= least * TIE);
+fn quickest(running: &[Contender], mut panel: Panel, ties: &mut Smooth) -> Option<usize> {
+    panel.fill();
+    let mut waits = [f32::INFINITY; Panel::MOST];
+    for ((wait, contender), seconds) in waits.iter_mut().zip(running).zip(panel.seconds()) {
+        *wait = seconds * (contender.in_flight as f32 + 1.0) / contender.weight as f32;
+    }
+    let waits = &waits[..running.len()];
+    let good_enough = waits.iter().copied().fold(f32::INFINITY, f32::min) * TIE;
+    let tied = running.iter().zip(waits).filter(|&(_, wait)| *wait <= good_enough);
     ties.choose(tied.map(|(contender, _)| (contender.index, contender.weight)))
-}
-
-fn wait(contender: &Contender, seconds: f32) -> f64 {
-    f64::from(seconds) * (f64::from(contender.in_flight) + 1.0) / f64::from(contender.weight)
 }
 
 #[cfg(test)]

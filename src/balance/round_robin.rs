@@ -1,8 +1,8 @@
 //! Each usable backend in turn, weights ignored.
 //!
-//! The turn goes to the first usable one at or after the cursor, and the cursor moves behind the winner, so the neighbour
-//! of a backend that is out does not get its turns on top of its own. Each worker starts at an offset of its own: many
-//! workers with few requests each would otherwise all begin with the first backend.
+//! The turn goes to the first usable one at or after the cursor, and the cursor moves behind the winner, so the
+//! neighbour of a backend that is out does not get its turns on top of its own. Each worker starts at an offset of its
+//! own: many workers with few requests each would otherwise all begin with the first backend.
 
 use super::{Ask, Candidate, Dice, Picker};
 

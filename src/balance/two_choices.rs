@@ -1,8 +1,8 @@
 //! Two different usable backends drawn by weight, and of them the one with the smaller `in_flight / weight`.
 //!
-//! Two draws are nearly as even as looking at all (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing",
-//! 1996) and do not herd when many balancers act on the same counts. On a tie the first drawn wins, which keeps shares by
-//! weight.
+//! Two draws are nearly as even as looking at all (Mitzenmacher, "The Power of Two Choices in Randomized Load
+//! Balancing", 1996) and do not herd when many balancers act on the same counts. On a tie the first drawn wins, which
+//! keeps shares by weight.
 
 use super::contenders::{Contenders, draw_two};
 use super::{Ask, Candidate, Picker};

@@ -1,8 +1,9 @@
 //! Smooth weighted round robin: by weight, and as evenly spread as weights allow.
 //!
-//! At each pick every usable backend's credit grows by its weight; the one with most credit wins (the first on a tie) and
-//! pays the sum of all weights. Weights 5, 1, 1 give `a a b a c a a` where a block-wise scheme gives `a a a a a b c`.
-//! A picker starts somewhere inside its own sequence, so that workers do not send their first requests to the same backend.
+//! At each pick every usable backend's credit grows by its weight; the one with most credit wins (the first on a tie)
+//! and pays the sum of all weights. Weights 5, 1, 1 give `a a b a c a a` where a block-wise scheme gives `a a a a a b
+//! c`. A picker starts somewhere inside its own sequence, so that workers do not send their first requests to the same
+//! backend.
 //!
 //! Other policies break ties with the same [`Smooth`].
 
@@ -50,7 +51,8 @@ impl Smooth {
         Smooth { credits: vec![0; count] }
     }
 
-    /// Somewhere in the sequence of `among`; primaries and backups take turns among themselves, so each have their place.
+    /// Somewhere in the sequence of `among`; primaries and backups take turns among themselves, so each have their
+    /// place.
     pub fn seeded(among: &[impl Candidate], dice: &mut Dice) -> Smooth {
         let mut smooth = Smooth::at_start(among.len());
         for backups in [false, true] {

@@ -1,8 +1,9 @@
 //! Whole pools on virtual time: the real pickers and estimates, made-up backends and clients, one seed.
 //!
-//! A run is a sequence of events (a request arrives, an attempt ends, the scenario changes something) taken in the order of their
-//! virtual times. It reads no clock and opens no socket, so the same scenario and seed give the same [`Report`] to the last pick. While it runs it checks
-//! what must hold whatever happens; the first broken promise ends it and stands in the report with the seed to replay it.
+//! A run is a sequence of events (a request arrives, an attempt ends, the scenario changes something) taken in the
+//! order of their virtual times. It reads no clock and opens no socket, so the same scenario and seed give the same
+//! [`Report`] to the last pick. While it runs it checks what must hold whatever happens; the first broken promise ends
+//! it and stands in the report with the seed to replay it.
 
 mod promise;
 mod report;
@@ -116,7 +117,8 @@ pub struct Change {
 pub enum What {
     /// Its service times are this many times as long as at first; 1 is recovery.
     Slows(f64),
-    /// This share of the attempts on it fails, each after this time: short for a refusal, long for one that hangs until a deadline.
+    /// This share of the attempts on it fails, each after this time: short for a refusal, long for one that hangs until
+    /// a deadline.
     Fails {
         /// From 0 (recovery) to 1.
         share: f64,

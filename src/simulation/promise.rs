@@ -51,7 +51,7 @@ pub(super) fn of_pick<C: Candidate>(
     match picked {
         None if best.is_some() => Err(Promise::NoneOnlyWhenThereIsNone),
         Some(index) if tried.contains(index) => Err(Promise::NeverATriedOne),
-        Some(index) if rank(index) != best => Err(Promise::PickIsTheBestAllowed),
+        Some(index) if best.is_none() || rank(index) != best => Err(Promise::PickIsTheBestAllowed),
         _ => Ok(()),
     }
 }
@@ -63,5 +63,49 @@ fn preference(standing: Standing, is_backup: bool, fail_open: bool) -> Option<u8
         Standing::Open => Some(2),
         Standing::Down => fail_open.then_some(3),
         Standing::Full | Standing::Draining | Standing::Maintenance => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Backend, Service, What, world};
+    use super::*;
+
+    const NOW: Instant = Instant::ORIGIN;
+
+    fn verdict(
+        standings: [Standing; 3],
+        tried: &[usize],
+        fail_open: bool,
+        picked: Option<usize>,
+    ) -> Result<(), Promise> {
+        let backend = |is_backup| Backend { backup: is_backup, ..Backend::new(Service::Constant(Duration::ZERO)) };
+        let mut actors = world::actors(&[backend(false), backend(false), backend(true)]);
+        actors.iter_mut().zip(standings).for_each(|(actor, standing)| actor.change(What::Stands(standing)));
+        let mut remembered = Tried::default();
+        tried.iter().for_each(|&index| assert!(remembered.add(index)));
+        of_pick(&actors, &remembered, fail_open, NOW, picked)
+    }
+
+    #[test]
+    fn a_pick_that_skips_a_better_one_is_caught() {
+        use Standing::{Down, Draining, Open, Usable};
+        let caught = Err(Promise::PickIsTheBestAllowed);
+        assert_eq!(verdict([Usable, Usable, Usable], &[], true, Some(2)), caught);
+        assert_eq!(verdict([Down, Usable, Usable], &[], true, Some(0)), caught);
+        assert_eq!(verdict([Open, Draining, Usable], &[], true, Some(0)), caught);
+        assert_eq!(verdict([Open, Draining, Down], &[], true, Some(1)), caught);
+        assert_eq!(verdict([Down, Draining, Down], &[], false, Some(0)), caught);
+        assert_eq!(verdict([Down, Draining, Down], &[], true, Some(0)), Ok(()));
+        assert_eq!(verdict([Open, Draining, Down], &[], true, Some(0)), Ok(()));
+    }
+
+    #[test]
+    fn a_tried_one_and_a_missing_answer_are_caught() {
+        use Standing::{Down, Maintenance, Usable};
+        assert_eq!(verdict([Usable, Usable, Usable], &[0], true, Some(0)), Err(Promise::NeverATriedOne));
+        assert_eq!(verdict([Usable, Usable, Usable], &[0, 1], true, Some(2)), Ok(()));
+        assert_eq!(verdict([Down, Maintenance, Down], &[], true, None), Err(Promise::NoneOnlyWhenThereIsNone));
+        assert_eq!(verdict([Down, Maintenance, Down], &[], false, None), Ok(()));
     }
 }

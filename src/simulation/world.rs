@@ -70,7 +70,7 @@ impl Actor {
         (alone.mul_f64(self.slowness * crowd), Ending::Answers)
     }
 
-    fn change(&mut self, what: What) {
+    pub fn change(&mut self, what: What) {
         match what {
             What::Slows(times) => self.slowness = times.max(0.0),
             What::Fails { share, after } => self.failing = (share, after),

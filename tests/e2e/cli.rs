@@ -121,3 +121,24 @@ fn the_demo_without_a_terminal_prints_plain_lines_and_a_summary() {
         assert!(demo.out.to_lowercase().contains("requests"), "{}", demo.out);
     }
 }
+
+#[test]
+fn every_example_file_checks() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/conf");
+    let entries = std::fs::read_dir(folder).expect("the examples are part of the package");
+    let files: Vec<_> = entries.map(|entry| entry.expect("the folder can be read").path()).collect();
+    assert!(files.len() >= 2, "{files:?}");
+    for file in files {
+        let checked = run(&["check", "--config", file.to_str().expect("the package's paths are plain")]);
+        assert_eq!(checked.status.code(), Some(0), "{}: {checked:?}", file.display());
+        assert!(!checked.err.contains("warning"), "{}: {checked:?}", file.display());
+    }
+}
+
+#[test]
+fn the_reference_in_the_docs_is_the_one_the_program_prints() {
+    let printed = run(&["schema", "--reference"]);
+    let kept = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md"));
+    assert_eq!(printed.status.code(), Some(0), "{printed:?}");
+    assert!(kept.expect("the reference is part of the package").trim() == printed.out.trim(), "print it anew");
+}
