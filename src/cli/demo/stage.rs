@@ -15,6 +15,9 @@ const FIRST_PORT: u16 = 8080;
 /// How many ports after it are tried before any will do.
 const PORTS: u16 = 100;
 
+/// How many names of a directory are tried.
+const NAMES: u32 = 100;
+
 /// Where the two listeners shall listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
@@ -92,9 +95,7 @@ impl Stage {
     /// # Errors
     /// When the temporary directory can not be written to.
     pub fn build(text: &str) -> io::Result<Stage> {
-        let directory = std::env::temp_dir().join(format!("evenkeel-demo-{}", std::process::id()));
-        // Fails where something has this name already: in a directory that everybody may write to it may be a trap.
-        DirBuilder::new().mode(0o700).create(&directory)?;
+        let directory = new_directory()?;
         let file = directory.join("evenkeel.toml");
         let stage = Stage { directory, file };
         fs::write(&stage.file, text)?;
@@ -106,6 +107,19 @@ impl Stage {
     pub fn file(&self) -> &Path {
         &self.file
     }
+}
+
+/// A name that something has already is passed over: a killed demonstration may have left it, and in a directory that
+/// everybody may write to it may be a trap.
+fn new_directory() -> io::Result<PathBuf> {
+    let names = (0..NAMES).map(|nth| format!("evenkeel-demo-{}-{nth}", std::process::id()));
+    let create = |name: String| {
+        let directory = std::env::temp_dir().join(name);
+        DirBuilder::new().mode(0o700).create(&directory).map(|()| directory)
+    };
+    let taken =
+        |result: &io::Result<PathBuf>| result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists);
+    names.map(create).find(|result| !taken(result)).unwrap_or(Err(io::ErrorKind::AlreadyExists.into()))
 }
 
 impl Drop for Stage {
@@ -139,7 +153,8 @@ mod tests {
 
     #[test]
     fn the_stage_is_cleared_away() {
-        let stage = Stage::build("x").unwrap();
+        let (stage, other) = (Stage::build("x").unwrap(), Stage::build("y").unwrap());
+        assert_ne!(stage.file(), other.file());
         let file = stage.file().to_owned();
         assert_eq!(fs::read_to_string(&file).unwrap(), "x");
         drop(stage);
