@@ -390,6 +390,9 @@ impl Source for WireSource<'_> {
 /// Pieces up to this size leave together with what is written before them.
 const SMALL: usize = 4 * 1024;
 
+/// The largest memory for pending bytes that is kept for the next exchange: a head of the largest size fits.
+const KEPT: usize = 64 * 1024;
+
 /// How a body is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Coding {
@@ -415,6 +418,20 @@ impl Outbound {
     /// A body with this framing follows the pending head.
     pub fn begin(&mut self, framing: Framing) {
         self.coding = if framing == Framing::Chunked { Coding::Chunked { missing: 0 } } else { Coding::Plain };
+    }
+
+    /// Works on this memory from now on.
+    pub fn lend(&mut self, memory: Vec<u8>) {
+        debug_assert!(self.pending.is_empty() && memory.is_empty(), "no byte of another message is lent along");
+        self.pending = memory;
+    }
+
+    /// Gives the memory back, without a byte of what may still have waited in it: whoever gets it next is someone else.
+    pub fn give_back(&mut self) -> Vec<u8> {
+        self.sent = 0;
+        let mut memory = std::mem::take(&mut self.pending);
+        memory.clear();
+        if memory.capacity() > KEPT { Vec::new() } else { memory }
     }
 
     /// Whether nothing waits to be written.

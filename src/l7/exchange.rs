@@ -211,8 +211,7 @@ impl Way<'_> {
         reused: bool,
     ) -> Result<(Wire, Pump), Failed> {
         let mut upstream = Wire::new(stream);
-        upstream.outbound.pending = std::mem::take(&mut desk.to_backend);
-        upstream.outbound.pending.clear();
+        upstream.outbound.lend(std::mem::take(&mut desk.to_backend));
         let address = self.fallback_host(desk, lease);
         write::request(&mut upstream.outbound.pending, &desk.request, &self.forwarding(connection, &address));
         upstream.outbound.begin(desk.request.framing);
@@ -326,7 +325,7 @@ fn repeatable(desk: &Desk, untouched: bool) -> Repeatable {
 /// Takes the memory of a backend's wire back.
 fn put_away(local: &Local, desk: &mut Desk, upstream: &mut Wire) {
     upstream.inbound.release(&local.buffers);
-    desk.to_backend = std::mem::take(&mut upstream.outbound.pending);
+    desk.to_backend = upstream.outbound.give_back();
 }
 
 /// The head's part of an attempt: the request goes up, interim responses come down, until the final head is there.

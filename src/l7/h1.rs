@@ -129,7 +129,7 @@ impl Connection {
 
     /// Reads one request and answers it.
     async fn answer_one(&mut self, desk: &mut Desk) -> After {
-        self.wire.outbound.pending = std::mem::take(&mut desk.to_client);
+        self.wire.outbound.lend(std::mem::take(&mut desk.to_client));
         match self.read_head(desk).await {
             Ok(()) => exchange::run(self, desk).await,
             Err(HeadFault::Refused(refusal)) => {
@@ -186,7 +186,7 @@ impl Connection {
 
     /// Puts the desk's memory back and gives up the buffer when nothing waits in it.
     fn take_up(&mut self, desk: &mut Desk) {
-        desk.to_client = std::mem::take(&mut self.wire.outbound.pending);
+        desk.to_client = self.wire.outbound.give_back();
         self.wire.inbound.begin(Framing::None);
         let local = self.session.local().clone();
         self.wire.inbound.release_if_empty(&local.buffers);

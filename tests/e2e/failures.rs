@@ -1,6 +1,10 @@
 //! What clients see when backends fail, and that a failure is never repeated, hidden or told in more words than it should.
 
-use crate::support::{Client, Daemon, End, Ending, Gate, Origin, Response, Unlistened, backends, eventually, web};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::{Client, Daemon, End, Ending, Gate, Origin, Response, Unlistened, backends, eventually, ok, web};
 
 fn daemon_before(addresses: &[&str]) -> Daemon {
     Daemon::start(&web("", &backends(addresses)))
@@ -305,4 +309,43 @@ fn a_backup_serves_only_when_no_primary_does() {
     }
     daemon.reload(&file(true));
     client.get("/").assert(200, "backup");
+}
+
+#[test]
+fn what_an_aborted_client_did_not_take_is_not_sent_to_the_next() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = sent.clone();
+    let origin = Origin::scripted(move |mut connection| {
+        while let Some(request) = connection.request() {
+            if request.head.start.contains("/calm") {
+                connection.send(ok("calm"));
+                continue;
+            }
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+            // Small pieces, paced so that each is read alone: those wait with what is before them. Far more than all
+            // buffers on the way take.
+            for _ in 0..20_000 {
+                connection.send("secret ".repeat(300));
+                count.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_micros(20));
+            }
+            return;
+        }
+    });
+    let daemon = daemon_before(&[origin.address()]);
+    for _ in 0..3 {
+        let mut greedy = client_of(&daemon);
+        greedy.send("GET /flood HTTP/1.1\r\nHost: test\r\n\r\n");
+        greedy.await_bytes();
+        let mut before = usize::MAX;
+        eventually("nobody takes any more", || {
+            let now = sent.load(Ordering::Relaxed);
+            std::mem::replace(&mut before, now) == now && now > 1000
+        });
+        greedy.reset();
+        let mut calm = client_of(&daemon);
+        calm.get("/calm").assert(200, "calm");
+        calm.get("/calm").assert(200, "calm");
+        sent.store(0, Ordering::Relaxed);
+    }
 }
