@@ -72,6 +72,17 @@ fn a_client_that_does_not_finish_its_head_is_a_408() {
 }
 
 #[test]
+fn a_client_that_waits_for_a_100_is_not_the_late_one() {
+    let origin = Origin::hanging();
+    let pool = backends(&[origin.address()]) + "timeouts = { response_header = \"200ms\" }";
+    let daemon = Daemon::start(&web("", &pool));
+    let mut client = client_of(&daemon);
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    assert_own(&client.response(), 504, origin.address());
+    assert_eq!(client.ending(), Ending::Closed);
+}
+
+#[test]
 fn a_client_that_stops_in_its_body_is_hung_up_on() {
     let origin = Origin::answering("must not be seen");
     let daemon = Daemon::start(&web("timeouts = { client_body = \"200ms\" }", &backends(&[origin.address()])));
