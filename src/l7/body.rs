@@ -165,3 +165,179 @@ impl Pump {
         std::mem::replace(&mut self.seen, now) != now
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::task::Waker;
+
+    use super::*;
+
+    /// What a scripted source does at the next asking.
+    enum Turn {
+        Data(&'static [u8]),
+        NothingYet,
+        Fault(SourceFault),
+    }
+
+    /// Does its turns and then ends.
+    struct Scripted {
+        turns: VecDeque<Turn>,
+        trailers: Fields,
+    }
+
+    fn scripted(turns: impl Into<VecDeque<Turn>>) -> Scripted {
+        Scripted { turns: turns.into(), trailers: Fields::default() }
+    }
+
+    impl Source for Scripted {
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<Piece, SourceFault>> {
+            match self.turns.front() {
+                None => Poll::Ready(Ok(Piece::End)),
+                Some(Turn::Data(_)) => Poll::Ready(Ok(Piece::Data)),
+                Some(Turn::Fault(fault)) => Poll::Ready(Err(*fault)),
+                Some(Turn::NothingYet) => {
+                    self.turns.pop_front();
+                    Poll::Pending
+                }
+            }
+        }
+
+        fn data(&self) -> &[u8] {
+            match self.turns.front() {
+                Some(Turn::Data(data)) => data,
+                _ => &[],
+            }
+        }
+
+        fn consume(&mut self, count: usize) {
+            let Some(Turn::Data(data)) = self.turns.pop_front() else { panic!("only data is consumed") };
+            if count < data.len() {
+                self.turns.push_front(Turn::Data(&data[count..]));
+            }
+        }
+
+        fn trailers(&self) -> &Fields {
+            &self.trailers
+        }
+    }
+
+    /// Holds what it takes until it is flushed, and takes no more than it has room for.
+    #[derive(Default)]
+    struct Holding {
+        held: Vec<u8>,
+        flushed: Vec<u8>,
+        room: usize,
+        stuck: bool,
+        broken: bool,
+        ended: bool,
+    }
+
+    impl Sink for Holding {
+        fn poll_data(&mut self, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+            if self.broken {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            let count = data.len().min(self.room);
+            if count == 0 {
+                return Poll::Pending;
+            }
+            self.room -= count;
+            self.held.extend_from_slice(&data[..count]);
+            Poll::Ready(Ok(count))
+        }
+
+        fn end(&mut self, _: &Fields) {
+            self.ended = true;
+        }
+
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.stuck {
+                return Poll::Pending;
+            }
+            self.flushed.append(&mut self.held);
+            Poll::Ready(Ok(()))
+        }
+
+        fn written(&self) -> u64 {
+            self.flushed.len() as u64
+        }
+    }
+
+    fn with_room(room: usize) -> Holding {
+        Holding { room, ..Holding::default() }
+    }
+
+    fn poll(pump: &mut Pump, source: &mut Scripted, sink: &mut Holding) -> Poll<Result<(), PumpFault>> {
+        pump.poll(&mut Context::from_waker(Waker::noop()), source, sink)
+    }
+
+    #[test]
+    fn it_is_done_when_everything_is_flushed() {
+        let (mut source, mut sink) = (scripted([Turn::Data(b"one"), Turn::Data(b"two")]), with_room(100));
+        let mut pump = Pump::default();
+        sink.stuck = true;
+        assert!(poll(&mut pump, &mut source, &mut sink).is_pending());
+        assert!(sink.ended && pump.is_running() && !pump.is_done() && pump.waits == Waits::ForSink);
+        sink.stuck = false;
+        assert!(matches!(poll(&mut pump, &mut source, &mut sink), Poll::Ready(Ok(()))));
+        assert!(pump.is_done() && pump.taken == 6 && sink.flushed == b"onetwo");
+    }
+
+    #[test]
+    fn what_there_is_does_not_wait_for_what_comes() {
+        let (mut source, mut sink) = (scripted([Turn::Data(b"now"), Turn::NothingYet]), with_room(100));
+        let mut pump = Pump::default();
+        assert!(poll(&mut pump, &mut source, &mut sink).is_pending());
+        assert_eq!((&*sink.flushed, sink.ended, pump.waits), (&b"now"[..], false, Waits::ForSource));
+    }
+
+    #[test]
+    fn what_is_not_taken_stays_with_the_source() {
+        let (mut source, mut sink) = (scripted([Turn::Data(b"12345")]), with_room(2));
+        let mut pump = Pump::default();
+        assert!(poll(&mut pump, &mut source, &mut sink).is_pending());
+        assert_eq!((pump.taken, source.data(), pump.waits), (2, &b"345"[..], Waits::ForSink));
+        sink.room = 100;
+        assert!(matches!(poll(&mut pump, &mut source, &mut sink), Poll::Ready(Ok(()))));
+        assert_eq!(sink.flushed, b"12345");
+    }
+
+    #[test]
+    fn a_new_wait_begins_with_each_byte_and_with_a_change_of_sides_only() {
+        let mut source = scripted([Turn::NothingYet, Turn::NothingYet, Turn::Data(b"ab"), Turn::NothingYet]);
+        let (mut sink, mut pump) = (with_room(0), Pump::default());
+        let mut moves = |room| {
+            sink.room = room;
+            assert!(poll(&mut pump, &mut source, &mut sink).is_pending());
+            pump.has_moved(&sink)
+        };
+        assert_eq!([moves(0), moves(0)], [false, false], "the source says nothing");
+        assert!(moves(0), "the sink is waited for now");
+        assert!(!moves(0), "and it goes on");
+        assert!(moves(1), "one byte went");
+        assert!(moves(1), "the other went, and the source is waited for");
+    }
+
+    #[test]
+    fn a_fault_says_whose_it_is() {
+        for fault in [SourceFault::Cut, SourceFault::Malformed] {
+            let (mut source, mut sink) = (scripted([Turn::Data(b"a"), Turn::Fault(fault)]), with_room(100));
+            let faulty = poll(&mut Pump::default(), &mut source, &mut sink);
+            assert!(matches!(faulty, Poll::Ready(Err(PumpFault::Source(found))) if found == fault), "{faulty:?}");
+            assert!(!sink.ended, "a body that is cut is never ended");
+        }
+        let mut sink = Holding { broken: true, ..Holding::default() };
+        let faulty = poll(&mut Pump::default(), &mut scripted([Turn::Data(b"a")]), &mut sink);
+        assert!(matches!(faulty, Poll::Ready(Err(PumpFault::Sink))), "{faulty:?}");
+    }
+
+    #[test]
+    fn an_abandoned_pump_touches_neither_side() {
+        let (mut source, mut sink) = (scripted([Turn::Data(b"rest")]), with_room(100));
+        let mut pump = Pump::default();
+        pump.abandon();
+        assert!(matches!(poll(&mut pump, &mut source, &mut sink), Poll::Ready(Ok(()))));
+        assert!(!pump.is_done() && !pump.is_running() && sink.flushed.is_empty() && !sink.ended);
+    }
+}

@@ -216,7 +216,7 @@ impl Connection {
     pub(super) fn farewell(&self, desk: &Desk) -> After {
         let inbound = &self.wire.inbound;
         let last = inbound.ended || !desk.request.keeps_alive();
-        if last && inbound.is_done() && inbound.buffer.is_none() { After::Close } else { After::Linger }
+        if last && inbound.is_done() && inbound.is_empty() { After::Close } else { After::Linger }
     }
 
     async fn end(mut self, how: After) {

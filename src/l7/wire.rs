@@ -37,7 +37,7 @@ impl Wire {
 
     /// Whether no byte waits in either direction.
     pub fn is_clean(&self) -> bool {
-        self.inbound.buffer.as_ref().is_none_or(Buffer::is_empty) && self.outbound.is_flushed()
+        self.inbound.is_empty() && self.outbound.is_flushed()
     }
 }
 
@@ -90,9 +90,14 @@ impl Inbound {
         }
     }
 
+    /// Whether all that came was used.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.as_ref().is_none_or(Buffer::is_empty)
+    }
+
     /// Whether the sender has ended its direction and all that it sent was used.
     pub fn is_over(&self) -> bool {
-        self.ended && self.buffer.as_ref().is_none_or(Buffer::is_empty)
+        self.ended && self.is_empty()
     }
 
     /// Forgets everything and gives the buffer back.
@@ -269,6 +274,14 @@ impl Outbound {
         self.pending.is_empty()
     }
 
+    /// Ends the body.
+    fn end(&mut self, trailers: &Fields) {
+        if matches!(self.coding, Coding::Chunked { .. }) {
+            body::last_chunk(&mut self.pending, trailers);
+        }
+    }
+
+    /// So many bytes were written: what was pending first; says how many came after that.
     fn wrote(&mut self, count: usize) -> usize {
         self.written += count as u64;
         let own = count.min(self.pending.len() - self.sent);
@@ -329,9 +342,7 @@ impl Sink for WireSink<'_> {
     }
 
     fn end(&mut self, trailers: &Fields) {
-        if matches!(self.outbound.coding, Coding::Chunked { .. }) {
-            body::last_chunk(&mut self.outbound.pending, trailers);
-        }
+        self.outbound.end(trailers);
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -345,5 +356,232 @@ impl Sink for WireSink<'_> {
 
     fn written(&self) -> u64 {
         self.outbound.written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::super::body::{Pump, PumpFault};
+    use super::*;
+    use crate::http::Known;
+
+    /// A wire and the other end of it.
+    fn wire() -> (Wire, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Wire::new(Stream::Unix(ours)), theirs)
+    }
+
+    /// Bytes that repeat only after a prime number of them.
+    fn pattern(length: usize) -> Vec<u8> {
+        (0..length).map(|at| (at % 251) as u8).collect()
+    }
+
+    async fn pump(from: &mut Wire, to: &mut Wire, buffers: &Buffers) -> Result<(), PumpFault> {
+        let mut pump = Pump::default();
+        poll_fn(|cx| {
+            let ((mut source, _), (_, mut sink)) = (from.split(buffers), to.split(buffers));
+            pump.poll(cx, &mut source, &mut sink)
+        })
+        .await
+    }
+
+    /// Sends this in, framed so, and gives what comes out, framed so, and whether the source was whole.
+    async fn through(sent: Vec<u8>, inward: Framing, outward: Framing) -> (Vec<u8>, bool) {
+        let buffers = Buffers::default();
+        let ((mut from, mut sender), (mut to, mut receiver)) = (wire(), wire());
+        from.inbound.begin(inward);
+        to.outbound.begin(outward);
+        let sending = tokio::spawn(async move { sender.write_all(&sent).await });
+        let receiving = tokio::spawn(async move {
+            let mut received = Vec::new();
+            receiver.read_to_end(&mut received).await.map(|_| received)
+        });
+        let whole = pump(&mut from, &mut to, &buffers).await.is_ok();
+        assert!(!whole || from.inbound.is_empty(), "nothing is left when all is done");
+        drop((from, to));
+        drop(sending.await.unwrap());
+        (receiving.await.unwrap().unwrap(), whole)
+    }
+
+    /// The data of a chunked body, which must be whole and have nothing behind it.
+    fn unchunked(mut coded: &[u8]) -> Vec<u8> {
+        let (mut decoder, mut data) = (Decoder::new(Framing::Chunked), Vec::new());
+        loop {
+            match decoder.decode(coded).unwrap() {
+                Step::Data { skip, length } => {
+                    data.extend_from_slice(&coded[skip..skip + length]);
+                    coded = &coded[skip + length..];
+                }
+                Step::End { consumed } => {
+                    assert_eq!(consumed, coded.len(), "nothing stands behind the end");
+                    return data;
+                }
+                Step::More { .. } => panic!("the end is missing"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_of_any_size_becomes_chunks_and_its_data_stays() {
+        for size in [1, SMALL - 1, SMALL, SMALL + 1, SMALLEST, 3 * SMALLEST + 1, 3 * LARGEST + 7] {
+            let (coded, whole) = through(pattern(size), Framing::ToClose, Framing::Chunked).await;
+            assert!(whole && unchunked(&coded) == pattern(size), "{size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn chunks_of_any_size_become_plain_data() {
+        for size in [1, 7, SMALL, SMALLEST + 1, LARGEST] {
+            let data = pattern(LARGEST + 3);
+            let mut coded = Vec::new();
+            // Small chunks of all of it would be many; a few say the same.
+            for chunk in data.chunks(size).take(2000) {
+                body::chunk_head(&mut coded, chunk.len());
+                coded.extend_from_slice(chunk);
+                coded.extend_from_slice(body::CHUNK_END);
+            }
+            body::last_chunk(&mut coded, &Fields::default());
+            let (plain, whole) = through(coded, Framing::Chunked, Framing::ToClose).await;
+            assert!(whole && plain == data[..data.len().min(2000 * size)], "{size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_cut_or_broken_gets_no_end() {
+        let (coded, whole) = through(b"5\r\nhello\r\n".to_vec(), Framing::Chunked, Framing::Chunked).await;
+        assert!(!whole && !coded.ends_with(b"0\r\n\r\n"), "{}", coded.escape_ascii());
+        let (coded, whole) = through(b"5\r\nhello\r\nx".to_vec(), Framing::Chunked, Framing::Chunked).await;
+        assert!(!whole && !coded.ends_with(b"0\r\n\r\n"), "{}", coded.escape_ascii());
+        let (_, whole) = through(b"hell".to_vec(), Framing::Length(5), Framing::Length(5)).await;
+        assert!(!whole);
+    }
+
+    #[tokio::test]
+    async fn trailers_follow_the_last_chunk() {
+        let sent = b"2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n".to_vec();
+        let (coded, whole) = through(sent.clone(), Framing::Chunked, Framing::Chunked).await;
+        assert_eq!((whole, coded), (true, sent));
+    }
+
+    #[tokio::test]
+    async fn a_small_body_leaves_in_one_piece_with_the_head_before_it() {
+        let buffers = Buffers::default();
+        let (mut to, mut receiver) = wire();
+        to.outbound.pending.extend_from_slice(b"head\r\n\r\n");
+        to.outbound.begin(Framing::Length(4));
+        let taken = poll_fn(|cx| to.split(&buffers).1.poll_data(cx, b"body")).await.unwrap();
+        assert_eq!((taken, to.outbound.written), (4, 0));
+        poll_fn(|cx| to.split(&buffers).1.poll_flush(cx)).await.unwrap();
+        assert!(to.outbound.is_flushed() && to.outbound.written == 12);
+        let mut received = [0; 12];
+        receiver.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"head\r\n\r\nbody");
+    }
+
+    #[tokio::test]
+    async fn what_waits_to_be_written_is_bounded_when_nobody_reads() {
+        let buffers = Buffers::default();
+        let (mut to, _receiver) = wire();
+        to.outbound.begin(Framing::Chunked);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        while to.split(&buffers).1.poll_data(&mut cx, b"a small piece").is_ready() {
+            assert!(to.outbound.pending.len() < 3 * SMALL, "{}", to.outbound.pending.len());
+        }
+        assert!(to.outbound.pending.len() < 3 * SMALL);
+    }
+
+    #[tokio::test]
+    async fn blocks_grow_while_they_are_drained_whole_and_shrink_when_the_sender_stalls() {
+        let buffers = Buffers::default();
+        let (mut from, _sender) = wire();
+        from.inbound.begin(Framing::ToClose);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for times in 0..7 {
+            let size = from.inbound.size;
+            assert_eq!(size, (SMALLEST << times).min(LARGEST));
+            let mut full = buffers.take(size);
+            full.put(&pattern(size));
+            from.inbound.buffer = Some(full);
+            let (mut source, _) = from.split(&buffers);
+            assert!(matches!(source.poll_ready(&mut cx), Poll::Ready(Ok(Piece::Data))));
+            source.consume(size);
+        }
+        while from.inbound.size > SMALLEST {
+            let before = from.inbound.size;
+            assert!(from.split(&buffers).0.poll_fill(&mut cx).is_pending());
+            assert_eq!(from.inbound.size, before / 2);
+            assert!(from.inbound.buffer.is_none(), "nothing is held for a sender that stalls");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_block_drained_in_pieces_does_not_grow() {
+        let buffers = Buffers::default();
+        let (mut from, _sender) = wire();
+        from.inbound.begin(Framing::ToClose);
+        let mut full = buffers.take(SMALLEST);
+        full.put(&pattern(SMALLEST));
+        from.inbound.buffer = Some(full);
+        let (mut source, _) = from.split(&buffers);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(source.poll_ready(&mut cx).is_ready());
+        source.consume(1);
+        source.consume(SMALLEST - 1);
+        assert_eq!(from.inbound.size, SMALLEST);
+    }
+
+    /// Reads ahead until this holds.
+    async fn read_ahead(from: &mut Wire, buffers: &Buffers, until: impl Fn(&Inbound) -> bool) {
+        poll_fn(|cx| {
+            from.split(buffers).0.poll_ahead(cx).unwrap();
+            if until(&from.inbound) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn reading_ahead_stops_at_a_full_block_and_notes_the_end() {
+        let buffers = Buffers::default();
+        let (mut from, mut sender) = wire();
+        sender.write_all(&pattern(SMALLEST + 5)).await.unwrap();
+        drop(sender);
+        read_ahead(&mut from, &buffers, |inbound| inbound.buffer.as_ref().is_some_and(Buffer::is_full)).await;
+        assert!(!from.inbound.ended);
+        from.inbound.consume(SMALLEST, &buffers);
+        read_ahead(&mut from, &buffers, |inbound| inbound.ended).await;
+        assert!(!from.inbound.is_over(), "five bytes are unused");
+        from.inbound.consume(5, &buffers);
+        assert!(from.inbound.is_over() && from.inbound.buffer.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_block_that_became_too_small_for_a_head_is_exchanged_for_a_larger_one() {
+        let buffers = Buffers::default();
+        let (mut from, mut sender) = wire();
+        sender.write_all(&pattern(SMALLEST)).await.unwrap();
+        poll_fn(|cx| from.split(&buffers).0.poll_fill(cx)).await.unwrap();
+        from.split(&buffers).0.make_room(2 * SMALLEST);
+        assert_eq!(from.split(&buffers).0.bytes(), pattern(SMALLEST));
+        assert_eq!(from.inbound.buffer.as_ref().map(Buffer::size), Some(2 * SMALLEST));
+        from.split(&buffers).0.make_room(4 * SMALLEST);
+        assert_eq!(from.inbound.buffer.as_ref().map(Buffer::size), Some(2 * SMALLEST), "it is not full");
+    }
+
+    #[test]
+    fn trailers_are_only_written_behind_chunks() {
+        let mut trailers = Fields::default();
+        trailers.push(Known::Other, b"X-Sum", b"1");
+        let mut outbound = Outbound::default();
+        outbound.begin(Framing::Length(0));
+        outbound.end(&trailers);
+        assert!(outbound.is_flushed());
+        outbound.begin(Framing::Chunked);
+        outbound.end(&trailers);
+        assert_eq!(outbound.pending, b"0\r\nX-Sum: 1\r\n\r\n");
     }
 }
