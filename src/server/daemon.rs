@@ -182,8 +182,8 @@ impl Daemon {
         };
         match loaded {
             Ok(_) if is_served => self.unchanged(why),
-            Ok(loaded) => self.apply(loaded).await,
-            Err(report) => self.refuse(Refusal::of_report(&report)),
+            Ok(loaded) => self.apply(loaded, why).await,
+            Err(report) => self.refuse(Refusal::of_report(&report), why),
         }
         self.watch_over(&files);
         systemd::ready(&self.status());
@@ -199,7 +199,7 @@ impl Daemon {
         }
     }
 
-    async fn apply(&mut self, loaded: Loaded) {
+    async fn apply(&mut self, loaded: Loaded, why: Event) {
         match self.server.apply(&loaded.config).await {
             Ok(applied) => {
                 self.refused = None;
@@ -216,13 +216,14 @@ impl Daemon {
                 log_lines(&applied.warnings.join("\n"), Severity::Warning);
                 self.announce();
             }
-            Err(fault) => self.refuse(Refusal::of_fault(&fault)),
+            Err(fault) => self.refuse(Refusal::of_fault(&fault), why),
         }
     }
 
-    /// Logs why, once for each reason: a directory in which much happens must not repeat it.
-    fn refuse(&mut self, refusal: Refusal) {
-        if self.refused.as_ref() != Some(&refusal) {
+    /// Logs the reason, once for as long as it is the same, because a directory in which much happens must not repeat it;
+    /// who asks by SIGHUP is answered each time.
+    fn refuse(&mut self, refusal: Refusal, why: Event) {
+        if why == Event::Hangup || self.refused.as_ref() != Some(&refusal) {
             tracing::error!(serving = self.serving.generation, "reload refused: {}", refusal.summary);
             log_lines(&refusal.detail, Severity::Error);
         }

@@ -110,6 +110,17 @@ fn an_unchanged_file_is_no_reload() {
 }
 
 #[test]
+fn who_asks_again_is_told_again_why_a_file_is_refused() {
+    let origin = Origin::answering("unmoved");
+    let daemon = Daemon::start(&(file_for(&origin) + BY_HAND));
+    daemon.rewrite("[listeners.web\n");
+    for times in 1..=3 {
+        daemon.signal(Signal::HUP);
+        eventually("it is answered", || daemon.times_logged("reload refused") == times);
+    }
+}
+
+#[test]
 fn a_new_listener_serves_beside_the_old_one() {
     let origin = Origin::answering("both");
     let daemon = Daemon::start(&file_for(&origin));
