@@ -106,6 +106,22 @@ fn running_out_of_descriptors_is_survived() {
 }
 
 #[test]
+fn at_the_limit_of_descriptors_a_warning_is_not_repeated_for_each_that_still_gets_in() {
+    let origin = Origin::answering("served");
+    let daemon = Launch::new().limit("-n 64").write("evenkeel.toml", &file("1", "127.0.0.1:0", &origin)).start();
+    let address = daemon.address("web");
+    let mut crowd: Vec<_> = (0..100).map(|_| Client::connect(&address)).collect();
+    daemon.wait_log("cannot accept");
+    let most = daemon.descriptors();
+    for _ in 0..20 {
+        drop(crowd.remove(0));
+        eventually("another one has its place", || daemon.descriptors() >= most);
+    }
+    assert_eq!(daemon.times_logged("cannot accept"), 1);
+    assert!(!daemon.has_logged("accepting again"), "it never was enough");
+}
+
+#[test]
 fn a_second_daemon_on_the_same_address_gives_up_and_takes_nothing() {
     let (first, second) = (Origin::answering("first"), Origin::answering("second"));
     let daemon = Daemon::start(&file("2", "127.0.0.1:0", &first));
