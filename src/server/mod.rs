@@ -20,7 +20,7 @@ mod spread;
 mod systemd;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -157,10 +157,10 @@ impl Server {
     }
 
     /// Lends the workers copies of new sockets and keeps these.
-    fn listen(&mut self, fresh: Vec<Bound>) {
+    fn listen(&mut self, mut fresh: Vec<Bound>) {
         let snapshot = self.control.snapshot();
         let mut offers: Vec<Vec<Offer>> = (0..self.control.workers()).map(|_| Vec::new()).collect();
-        for (nth, bound) in fresh.iter().enumerate() {
+        for (nth, bound) in fresh.iter_mut().enumerate() {
             tracing::info!(listener = %bound.listener, address = %bound.address, "listening");
             if let Some(owner) = listener_id(&snapshot, &bound.listener) {
                 offer(bound, nth, owner, &mut offers);
@@ -221,24 +221,16 @@ fn listener_id(snapshot: &Snapshot, name: &str) -> Option<ListenerId> {
     snapshot.listeners().find(|plan| &*plan.name == name).map(|plan| plan.id)
 }
 
-/// Shares the sockets of an address out: one for each worker, or the only one to the `nth`, so that several such
+/// Shares the copies of an address's sockets out: one for each worker, or the only one to the `nth`, so that several such
 /// addresses do not all burden the first.
-fn offer(bound: &Bound, nth: usize, listener: ListenerId, offers: &mut [Vec<Offer>]) {
-    let first = match bound.acceptors() {
+fn offer(bound: &mut Bound, nth: usize, listener: ListenerId, offers: &mut [Vec<Offer>]) {
+    let (id, acceptors) = (bound.id, bound.acceptors());
+    let first = match acceptors {
         Acceptors::Every => 0,
         Acceptors::One => nth % offers.len(),
     };
-    for (socket, offers) in bound.sockets.iter().zip(&mut offers[first..]) {
-        match socket.try_clone() {
-            Ok(socket) => offers.push(Offer {
-                id: bound.id,
-                socket,
-                address: bound.address.clone(),
-                acceptors: bound.acceptors(),
-                listener,
-            }),
-            Err(error) => tracing::error!(address = %bound.address, %error, "a worker cannot accept here"),
-        }
+    for (socket, offers) in std::mem::take(&mut bound.copies).into_iter().zip(&mut offers[first..]) {
+        offers.push(Offer { id, socket, address: bound.address.clone(), acceptors, listener });
     }
 }
 
@@ -265,7 +257,8 @@ fn log_backends(before: &Snapshot, after: &Snapshot) -> (usize, usize) {
     (added.len(), removed.len())
 }
 
-fn states(snapshot: &Snapshot) -> HashMap<u64, Arc<BackendState>> {
+/// By number, so that they are logged in the order in which they came.
+fn states(snapshot: &Snapshot) -> BTreeMap<u64, Arc<BackendState>> {
     let backends = snapshot.pools().flat_map(|(_, pool)| pool.backends.iter());
     backends.map(|backend| (backend.state.id(), Arc::clone(&backend.state))).collect()
 }
