@@ -485,6 +485,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_seen_of_a_backend_stays_through_reloads_and_goes_with_it() {
+        let (kept, gone) = (origin().await, origin().await);
+        let listeners = [("raw", vec![loopback(0)])];
+        let mut server = Server::start(&config(2, &listeners, &[kept, gone])).await.unwrap();
+        for _ in 0..4 {
+            assert!(echoes(&mut connect(&server, 0).await).await);
+        }
+        until("all sessions end", || server.control.connections() == 0).await;
+        server.apply(&config(2, &[listeners[0].clone(), ("more", vec![loopback(0)])], &[gone, kept])).await.unwrap();
+        let seen: u64 = server.observe().await.iter().map(|report| report.record.attempts).sum();
+        assert_eq!(seen, 4);
+        for _ in 0..2 {
+            server.apply(&config(2, &listeners, &[kept])).await.unwrap();
+        }
+        let remembered = add_up(server.control.observe().await);
+        let kept = server.control.snapshot().known();
+        assert!(remembered.keys().all(|backend| kept.contains(backend)), "{:?} of {kept:?}", remembered.keys());
+        assert!(server.observe().await[0].record.attempts > 0);
+    }
+
+    #[tokio::test]
     async fn another_number_of_workers_is_a_warning() {
         let listeners = [("raw", vec![loopback(0)])];
         let mut server = Server::start(&config(2, &listeners, &[])).await.unwrap();
