@@ -375,4 +375,42 @@ mod tests {
         let loaded = from_text("test.toml", text).unwrap();
         assert_eq!(status(&loaded.config, 4), "Serving: 1 listener, 1 pool, 2 backends, generation 4");
     }
+
+    /// Nothing on the wire can kill a worker; this does, by what tokio asserts in debug builds.
+    #[cfg(debug_assertions)]
+    #[tokio::test]
+    async fn a_worker_that_dies_ends_the_daemon() {
+        use crate::config::Address;
+        use crate::server::listener::Offer;
+        use crate::server::sockets::SocketId;
+        use crate::server::spread::Acceptors;
+        use crate::server::worker::Mail;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("evenkeel.toml");
+        let file = "[runtime]\nworkers = 2\n[listeners.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
+                    [pools.app]\nbackends = [\"127.0.0.1:1\"]\n";
+        std::fs::write(&path, file).unwrap();
+        let mut daemon = Daemon::start(&path).await.unwrap();
+        let blocking = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Ip(blocking.local_addr().unwrap());
+        let control = &daemon.server.control;
+        let listener = control.snapshot().listeners().next().unwrap().id;
+        let (id, acceptors) = (SocketId::unused(), Acceptors::Every);
+        let deadly = Offer { id, socket: blocking.into(), address, acceptors, listener };
+        control.tell(1, Mail::Listen(vec![deadly]));
+        let limit = std::time::Duration::from_secs(10);
+        let death = async {
+            loop {
+                match daemon.next().await {
+                    Event::Changed => {}
+                    event => return event,
+                }
+            }
+        };
+        let event = tokio::time::timeout(limit, death).await.unwrap();
+        assert_eq!(event, Event::WorkerDied(1));
+        assert_eq!(daemon.handle(event).await, ControlFlow::Break(End::Broken));
+        tokio::time::timeout(limit, daemon.stop()).await.unwrap();
+    }
 }
