@@ -126,10 +126,17 @@ impl Local {
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(newest, view.snapshot()) {
             *view = Rc::new(View::new(newest.clone(), Some(&view), self.seed));
-            let snapshot = view.snapshot();
-            self.idle.borrow_mut().retain_backends(|serial| snapshot.has_backend(serial));
         }
         view.clone()
+    }
+
+    /// Closes idle connections to backends that take nothing new by the newest snapshot, and forgets what was seen of those
+    /// that are gone. For when that snapshot is settled: from then on none of either comes in any more.
+    pub fn forget_departed(&self) {
+        let view = self.view();
+        let (in_service, known) = (view.snapshot().in_service(), view.snapshot().known());
+        self.idle.borrow_mut().retain_backends(|backend| in_service.contains(&backend));
+        self.recorder.borrow_mut().retain(|backend| known.contains(&backend));
     }
 
     /// Rolls the worker's dice.
@@ -177,7 +184,7 @@ impl Local {
         self.recorder.borrow_mut().ended(backend, outcome);
     }
 
-    /// What this worker saw of each backend since it started.
+    /// What this worker saw of each backend that is not gone yet.
     pub fn collect(&self) -> Collected {
         self.recorder.borrow().collect()
     }
