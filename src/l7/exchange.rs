@@ -94,7 +94,11 @@ async fn open(view: Rc<View>, connection: &mut Connection, desk: &mut Desk, id: 
     let target = &desk.request.target;
     let method = desk.request.method_text();
     let ask = RouteAsk { host: target.host(), path: target.path(), method, fields: &desk.request.fields };
-    let Some(route) = http.routes.find(&ask) else { return Opened::Answer(Answer::plain(404)) };
+    let Some(route) = http.routes.find(&ask) else {
+        tracing::debug!(listener = %plan.name, id = id.as_str(), "no route");
+        return Opened::Answer(Answer::plain(404));
+    };
+    tracing::debug!(listener = %plan.name, route = %route.name, id = id.as_str(), "routed");
     match &route.action {
         Action::Forward(split) => {
             let pool = split.choose(connection.session.local().roll(|dice| dice.next()));

@@ -205,6 +205,11 @@ impl Connection {
         drop(self.reader.get_mut().write_all(bytes.as_ref()));
     }
 
+    /// Whether bytes wait to be read now.
+    pub fn has_more(&mut self) -> bool {
+        !self.reader.buffer().is_empty() || self.reader.get_ref().has_more()
+    }
+
     /// Some of the bytes that come, none at the end.
     pub fn some(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 16 * 1024];
