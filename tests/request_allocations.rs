@@ -11,8 +11,8 @@ use allocations::allocations;
 use evenkeel::balance::{Dice, Tried};
 use evenkeel::clock::Instant;
 use evenkeel::config::{
-    self, Address, Backend, Config, HashOn, HeaderRules, HostPattern, Http, Listener, PathPattern, Policy, Pool,
-    Protocol, Reload, Runtime, Service, Timeouts, WeightedPool,
+    self, Address, Backend, Config, HashOn, HeaderRules, HostPattern, Http, Limits, Listener, PathPattern, Policy,
+    Pool, Protocol, Reload, Runtime, Service, Timeouts, WeightedPool,
 };
 use evenkeel::http::Fields;
 use evenkeel::outcome::{Outcome, Verdict};
@@ -84,8 +84,13 @@ fn config() -> Config {
     ];
     let http =
         Http { trusted_proxies: Vec::new(), forwarded: false, via: false, routes, headers: HeaderRules::default() };
-    let listener =
-        Listener { name: "web".into(), bind: Vec::new(), protocol: Protocol::Http(http), timeouts: timeouts() };
+    let listener = Listener {
+        name: "web".into(),
+        bind: Vec::new(),
+        protocol: Protocol::Http(http),
+        timeouts: timeouts(),
+        limits: Limits::default(),
+    };
     Config {
         runtime: Runtime { workers: None, shutdown_grace: SECOND },
         reload: Reload { watch: true, drain_timeout: SECOND },

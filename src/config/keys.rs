@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-pub use super::shape::{Absent, Form, Key, Shape, parse_duration};
+pub use super::shape::{Absent, Bytes, Form, Key, Shape, parse_bytes, parse_duration};
 use Absent::{Default, Means, Required};
 
 const HOUR: u64 = 3600;
@@ -274,7 +274,45 @@ pub static LISTENER: Shape = Shape {
             absent: Means("`[defaults.timeouts]`"),
             doc: "Its own deadlines.",
         },
+        Key {
+            name: "limits",
+            forms: &[Form::Table(&LIMITS)],
+            absent: Means("the defaults below"),
+            doc: "How much one client may ask for.",
+        },
     ],
+};
+
+/// `[listeners.NAME.limits]`
+pub static LIMITS: Shape = Shape {
+    what: "the limits of a listener",
+    heading: Some("[listeners.NAME.limits]"),
+    doc: "How much a client may ask for. A change holds from the next request on.",
+    keys: &[HEADER_BYTES, HEADERS_LIMIT, REQUEST_LINE],
+};
+
+/// `listeners.*.limits.header_bytes`
+pub const HEADER_BYTES: Key = Key {
+    name: "header_bytes",
+    forms: &[Form::Bytes(Bytes(1 << 10), Bytes(256 << 10))],
+    absent: Default("\"32KiB\""),
+    doc: "A request's head, from the method to the empty line. A larger one is answered 431 and the connection closed. \
+          The trailer fields behind a body may be as large; with larger ones it is answered 400.",
+};
+/// `listeners.*.limits.headers`
+pub const HEADERS_LIMIT: Key = Key {
+    name: "headers",
+    forms: &[Form::Integer(1, 1000)],
+    absent: Default("100"),
+    doc: "How many header fields a request may have. With more it is answered 431 and the connection closed. There may \
+          be as many trailer fields; with more it is answered 400.",
+};
+/// `listeners.*.limits.request_line`
+pub const REQUEST_LINE: Key = Key {
+    name: "request_line",
+    forms: &[Form::Bytes(Bytes(64), Bytes(256 << 10))],
+    absent: Default("\"8KiB\""),
+    doc: "A request's first line: method, target and version. A longer one is answered 414 and the connection closed.",
 };
 
 /// `[[listeners.NAME.routes]]`
@@ -691,6 +729,9 @@ mod tests {
                 Form::Text(_) | Form::Prose => text.starts_with('"'),
                 Form::Choice(choices) => choices.contains(&text.trim_matches('"')),
                 Form::Duration(most) => parse_duration(text.trim_matches('"')).is_some_and(|value| value <= *most),
+                Form::Bytes(least, most) => {
+                    parse_bytes(text.trim_matches('"')).is_some_and(|value| (*least..=*most).contains(&value))
+                }
                 Form::Integer(least, most) => text.parse().is_ok_and(|value: i64| (*least..=*most).contains(&value)),
                 Form::Number(..) => text.parse::<f64>().is_ok(),
                 Form::Bool => text == "true" || text == "false",

@@ -24,8 +24,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use crate::http::fields::HeaderEdits;
+pub use crate::http::h1::parse::HeadLimits;
 pub use diagnostic::{Colour, Diagnostic, Report, Severity};
 pub use load::{Loaded, from_text, load};
+pub use shape::Bytes;
 
 /// A name given in the file to a listener, pool, route or backend.
 pub type Name = Arc<str>;
@@ -119,6 +121,15 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Its client-side deadlines.
     pub timeouts: Timeouts,
+    /// How much a client may ask for.
+    pub limits: Limits,
+}
+
+/// `[listeners.NAME.limits]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// What a request's head may be, and its trailer fields.
+    pub head: HeadLimits,
 }
 
 /// What a listener speaks.

@@ -94,7 +94,7 @@ impl Running {
         }
         let (wait, late) = match answering.waits {
             Waits::ForSource => (self.timeouts.response_body, Outcome::ResponseBodyTimeout),
-            Waits::ForSink => (connection.timeouts.body, Outcome::ClientWriteTimeout),
+            Waits::ForSink => (connection.terms.body, Outcome::ClientWriteTimeout),
         };
         let moved = answering.has_moved(&to_client) | self.sending.has_moved(&to_backend);
         if moved || !self.waiting {

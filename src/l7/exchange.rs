@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::bodies::{self, Running, put_away};
 use super::body::Pump;
-use super::h1::{After, ClientTimeouts, Connection};
+use super::h1::{After, Connection};
 use super::replies::{self, Answer};
 use super::request_id::RequestId;
 use super::retry::{self, Next};
@@ -85,7 +85,6 @@ async fn open(view: Rc<View>, connection: &mut Connection, desk: &mut Desk, id: 
     let Some((plan, Protocol::Http(http))) = plan.map(|plan| (plan, &plan.protocol)) else {
         return Opened::Answer(Answer::plain(503).closing());
     };
-    connection.timeouts = ClientTimeouts::of(&plan.timeouts);
     let peer = connection.peer.map(|peer| peer.ip());
     let trusted = peer.is_some_and(|peer| config::is_within(&http.trusted_proxies, peer));
     if let Some(given) = fields::given_request_id(&desk.request.fields, trusted).and_then(RequestId::given) {
@@ -238,7 +237,7 @@ impl Way<'_> {
         let local = connection.session.local();
         local.responded(lease.state().id(), now.since(lease.sent_at()));
         let mut timeouts = self.view.pool(self.pool).timeouts.clone();
-        timeouts.tunnel_idle = timeouts.tunnel_idle.min(connection.timeouts.tunnel_idle);
+        timeouts.tunnel_idle = timeouts.tunnel_idle.min(connection.terms.tunnel_idle);
         if response.status == 101 {
             self.write_head(connection, desk, Framing::None, Persistence::Upgrade);
             return Opened::Tunnel(Running { upstream, lease, timeouts, sending, keep_client: false, waiting: false });

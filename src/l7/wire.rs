@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use super::body::{Piece, Sink, Source, SourceFault};
 use crate::buffer::{Buffer, Buffers, LARGEST, SMALLEST};
 use crate::http::h1::body::{self, Decoder, Step};
+use crate::http::h1::parse::HeadLimits;
 use crate::http::{Fields, Framing};
 use crate::stream::{Reader, Stream, Writer};
 
@@ -66,6 +67,11 @@ impl Inbound {
     pub fn begin(&mut self, framing: Framing) {
         self.decoder = Decoder::new(framing);
         self.ready = 0;
+    }
+
+    /// The body that has begun may have trailer fields only within these limits.
+    pub fn limit_trailers(&mut self, limits: HeadLimits) {
+        self.decoder.limit_trailers(limits);
     }
 
     /// Whether the body has been read to its end.

@@ -266,7 +266,7 @@ fn states(snapshot: &Snapshot) -> BTreeMap<u64, Arc<BackendState>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Address, Listener, Policy, Protocol, Reload, Runtime, Service, Timeouts};
+    use crate::config::{self, Address, Limits, Listener, Policy, Protocol, Reload, Runtime, Service, Timeouts};
     use std::net::SocketAddr;
     use std::num::NonZeroU32;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -295,6 +295,7 @@ mod tests {
             bind: bind.clone(),
             protocol: Protocol::Tcp { pool: "app".into() },
             timeouts: timeouts(),
+            limits: Limits::default(),
         };
         let backend = |address: &SocketAddr| config::Backend {
             name: address.to_string().into(),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::config::{
-    Address, Backend, Config, HeaderRules, Http, Listener, Policy, Pool, Protocol, Reload, Runtime, Service, Timeouts,
+    Address, Backend, Config, HeaderRules, Http, Limits, Listener, Policy, Pool, Protocol, Reload, Runtime, Service,
+    Timeouts,
 };
 
 pub fn timeouts() -> Timeouts {
@@ -57,7 +58,7 @@ pub fn http(name: &str) -> Listener {
 }
 
 fn listener(name: &str, protocol: Protocol) -> Listener {
-    Listener { name: name.into(), bind: Vec::new(), protocol, timeouts: timeouts() }
+    Listener { name: name.into(), bind: Vec::new(), protocol, timeouts: timeouts(), limits: Limits::default() }
 }
 
 pub fn config(listeners: Vec<Listener>, pools: Vec<Pool>) -> Config {

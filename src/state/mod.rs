@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::config::{self, Address, Config, Name, Service, Timeouts};
+use crate::config::{self, Address, Config, Limits, Name, Service, Timeouts};
 
 pub use backend::{Backend, BackendKey, BackendState, Epoch, Refused, Transport};
 use ids::Roster;
@@ -45,6 +45,8 @@ pub struct ListenerPlan {
     pub bind: Vec<Address>,
     /// Its client-side deadlines.
     pub timeouts: Timeouts,
+    /// How much a client may ask for.
+    pub limits: Limits,
     /// What is spoken there, and where it goes.
     pub protocol: Protocol,
 }
@@ -234,6 +236,7 @@ fn plan_listeners(config: &Config, names: &mut Roster, pools: &Roster) -> Vec<Op
             name: listener.name.clone(),
             bind: listener.bind.clone(),
             timeouts: listener.timeouts.clone(),
+            limits: listener.limits.clone(),
             protocol: plan_protocol(&listener.protocol, pools),
         };
         put(&mut listeners, id.index(), plan);
