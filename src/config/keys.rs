@@ -288,7 +288,7 @@ pub static LIMITS: Shape = Shape {
     what: "the limits of a listener",
     heading: Some("[listeners.NAME.limits]"),
     doc: "How much a client may ask for. A change holds from the next request on.",
-    keys: &[HEADER_BYTES, HEADERS_LIMIT, REQUEST_LINE],
+    keys: &[HEADER_BYTES, HEADERS_LIMIT, REQUEST_LINE, REQUESTS_PER_CONNECTION],
 };
 
 /// `listeners.*.limits.header_bytes`
@@ -313,6 +313,13 @@ pub const REQUEST_LINE: Key = Key {
     forms: &[Form::Bytes(Bytes(64), Bytes(256 << 10))],
     absent: Default("\"8KiB\""),
     doc: "A request's first line: method, target and version. A longer one is answered 414 and the connection closed.",
+};
+/// `listeners.*.limits.requests_per_connection`
+pub const REQUESTS_PER_CONNECTION: Key = Key {
+    name: "requests_per_connection",
+    forms: &[Form::Integer(1, u32::MAX as i64)],
+    absent: Default("10000"),
+    doc: "How many requests a client may send on one connection. The last one is answered with `Connection: close`.",
 };
 
 /// `[[listeners.NAME.routes]]`

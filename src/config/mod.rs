@@ -126,10 +126,18 @@ pub struct Listener {
 }
 
 /// `[listeners.NAME.limits]`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// What a request's head may be, and its trailer fields.
+    /// What a request's head may be, and its trailer fields. Only for http.
     pub head: HeadLimits,
+    /// Requests on one connection, at least one. Default 10,000. Only for http.
+    pub requests_per_connection: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { head: HeadLimits::default(), requests_per_connection: 10_000 }
+    }
 }
 
 /// What a listener speaks.

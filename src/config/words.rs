@@ -75,6 +75,16 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
         &["large_client_header_buffers", "client_header_buffer_size", "max_header_size", "max_request_headers_kb"],
         "write `limits = { header_bytes = \"32KiB\" }`",
     ),
+    (
+        "a listener",
+        &["keepalive_requests", "max_requests", "max_requests_per_connection", "max_keepalive_requests"],
+        "write `limits = { requests_per_connection = 10000 }`",
+    ),
+    (
+        "the limits of a listener",
+        &["keepalive_requests", "max_requests", "requests", "max_requests_per_connection"],
+        "write `requests_per_connection`",
+    ),
     ("the limits of a listener", &["header_size", "max_header_size", "head_bytes"], "write `header_bytes`"),
     ("the limits of a listener", &["header_count", "max_headers", "max_headers_count"], "write `headers`"),
     ("the limits of a listener", &["uri", "uri_length", "max_uri", "url"], "write `request_line`"),

@@ -243,13 +243,10 @@ impl Way<'_> {
             return Opened::Tunnel(Running { upstream, lease, timeouts, sending, keep_client: false, waiting: false });
         }
         let framing = write::reply_framing(response, desk.request.version);
-        // An upgrade that was asked for and not given leaves doubt about what the bytes after it mean (security.md R2, R3).
-        let keep_client = desk.request.keeps_alive()
-            && !desk.request.connection.websocket
+        let keep_client = connection.may_go_on(desk)
             && framing != Framing::ToClose
             && connection.wire.inbound.is_done()
-            && !connection.wire.inbound.is_over()
-            && local.phase() == Phase::Serving;
+            && !connection.wire.inbound.is_over();
         upstream.inbound.begin(response.framing);
         let persistence = if keep_client { Persistence::KeepAlive } else { Persistence::Close };
         self.write_head(connection, desk, framing, persistence);

@@ -37,6 +37,8 @@ pub(super) struct Connection {
     /// The port it came to; `None` over a Unix socket.
     pub local_port: Option<u16>,
     pub terms: Terms,
+    /// How many requests it has brought, the one under way included.
+    requests: u32,
 }
 
 /// What the listener grants a client, copied from it at each request.
@@ -50,6 +52,8 @@ pub(super) struct Terms {
     pub tunnel_idle: Duration,
     /// How large a head may be.
     pub head: HeadLimits,
+    /// How many requests one connection may bring.
+    pub requests: u32,
 }
 
 /// What becomes of the client's connection after an exchange.
@@ -100,6 +104,7 @@ impl Connection {
             peer: incoming.peer,
             local_port: incoming.local.map(|local| local.port()),
             terms: terms.unwrap_or_default(),
+            requests: 0,
         }
     }
 
@@ -136,6 +141,7 @@ impl Connection {
         if let Some(plan) = self.session.local().view().listener(self.listener) {
             self.terms = Terms::of(plan);
         }
+        self.requests = self.requests.saturating_add(1);
         match self.read_head(desk).await {
             Ok(()) => exchange::run(self, desk).await,
             Err(HeadFault::Refused(refusal)) => {
@@ -216,6 +222,16 @@ impl Connection {
         .await
     }
 
+    /// Whether another request may follow the one on the desk, once both bodies are at their ends: the client wants that,
+    /// may send more, and what comes will be requests. Bytes behind an upgrade that was not given may be anything
+    /// (security.md R2, R3).
+    pub(super) fn may_go_on(&self, desk: &Desk) -> bool {
+        desk.request.keeps_alive()
+            && !desk.request.connection.websocket
+            && self.requests < self.terms.requests
+            && self.session.local().phase() == Phase::Serving
+    }
+
     /// How it is closed after a whole answer. A client that may still send is given the time to read first: what comes in
     /// after a close is answered with a reset, which can take the answer with it.
     pub(super) fn farewell(&self, desk: &Desk) -> After {
@@ -287,6 +303,7 @@ impl Terms {
             idle: timeouts.client_idle,
             tunnel_idle: timeouts.tunnel_idle,
             head: limits.head,
+            requests: limits.requests_per_connection,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::h1::{After, Connection};
 use crate::config::HeaderEdits;
 use crate::http::h1::write::{self, Connection as Persistence, OwnAnswer};
 use crate::http::{Method, Refusal, Target};
-use crate::local::{Desk, Phase};
+use crate::local::Desk;
 use crate::state::Action;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -68,9 +68,7 @@ impl Answer {
     /// Sends it. A request body that was not read ends the connection: what is left of it is not the next request.
     pub(super) async fn send(self, connection: &mut Connection, desk: &mut Desk, id: &str) -> After {
         let unread = self.close || !connection.wire.inbound.is_done();
-        let draining = connection.session.local().phase() != Phase::Serving;
-        // Bytes behind an upgrade that was not given may be anything (security.md R2).
-        let keep = !unread && !draining && desk.request.keeps_alive() && !desk.request.connection.websocket;
+        let keep = !unread && connection.may_go_on(desk);
         let location = self.location.as_deref().map(|to| ("Location", to));
         let answer = OwnAnswer {
             status: self.status,

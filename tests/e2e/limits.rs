@@ -112,3 +112,34 @@ fn the_next_request_of_an_open_connection_has_the_limits_of_a_reload() {
     assert_eq!(client.response().status(), 431);
     eventually("only what was within the limits is forwarded", || origin.requests().len() == 2);
 }
+
+#[test]
+fn the_last_request_that_a_connection_may_bring_says_so_and_no_other_is_forwarded() {
+    let origin = Origin::answering("served");
+    let daemon = Daemon::start(&limited("requests_per_connection = 3", &origin));
+    let mut client = Client::connect(&daemon.address("web"));
+    for last in [false, false, true] {
+        let response = client.get("/");
+        response.assert(200, "served");
+        assert_eq!(response.head.lists("connection", "close"), last);
+    }
+    assert_eq!(client.ending(), Ending::Closed);
+    // A client that has sent more ahead gets its three answers, and no reset that could take one away.
+    let mut ahead = Client::connect(&daemon.address("web"));
+    ahead.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n".repeat(50));
+    (0..3).for_each(|_| ahead.response().assert(200, "served"));
+    assert_eq!(ahead.ending(), Ending::Closed);
+    assert_eq!(origin.requests().len(), 6);
+}
+
+#[test]
+fn our_own_answers_count_as_requests_too() {
+    let daemon = Daemon::start(
+        "listeners.web.bind = '127.0.0.1:0'\nlisteners.web.limits.requests_per_connection = 2\n\
+         [[listeners.web.routes]]\nrespond = { status = 200, body = 'ours' }\n",
+    );
+    let mut client = Client::connect(&daemon.address("web"));
+    assert!(!client.get("/").head.lists("connection", "close"));
+    assert!(client.get("/").head.lists("connection", "close"));
+    assert_eq!(client.ending(), Ending::Closed);
+}

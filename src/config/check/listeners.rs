@@ -13,7 +13,7 @@ use super::{Checking, own_timeouts};
 const HTTP_KEYS: &[&str] = &["redirect_to_https", "routes", "trusted_proxies", "forwarded", "via", "headers"];
 
 /// Which of its limits only an http listener can have.
-const HTTP_LIMITS: &[&str] = &["header_bytes", "headers", "request_line"];
+const HTTP_LIMITS: &[&str] = &["header_bytes", "headers", "request_line", "requests_per_connection"];
 
 impl Checking<'_> {
     pub(super) fn listener(&mut self, entry: &Entry, defaults: &Timeouts) -> Option<Listener> {
@@ -35,13 +35,12 @@ impl Checking<'_> {
             let help = format!("write at most \"{head}\" (`header_bytes`), or raise that");
             self.error(written.place, "a request line can not be larger than the head it begins", help);
         }
-        Limits {
-            head: HeadLimits {
-                head_bytes: head.as_usize(),
-                fields: count(table, &keys::HEADERS_LIMIT),
-                request_line: line.as_usize(),
-            },
-        }
+        let head = HeadLimits {
+            head_bytes: head.as_usize(),
+            fields: count(table, &keys::HEADERS_LIMIT),
+            request_line: line.as_usize(),
+        };
+        Limits { head, requests_per_connection: count(table, &keys::REQUESTS_PER_CONNECTION) }
     }
 
     fn bind(&mut self, entry: &Entry, table: &Table) -> Vec<Address> {
