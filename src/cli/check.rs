@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::log;
-use crate::config::{self, Colour, Config, Protocol, Report};
+use crate::config::{self, Colour, Config, Protocol, Report, counted};
 
 /// The exit code of a configuration that can not be used: EX_CONFIG of sysexits.h.
 pub const BAD_CONFIGURATION: u8 = 78;
@@ -52,8 +52,4 @@ pub fn summary(config: &Config) -> String {
         counted(backends.sum(), "backend"),
     ]
     .join(", ")
-}
-
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

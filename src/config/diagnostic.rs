@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str};
 
+use super::words::counted;
+
 /// How many are drawn; a file with more faults is not mended in one go, and drawing each takes time.
 const MOST_DRAWN: usize = 200;
 
@@ -264,14 +266,10 @@ impl Report {
     }
 
     fn closing_line(&self) -> String {
-        let mut counts = Vec::new();
-        for (severity, word) in [(Severity::Error, "error"), (Severity::Warning, "warning")] {
-            match self.count(severity) {
-                0 => {}
-                1 => counts.push(format!("1 {word}")),
-                many => counts.push(format!("{many} {word}s")),
-            }
-        }
+        let counts = [(Severity::Error, "error"), (Severity::Warning, "warning")];
+        let counts = counts.map(|(severity, word)| (self.count(severity), word));
+        let counts: Vec<String> =
+            counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, word)| counted(count, word)).collect();
         let name =
             self.sources.first().map_or("the configuration".into(), |source| normalize_untrusted_str(&source.name));
         format!("{} in {name}", counts.join(", "))
