@@ -51,10 +51,15 @@ fn load_in(path: &Path, environment: Environment<'_>) -> Result<Loaded, Report> 
         }
         Err(fault) => {
             loading.nothing_at(path, folder);
+            let help = match fault.kind() {
+                io::ErrorKind::NotFound => {
+                    "write it (`evenkeel --help` shows the shortest file that works), or name \
+                                            another with `--config FILE`"
+                }
+                _ => "name a file that may be read with `--config FILE`",
+            };
             let fault = Diagnostic::error(format!("can not read {}: {fault}", path.display()));
-            loading.faults.push(fault.help(
-                "write it, or name another with `--config FILE`; `evenkeel --help` shows the shortest file that works",
-            ));
+            loading.faults.push(fault.help(help));
         }
     }
     loading.finish(environment)

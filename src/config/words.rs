@@ -263,7 +263,10 @@ fn key_help(key: &str, shape: &'static Shape) -> String {
         return format!("this version does not have {what}");
     }
     if let Some(heading) = home_of(&folded) {
-        return format!("`{folded}` belongs in `{heading}`");
+        return match heading.starts_with('[') {
+            true => format!("`{folded}` belongs in `{heading}`"),
+            false => format!("`{folded}` belongs at the top of the file, before every `[heading]`"),
+        };
     }
     match nearest(&folded, &names) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -294,14 +297,13 @@ pub fn may_mean(key: &str, shape: &'static Shape, wanted: &str) -> bool {
 
 /// The heading under which a key of this name is known, if it is only one.
 fn home_of(name: &str) -> Option<&'static str> {
-    let mut homes = Vec::new();
+    let mut homes: Vec<&'static str> = Vec::new();
     keys::every(&mut |_, shape: &'static Shape, key: &'static Key| {
-        if key.name == name && !homes.contains(&shape.heading) {
-            homes.push(shape.heading);
-        }
+        let heading = shape.heading.filter(|heading| key.name == name && !homes.contains(heading));
+        homes.extend(heading);
     });
     match homes[..] {
-        [Some(heading)] => Some(heading),
+        [heading] => Some(heading),
         _ => None,
     }
 }
@@ -388,6 +390,9 @@ mod tests {
             ("lb_policy", &keys::POOL, "balance"),
             ("port", &keys::LISTENER, "bind"),
             ("balance", &keys::LISTENER, "belongs in `[pools.NAME]`"),
+            ("weight", &keys::POOL, "belongs in `[[pools.NAME.backends]]`"),
+            ("include", &keys::POOL, "belongs at the top of the file"),
+            ("connect_timeout", &keys::POOL, "[pools.NAME.timeouts]"),
             ("health_check", &keys::POOL, "does not have health checks"),
             ("xyzzy", &keys::POOL, "known here: `backends`"),
         ] {
