@@ -210,15 +210,6 @@ fn a_relative_socket_is_relative_to_the_file_it_stands_in() {
     assert_eq!(&*backend.name, "unix:app.sock");
 }
 
-#[test]
-fn the_check_command_tells_good_from_bad() {
-    use std::process::ExitCode;
-    let good = folder(&[("main.toml", &format!("{LISTENER}{POOL}"))]);
-    assert_eq!(evenkeel::cli::check::run(&good.path().join("main.toml")), ExitCode::SUCCESS);
-    let bad = folder(&[("main.toml", LISTENER)]);
-    assert_eq!(evenkeel::cli::check::run(&bad.path().join("main.toml")), ExitCode::from(78));
-}
-
 /// Pieces that take an arbitrary text deep into the checks.
 const PIECES: &[&str] = &[
     "\"",
