@@ -2,13 +2,16 @@
 
 pub mod relay;
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::balance::Tried;
 use crate::clock;
 use crate::deadline::Deadline;
-use crate::local::{Local, Session};
+use crate::local::{Local, Phase, Session};
 use crate::outcome::{Outcome, Verdict};
 use crate::state::{Lease, Protocol, View};
 use crate::stream::{Incoming, Stream};
@@ -18,7 +21,7 @@ use relay::{Side, relay};
 /// Serves one connection from its acceptance to its end.
 pub async fn serve(local: Rc<Local>, incoming: Incoming) {
     let session = local.session();
-    let Some((backend, lease, idle)) = reach_backend(&local, &incoming).await else {
+    let Some((backend, lease, idle)) = reach_backend(&session, &incoming).await else {
         // Nobody can serve it: a reset, because an orderly end would look like an empty answer.
         incoming.stream.reset();
         return;
@@ -57,10 +60,11 @@ type Reached = (Stream, Lease, Duration);
 const LOOKS: usize = 3;
 
 /// A connected backend by the newest view.
-async fn reach_backend(local: &Local, incoming: &Incoming) -> Option<Reached> {
+async fn reach_backend(session: &Session, incoming: &Incoming) -> Option<Reached> {
+    let local = session.local();
     for _ in 0..LOOKS {
         let view = local.view();
-        let reached = reach_by(&view, local, incoming).await;
+        let reached = reach_by(&view, session, incoming).await;
         if reached.is_some() || Rc::ptr_eq(&view, &local.view()) {
             return reached;
         }
@@ -69,7 +73,8 @@ async fn reach_backend(local: &Local, incoming: &Incoming) -> Option<Reached> {
 }
 
 /// A connected backend of the listener's pool; another is tried when the first can not be reached.
-async fn reach_by(view: &View, local: &Local, incoming: &Incoming) -> Option<Reached> {
+async fn reach_by(view: &View, session: &Session, incoming: &Incoming) -> Option<Reached> {
+    let local: &Local = session.local();
     let plan = view.listener(incoming.listener)?;
     let Protocol::Tcp { pool } = plan.protocol else { return None };
     let settings = view.pool(pool);
@@ -86,7 +91,7 @@ async fn reach_by(view: &View, local: &Local, incoming: &Incoming) -> Option<Rea
                 return None;
             }
         };
-        match upstream::connect(lease.address(), settings.timeouts.connect).await {
+        match connect(session, &lease, settings.timeouts.connect).await {
             Ok(stream) => {
                 let now = clock::now();
                 lease.responded(now, Verdict::Good);
@@ -100,4 +105,17 @@ async fn reach_by(view: &View, local: &Local, incoming: &Incoming) -> Option<Rea
         }
     }
     None
+}
+
+/// A connection to the backend of `lease`, unless the session is cut before it stands.
+async fn connect(session: &Session, lease: &Lease, limit: Duration) -> Result<Stream, Outcome> {
+    let mut connecting = pin!(upstream::connect(lease.address(), limit));
+    poll_fn(|cx| {
+        session.watch(cx);
+        match connecting.as_mut().poll(cx) {
+            Poll::Pending if session.local().phase() == Phase::Cut || lease.is_cut() => Poll::Ready(Err(Outcome::Cut)),
+            reached => reached,
+        }
+    })
+    .await
 }

@@ -1,6 +1,8 @@
 //! What clients see when backends fail, and that a failure is never repeated, hidden or told in more words than it should.
 
-use crate::support::{Client, Daemon, End, Ending, Gate, Origin, Response, Unlistened, backends, eventually, web};
+use crate::support::{
+    Client, Daemon, Deaf, End, Ending, Gate, Origin, Response, Unlistened, backends, eventually, web,
+};
 
 fn daemon_before(addresses: &[&str]) -> Daemon {
     Daemon::start(&web("", &backends(addresses)))
@@ -69,6 +71,17 @@ fn a_client_that_does_not_finish_its_head_is_a_408() {
     assert_own(&client.response(), 408, origin.address());
     assert_eq!(client.ending(), Ending::Closed);
     assert_eq!(origin.accepted(), 0);
+}
+
+#[test]
+fn a_client_that_waits_for_a_100_is_not_the_late_one() {
+    let origin = Origin::hanging();
+    let pool = backends(&[origin.address()]) + "timeouts = { response_header = \"200ms\" }";
+    let daemon = Daemon::start(&web("", &pool));
+    let mut client = client_of(&daemon);
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    assert_own(&client.response(), 504, origin.address());
+    assert_eq!(client.ending(), Ending::Closed);
 }
 
 #[test]
@@ -256,6 +269,25 @@ fn the_work_for_a_client_that_resets_is_given_up() {
     eventually("the request reached the backend", || origin.requests().len() == 1);
     client.reset();
     eventually("the backend sees that nobody waits", || origin.open() == 0);
+}
+
+#[test]
+fn a_client_that_resets_is_not_connected_for() {
+    let deaf = Deaf::new();
+    let pool = backends(&[deaf.address()]) + "timeouts = { connect = \"60s\" }";
+    let daemon = Daemon::start(&web("", &pool));
+    let mut client = client_of(&daemon);
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    client.reset();
+    daemon.wait_log("cause=\"client_gone\"");
+}
+
+#[test]
+fn a_backend_that_does_not_accept_in_time_is_a_504() {
+    let deaf = Deaf::new();
+    let pool = backends(&[deaf.address()]) + "timeouts = { connect = \"200ms\" }";
+    let daemon = Daemon::start(&web("", &pool));
+    assert_own(&client_of(&daemon).post("/", "once"), 504, deaf.address());
 }
 
 #[test]
