@@ -14,6 +14,7 @@ use arc_swap::{ArcSwap, Cache};
 use crate::balance::Dice;
 use crate::buffer::Buffers;
 use crate::clock::{self, Instant};
+use crate::deadline::{Deadline, Wheel};
 use crate::http::{RequestHead, ResponseHead};
 use crate::outcome::Outcome;
 use crate::record::{Collected, Recorder};
@@ -95,6 +96,8 @@ pub struct Local {
     recorder: RefCell<Recorder>,
     sessions: RefCell<Sessions>,
     phase: Cell<Phase>,
+    wheel: Rc<Wheel>,
+    turning: Cell<bool>,
 }
 
 impl Local {
@@ -116,6 +119,8 @@ impl Local {
             recorder: RefCell::default(),
             sessions: RefCell::default(),
             phase: Cell::new(Phase::Serving),
+            wheel: Rc::default(),
+            turning: Cell::new(false),
         })
     }
 
@@ -223,6 +228,15 @@ impl Local {
             // Owned by the worker's runtime: it ends by itself when nothing is idle or the worker is gone.
             tokio::task::spawn_local(sweep(Rc::downgrade(self)));
         }
+    }
+
+    /// A deadline for one connection.
+    pub fn deadline(&self) -> Deadline {
+        if !self.turning.replace(true) {
+            // Owned by the worker's runtime, with which it ends.
+            tokio::task::spawn_local(Rc::clone(&self.wheel).turn());
+        }
+        Deadline::on(&self.wheel)
     }
 
     /// Registers a client connection for as long as the session lives.

@@ -130,7 +130,7 @@ deadline!(
     "client_header",
     DAY,
     "\"10s\"",
-    "For a whole request head, from its first byte."
+    "For a whole request head, from its first byte; and for that first byte on a new connection."
 );
 deadline!(
     CLIENT_BODY,
@@ -157,7 +157,14 @@ deadline!(
     "\"30s\"",
     "From the last byte of the request to the head of the response."
 );
-deadline!(RESPONSE_BODY, OWN_RESPONSE_BODY, "response_body", DAY, "\"30s\"", "Between two reads of a response's body.");
+deadline!(
+    RESPONSE_BODY,
+    OWN_RESPONSE_BODY,
+    "response_body",
+    DAY,
+    "\"30s\"",
+    "Between two reads of a response's body, and between two writes of a request to a backend that takes nothing."
+);
 deadline!(
     UPSTREAM_IDLE,
     OWN_UPSTREAM_IDLE,

@@ -28,6 +28,7 @@ pub use crate::http::h1::parse::HeadLimits;
 pub use diagnostic::{Colour, Diagnostic, Report, Severity};
 pub use load::{Loaded, from_text, load};
 pub use shape::Bytes;
+pub use words::counted;
 
 /// A name given in the file to a listener, pool, route or backend.
 pub type Name = Arc<str>;

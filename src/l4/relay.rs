@@ -45,8 +45,8 @@ pub async fn relay(
     let outcome = poll_fn(|cx| {
         session.watch(cx);
         let before = up.moved + down.moved;
-        let sent = up.poll(cx, &local.buffers, &mut from_client, &mut to_backend);
-        let answered = down.poll(cx, &local.buffers, &mut from_backend, &mut to_client);
+        let sent = up.poll(cx, &local.buffers, &mut from_client, &mut to_backend, down.course);
+        let answered = down.poll(cx, &local.buffers, &mut from_backend, &mut to_client, up.course);
         match (sent, answered) {
             (Poll::Ready(Err(broken)), _) => {
                 return Poll::Ready(blame(broken, Outcome::ClientGone, Outcome::BackendCut));
@@ -115,11 +115,14 @@ impl Flow {
         buffers: &Buffers,
         from: &mut Reader<'_>,
         to: &mut Writer<'_>,
+        opposite: Course,
     ) -> Poll<Result<(), Broken>> {
         loop {
             ready!(self.poll_drain(cx, buffers, to)).map_err(|_| Broken::Sink)?;
             match self.course {
                 Course::Open => ready!(self.poll_fill(cx, buffers, from)).map_err(|_| Broken::Source)?,
+                // Both directions have ended: the connections are closed next, which says the same.
+                Course::Ending if opposite == Course::Done => self.course = Course::Done,
                 Course::Ending => {
                     // A sink that is gone already has seen its end.
                     let _ = ready!(to.poll_shutdown(cx));
@@ -207,7 +210,7 @@ mod tests {
         async fn poll_once(&mut self) -> Poll<Result<(), Broken>> {
             let Bench { buffers, flow, from, to, .. } = self;
             let ((mut reader, _), (_, mut writer)) = (from.split(), to.split());
-            poll_fn(|cx| Poll::Ready(flow.poll(cx, buffers, &mut reader, &mut writer))).await
+            poll_fn(|cx| Poll::Ready(flow.poll(cx, buffers, &mut reader, &mut writer, Course::Open))).await
         }
 
         /// Polls until the receiver has this much.

@@ -309,8 +309,9 @@ async fn reach(
     if let Some(stream) = idle {
         return Ok(stream);
     }
-    let mut connecting = pin!(upstream::connect(lease.address(), limit));
-    let Connection { wire, session, .. } = connection;
+    let mut connecting = pin!(upstream::connect(lease.address()));
+    let Connection { wire, session, deadline, .. } = connection;
+    deadline.set(clock::now() + limit);
     poll_fn(|cx| {
         session.watch(cx);
         if let Poll::Ready(reached) = connecting.as_mut().poll(cx) {
@@ -318,7 +319,10 @@ async fn reach(
         }
         let local = session.local();
         watch_client(&mut wire.split(&local.buffers).0, cx)?;
-        if local.phase() == Phase::Cut || lease.is_cut() { Poll::Ready(Err(Outcome::Cut)) } else { Poll::Pending }
+        if local.phase() == Phase::Cut || lease.is_cut() {
+            return Poll::Ready(Err(Outcome::Cut));
+        }
+        deadline.poll(cx).map(|()| Err(Outcome::ConnectTimeout))
     })
     .await
 }

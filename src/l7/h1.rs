@@ -99,7 +99,7 @@ impl Connection {
         Connection {
             wire,
             session: local.session(),
-            deadline: Deadline::default(),
+            deadline: local.deadline(),
             listener: incoming.listener,
             peer: incoming.peer,
             local_port: incoming.local.map(|local| local.port()),
