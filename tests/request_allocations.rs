@@ -92,7 +92,7 @@ fn config() -> Config {
         limits: Limits::default(),
     };
     Config {
-        runtime: Runtime { workers: None, shutdown_grace: SECOND },
+        runtime: Runtime { workers: None, shutdown_grace: SECOND, connections: None },
         reload: Reload { watch: true, drain_timeout: SECOND },
         listeners: vec![listener],
         pools,

@@ -63,7 +63,7 @@ static RUNTIME: Shape = Shape {
     what: "[runtime]",
     heading: Some("[runtime]"),
     doc: "The process. A change of `workers` needs a restart.",
-    keys: &[WORKERS, SHUTDOWN_GRACE],
+    keys: &[WORKERS, SHUTDOWN_GRACE, CONNECTIONS],
 };
 
 const WORKERS: Key = Key {
@@ -78,6 +78,14 @@ pub const SHUTDOWN_GRACE: Key = Key {
     forms: &[DAY],
     absent: Default("\"30s\""),
     doc: "How long a stop waits for requests and sessions under way before it cuts them.",
+};
+
+const CONNECTIONS: Key = Key {
+    name: "connections",
+    forms: &[Form::Integer(1, u32::MAX as i64)],
+    absent: Means("half as many as files may be open (`LimitNOFILE=`)"),
+    doc: "How many client connections may be open at once, over all listeners. More are not accepted until some end: they \
+          wait in the kernel's queue.",
 };
 
 static RELOAD: Shape = Shape {
@@ -285,7 +293,7 @@ pub static LISTENER: Shape = Shape {
             name: "limits",
             forms: &[Form::Table(&LIMITS)],
             absent: Means("the defaults below"),
-            doc: "How much one client may ask for.",
+            doc: "How much clients may ask for.",
         },
     ],
 };
@@ -294,8 +302,16 @@ pub static LISTENER: Shape = Shape {
 pub static LIMITS: Shape = Shape {
     what: "the limits of a listener",
     heading: Some("[listeners.NAME.limits]"),
-    doc: "How much a client may ask for. A change holds from the next request on.",
-    keys: &[HEADER_BYTES, HEADERS_LIMIT, REQUEST_LINE, REQUESTS_PER_CONNECTION],
+    doc: "How much clients may ask for. A change holds for the next request and the next connection; what is open stays. A \
+          tcp listener has only `connections` and `connections_per_ip`.",
+    keys: &[
+        HEADER_BYTES,
+        HEADERS_LIMIT,
+        REQUEST_LINE,
+        REQUESTS_PER_CONNECTION,
+        LISTENER_CONNECTIONS,
+        CONNECTIONS_PER_IP,
+    ],
 };
 
 /// `listeners.*.limits.header_bytes`
@@ -327,6 +343,21 @@ pub const REQUESTS_PER_CONNECTION: Key = Key {
     forms: &[Form::Integer(1, u32::MAX as i64)],
     absent: Default("10000"),
     doc: "How many requests a client may send on one connection. The last one is answered with `Connection: close`.",
+};
+const LISTENER_CONNECTIONS: Key = Key {
+    name: "connections",
+    forms: &[Form::Integer(1, u32::MAX as i64)],
+    absent: Means("only `runtime.connections`"),
+    doc: "How many connections may be open at once, over all its addresses. More are not accepted until some end: they \
+          wait in the kernel's queue.",
+};
+const CONNECTIONS_PER_IP: Key = Key {
+    name: "connections_per_ip",
+    forms: &[Form::Integer(1, u32::MAX as i64)],
+    absent: Means("no limit"),
+    doc: "How many connections one client may have open at once: an IPv4 address, or an IPv6 network of 64 bits. More are \
+          refused at once: answered 503 and closed (http), or reset (tcp). Connections of `trusted_proxies` and over a Unix \
+          socket are not counted, nor those that were open when this was first set.",
 };
 
 /// `[[listeners.NAME.routes]]`

@@ -61,6 +61,8 @@ pub struct Runtime {
     pub workers: Option<NonZeroU32>,
     /// How long a stop waits for what is under way. Default 30 s.
     pub shutdown_grace: Duration,
+    /// Client connections of all listeners at once; `None`: half as many as files may be open.
+    pub connections: Option<NonZeroU32>,
 }
 
 /// `[reload]`
@@ -131,13 +133,22 @@ pub struct Listener {
 pub struct Limits {
     /// What a request's head may be, and its trailer fields. Only for http.
     pub head: HeadLimits,
+    /// Connections at once; `None`: only what `runtime.connections` allows.
+    pub connections: Option<NonZeroU32>,
+    /// Connections at once of one client; `None`: no limit.
+    pub connections_per_ip: Option<NonZeroU32>,
     /// Requests on one connection, at least one. Default 10,000. Only for http.
     pub requests_per_connection: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { head: HeadLimits::default(), requests_per_connection: 10_000 }
+        Limits {
+            head: HeadLimits::default(),
+            requests_per_connection: 10_000,
+            connections: None,
+            connections_per_ip: None,
+        }
     }
 }
 

@@ -105,6 +105,27 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
         "write `limits = { header_bytes = \"32KiB\" }`",
     ),
     (
+        "[runtime]",
+        &["maxconn", "max_conn", "max_connections", "worker_connections", "global_connections"],
+        "write `connections = 10000`",
+    ),
+    (
+        "a listener",
+        &["maxconn", "max_conn", "max_connections", "connections"],
+        "write `limits = { connections = 10000 }`",
+    ),
+    (
+        "a listener",
+        &["limit_conn", "connections_per_ip", "max_connections_per_ip", "src_conn_cur"],
+        "write `limits = { connections_per_ip = 200 }`",
+    ),
+    ("the limits of a listener", &["maxconn", "max_conn", "max_connections"], "write `connections`"),
+    (
+        "the limits of a listener",
+        &["per_ip", "limit_conn", "max_connections_per_ip", "connections_per_client", "max_connections_per_client"],
+        "write `connections_per_ip`",
+    ),
+    (
         "a listener",
         &["keepalive_requests", "max_requests", "max_requests_per_connection", "max_keepalive_requests"],
         "write `limits = { requests_per_connection = 10000 }`",

@@ -15,3 +15,4 @@ mod upgrade;
 mod wire;
 
 pub use h1::serve;
+pub use replies::turn_away;

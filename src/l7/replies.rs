@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use super::h1::{After, Connection};
+use super::request_id::RequestId;
 use crate::config::HeaderEdits;
 use crate::http::h1::write::{self, Connection as Persistence, OwnAnswer};
 use crate::http::{Method, Refusal, Target};
-use crate::local::Desk;
+use crate::local::{Desk, Local};
 use crate::state::Action;
+use crate::stream::Stream;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -88,6 +90,25 @@ impl Answer {
             (true, false, false) => connection.farewell(desk),
         }
     }
+}
+
+/// Answers 503 to a client that has too many connections, without reading a request or waiting for anything: it must not cost
+/// more than it takes to say no.
+pub fn turn_away(local: &Local, stream: Stream) {
+    let id = local.roll(RequestId::roll);
+    let mut words = Vec::with_capacity(256);
+    let answer = OwnAnswer {
+        status: 503,
+        content_type: PLAIN,
+        body: b"There are too many connections from your address.\n",
+        request_id: id.as_str(),
+        connection: Persistence::Close,
+        extra: &[],
+        edits: &[],
+        head_request: false,
+    };
+    write::own_answer(&mut words, &answer);
+    stream.say_and_close(&words);
 }
 
 /// What a route that does not forward answers.

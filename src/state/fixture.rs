@@ -63,7 +63,7 @@ fn listener(name: &str, protocol: Protocol) -> Listener {
 
 pub fn config(listeners: Vec<Listener>, pools: Vec<Pool>) -> Config {
     Config {
-        runtime: Runtime { workers: None, shutdown_grace: Duration::from_secs(30) },
+        runtime: Runtime { workers: None, shutdown_grace: Duration::from_secs(30), connections: None },
         reload: Reload { watch: true, drain_timeout: Duration::from_secs(30) },
         listeners,
         pools,

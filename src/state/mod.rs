@@ -19,6 +19,7 @@ mod route;
 mod view;
 
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -80,6 +81,7 @@ pub struct HttpPlan {
 #[derive(Debug)]
 pub struct Snapshot {
     generation: u64,
+    connections: Option<NonZeroU32>,
     /// By [`ListenerId`]; `None` for a name that is gone.
     listeners: Vec<Option<Arc<ListenerPlan>>>,
     /// By [`PoolId`]; `None` for a name that is gone.
@@ -104,6 +106,7 @@ impl Snapshot {
         let listeners = plan_listeners(config, &mut listener_names, &pool_names);
         Snapshot {
             generation: previous.map_or(1, |previous| previous.generation + 1),
+            connections: config.runtime.connections,
             listeners,
             pools,
             next_backend_id: registry.next_id(),
@@ -117,6 +120,12 @@ impl Snapshot {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// How many client connections may be open in all; `None`: what the system allows.
+    #[must_use]
+    pub fn connections(&self) -> Option<NonZeroU32> {
+        self.connections
     }
 
     /// The listener of this number, if this configuration has it.

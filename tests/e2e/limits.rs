@@ -1,6 +1,6 @@
 //! Limits of a listener: what is just within one is served, what is just beyond is refused, and a reload changes them.
 
-use crate::support::{Client, Daemon, Ending, Origin, Response, backends, eventually, web};
+use crate::support::{Client, Daemon, Ending, Launch, Origin, Response, backends, eventually, raw, web};
 
 fn limited(limits: &str, origin: &Origin) -> String {
     web(&format!("limits = {{ {limits} }}"), &backends(&[origin.address()]))
@@ -142,4 +142,137 @@ fn our_own_answers_count_as_requests_too() {
     assert!(!client.get("/").head.lists("connection", "close"));
     assert!(client.get("/").head.lists("connection", "close"));
     assert_eq!(client.ending(), Ending::Closed);
+}
+
+/// So many connections, all of them served.
+fn crowd(address: &str, size: usize) -> Vec<Client> {
+    let mut crowd: Vec<_> = (0..size).map(|_| Client::connect(address)).collect();
+    crowd.iter_mut().for_each(|client| client.get("/").assert(200, "served"));
+    crowd
+}
+
+/// Whether this client, which has just asked, is left waiting while another listener answers three times.
+fn waits(client: &Client, meanwhile: &str) -> bool {
+    (0..3).for_each(|_| Client::connect(meanwhile).get("/").assert(200, "meanwhile"));
+    client.is_open()
+}
+
+const MEANWHILE: &str = "[listeners.other]\nbind = '127.0.0.1:0'\n\
+                         routes = [{ respond = { status = 200, body = 'meanwhile' } }]\n";
+
+#[test]
+fn at_the_limit_of_a_listener_more_wait_until_one_ends() {
+    let origin = Origin::answering("served");
+    for workers in [1, 2] {
+        let file = limited("connections = 3", &origin).replace("workers = 1", &format!("workers = {workers}"));
+        let daemon = Daemon::start(&(file + MEANWHILE));
+        let (address, other) = (daemon.address("web"), daemon.address("other"));
+        let mut open = crowd(&address, 3);
+        let mut late: Vec<_> = (0..3).map(|_| Client::connect(&address)).collect();
+        late.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n"));
+        daemon.wait_log("the listener has all connections that its limits allow");
+        assert!(late.iter().all(|client| waits(client, &other)), "nobody is turned away, and nobody served");
+        open[0].get("/").assert(200, "served");
+        open.clear();
+        late.iter_mut().for_each(|client| client.response().assert(200, "served"));
+        assert_eq!(daemon.times_logged("the listener has all connections"), 1, "one warning an episode");
+    }
+}
+
+#[test]
+fn at_the_limit_of_the_process_every_listener_waits() {
+    let origin = Origin::answering("served");
+    let file = web("", &backends(&[origin.address()])).replace("[runtime]", "[runtime]\nconnections = 3");
+    let daemon = Daemon::start(&(file + MEANWHILE));
+    let mut open = crowd(&daemon.address("web"), 3);
+    let mut other = Client::connect(&daemon.address("other"));
+    other.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    daemon.wait_log("all connections that runtime.connections allows are open");
+    open[1].get("/").assert(200, "served");
+    assert!(other.is_open());
+    open.pop();
+    other.response().assert(200, "meanwhile");
+}
+
+#[test]
+fn without_a_word_half_of_the_descriptors_are_for_clients() {
+    let origin = Origin::answering("served");
+    let file = web("", &backends(&[origin.address()]));
+    let daemon = Launch::new().limit("-n 100").write("evenkeel.toml", &file).start();
+    let open = crowd(&daemon.address("web"), 50);
+    let mut late = Client::connect(&daemon.address("web"));
+    late.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    daemon.wait_log("all connections that runtime.connections allows are open");
+    assert!(late.is_open() && !daemon.has_logged("cannot accept"));
+    drop(open);
+    late.response().assert(200, "served");
+}
+
+#[test]
+fn a_client_that_has_all_its_connections_is_refused_and_others_are_not() {
+    let origin = Origin::answering("served");
+    let file = limited("connections_per_ip = 2", &origin).replace("workers = 1", "workers = 2");
+    let daemon = Daemon::start(&file);
+    let address = daemon.address("web");
+    let mut open = crowd(&address, 2);
+    for _ in 0..5 {
+        let mut refused = Client::connect(&address);
+        let response = refused.response();
+        assert_eq!(response.status(), 503);
+        assert!(response.head.lists("connection", "close"), "{response:?}");
+        assert_eq!(refused.ending(), Ending::Closed);
+    }
+    for client in 2..6 {
+        Client::connect_from(&format!("127.0.0.{client}"), &address).get("/").assert(200, "served");
+    }
+    open[0].get("/").assert(200, "served");
+    open.pop();
+    eventually("the place is free again", || Client::connect(&address).get("/").status() == 200);
+    assert_eq!(daemon.times_logged("a client has all connections"), 1, "one warning an episode");
+}
+
+#[test]
+fn a_tcp_client_that_has_all_its_connections_is_reset() {
+    let origin = Origin::greeting("hello");
+    let daemon = Daemon::start(&raw("limits = { connections_per_ip = 1 }", &backends(&[origin.address()])));
+    let address = daemon.address("raw");
+    let mut open = Client::connect(&address);
+    assert_eq!(open.bytes(5), b"hello");
+    assert_eq!(Client::connect(&address).ending(), Ending::Reset);
+    let mut other = Client::connect_from("127.0.0.2", &address);
+    assert_eq!(other.bytes(5), b"hello");
+    open.expect_echo("still there");
+    assert_eq!(origin.accepted(), 2);
+}
+
+#[test]
+fn a_trusted_proxy_brings_connections_of_many_clients() {
+    let origin = Origin::answering("served");
+    let listener = "limits = { connections_per_ip = 1 }\ntrusted_proxies = [\"127.0.0.0/8\"]";
+    let daemon = Daemon::start(&web(listener, &backends(&[origin.address()])));
+    crowd(&daemon.address("web"), 5);
+}
+
+#[test]
+fn a_reload_lets_in_who_waits_at_a_limit_that_it_raises() {
+    let origin = Origin::answering("served");
+    let daemon = Daemon::start(&limited("connections = 1", &origin));
+    let _open = crowd(&daemon.address("web"), 1);
+    let mut late: Vec<_> = (0..3).map(|_| Client::connect(&daemon.address("web"))).collect();
+    daemon.wait_log("the listener has all connections");
+    daemon.reload(&limited("connections = 4", &origin));
+    late.iter_mut().for_each(|client| client.get("/").assert(200, "served"));
+}
+
+#[test]
+fn at_a_stop_who_waits_for_room_is_let_go() {
+    let origin = Origin::answering("served");
+    let mut daemon = Daemon::start(&limited("connections = 1", &origin));
+    let open = crowd(&daemon.address("web"), 1);
+    let mut late = Client::connect(&daemon.address("web"));
+    daemon.wait_log("the listener has all connections");
+    daemon.signal(rustix::process::Signal::TERM);
+    late.rest();
+    drop(open);
+    assert!(daemon.wait_exit().success());
 }

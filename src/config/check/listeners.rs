@@ -7,7 +7,7 @@ use super::super::{
     WeightedPool, keys,
 };
 use super::shadow::Placed;
-use super::{Checking, own_timeouts};
+use super::{Checking, own_timeouts, to_count};
 
 /// What only an http listener can have.
 const HTTP_KEYS: &[&str] = &["redirect_to_https", "routes", "trusted_proxies", "forwarded", "via", "headers"];
@@ -40,7 +40,13 @@ impl Checking<'_> {
             fields: count(table, &keys::HEADERS_LIMIT),
             request_line: line.as_usize(),
         };
-        Limits { head, requests_per_connection: count(table, &keys::REQUESTS_PER_CONNECTION) }
+        let limit = |name: &str| table.and_then(|table| table.integer(name)).and_then(to_count);
+        Limits {
+            head,
+            requests_per_connection: count(table, &keys::REQUESTS_PER_CONNECTION),
+            connections: limit("connections"),
+            connections_per_ip: limit("connections_per_ip"),
+        }
     }
 
     fn bind(&mut self, entry: &Entry, table: &Table) -> Vec<Address> {

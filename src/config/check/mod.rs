@@ -179,6 +179,7 @@ fn runtime(root: &Table) -> Runtime {
     Runtime {
         workers: table.and_then(|table| table.integer("workers")).and_then(to_count),
         shutdown_grace: duration(table, &keys::SHUTDOWN_GRACE),
+        connections: table.and_then(|table| table.integer("connections")).and_then(to_count),
     }
 }
 
@@ -287,7 +288,10 @@ mod tests {
     #[test]
     fn what_is_not_written_has_the_documented_default() {
         let config = meant("listeners.w = { bind = '127.0.0.1:0', pool = 'a' }\npools.a.backends = ['10.0.0.1:80']");
-        assert_eq!(config.runtime, Runtime { workers: None, shutdown_grace: Duration::from_secs(30) });
+        assert_eq!(
+            config.runtime,
+            Runtime { workers: None, shutdown_grace: Duration::from_secs(30), connections: None }
+        );
         assert_eq!(config.reload, Reload { watch: true, drain_timeout: Duration::from_secs(30) });
         let timeouts = &config.listeners[0].timeouts;
         assert_eq!(timeouts, &config.pools[0].timeouts);
