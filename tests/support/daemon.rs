@@ -27,6 +27,7 @@ pub struct Launch {
     file: PathBuf,
     environment: Vec<(String, String)>,
     limit: String,
+    level: &'static str,
 }
 
 /// A command that has ended.
@@ -62,7 +63,7 @@ impl Launch {
     pub fn new() -> Launch {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("evenkeel.toml");
-        Launch { directory, file, environment: Vec::new(), limit: String::new() }
+        Launch { directory, file, environment: Vec::new(), limit: String::new(), level: "debug" }
     }
 
     pub fn directory(&self) -> &Path {
@@ -84,6 +85,17 @@ impl Launch {
     pub fn limit(mut self, limit: &str) -> Launch {
         self.limit = format!("ulimit {limit} && ");
         self
+    }
+
+    /// Logs this much; everything the tests look for is there at `debug`.
+    pub fn level(mut self, level: &'static str) -> Launch {
+        self.level = level;
+        self
+    }
+
+    /// Starts it and expects nothing of it yet.
+    pub fn begin(self) -> Daemon {
+        self.spawn()
     }
 
     /// Starts it and waits until it says that it is ready.
@@ -110,7 +122,7 @@ impl Launch {
         let mut command = Command::new("/bin/sh");
         command.env_remove("NOTIFY_SOCKET").envs(self.environment);
         command.args(["-c", &format!("{}exec \"$0\" \"$@\"", self.limit), BINARY]);
-        command.args(["run", "--log-level", "debug", "--config"]).arg(&self.file);
+        command.args(["run", "--log-level", self.level, "--config"]).arg(&self.file);
         Daemon { process: Process::spawn(&mut command), directory: self.directory, file: self.file }
     }
 }
@@ -174,6 +186,11 @@ impl Daemon {
     /// How many lines of the log contain this.
     pub fn times_logged(&self, text: &str) -> usize {
         self.process.err.choose(|line| line.contains(text).then_some(())).len()
+    }
+
+    /// All that it printed on stdout so far.
+    pub fn printed(&self) -> Vec<String> {
+        self.process.out.choose(|line| Some(line.to_owned()))
     }
 
     /// How many files and sockets it has open.
