@@ -11,8 +11,8 @@ use allocations::allocations;
 use evenkeel::balance::{Dice, Tried};
 use evenkeel::clock::Instant;
 use evenkeel::config::{
-    self, Address, Backend, Config, HashOn, HeaderRules, HostPattern, Http, Limits, Listener, PathPattern, Policy,
-    Pool, Protocol, Reload, Runtime, Service, Timeouts, WeightedPool,
+    self, Address, Backend, Bytes, Config, HashOn, HeaderRules, HostPattern, Http, Limits, Listener, PathPattern,
+    Policy, Pool, Protocol, Reload, Runtime, Service, Timeouts, WeightedPool,
 };
 use evenkeel::http::Fields;
 use evenkeel::outcome::{Outcome, Verdict};
@@ -24,6 +24,7 @@ fn timeouts() -> Timeouts {
     Timeouts {
         client_header: SECOND,
         client_body: SECOND,
+        client_min_rate: Bytes::default(),
         client_idle: SECOND,
         connect: SECOND,
         response_header: SECOND,

@@ -190,6 +190,22 @@ deadline!(
     "For a TCP session or an upgraded connection (WebSocket) in which no byte moves."
 );
 
+const RATE: Form = Form::Bytes(Bytes(0), Bytes(1 << 30));
+const MIN_RATE_DOC: &str = "How many bytes a client has to send of a request's body, and take of a response, in each second \
+                            in which it is what we wait for. A request's body has 10 s to come up to it (`client_body`, \
+                            where that is shorter); whoever was quick enough may pause as long as `client_body`. A request \
+                            that is too slow is answered 408, or reset when its answer has begun; so is a response. \
+                            `\"0B\"`: any rate will do.";
+/// `defaults.timeouts.client_min_rate`
+pub const CLIENT_MIN_RATE: Key =
+    Key { name: "client_min_rate", forms: &[RATE], absent: Default("\"240B\""), doc: MIN_RATE_DOC };
+const OWN_CLIENT_MIN_RATE: Key = Key {
+    name: "client_min_rate",
+    forms: &[RATE],
+    absent: Means("`defaults.timeouts.client_min_rate`"),
+    doc: MIN_RATE_DOC,
+};
+
 /// `[defaults.timeouts]`
 pub static DEFAULT_TIMEOUTS: Shape = Shape {
     what: "[defaults.timeouts]",
@@ -198,6 +214,7 @@ pub static DEFAULT_TIMEOUTS: Shape = Shape {
     keys: &[
         CLIENT_HEADER,
         CLIENT_BODY,
+        CLIENT_MIN_RATE,
         CLIENT_IDLE,
         CONNECT,
         RESPONSE_HEADER,
@@ -211,7 +228,7 @@ static LISTENER_TIMEOUTS: Shape = Shape {
     what: "the timeouts of a listener",
     heading: Some("[listeners.NAME.timeouts]"),
     doc: "The deadlines on the client's side. A tcp listener has only `tunnel_idle`.",
-    keys: &[OWN_CLIENT_HEADER, OWN_CLIENT_BODY, OWN_CLIENT_IDLE, OWN_TUNNEL_IDLE],
+    keys: &[OWN_CLIENT_HEADER, OWN_CLIENT_BODY, OWN_CLIENT_MIN_RATE, OWN_CLIENT_IDLE, OWN_TUNNEL_IDLE],
 };
 
 static POOL_TIMEOUTS: Shape = Shape {

@@ -99,6 +99,9 @@ pub struct Timeouts {
     pub client_header: Duration,
     /// Between two reads of a request body, and two writes to a client. Default 30 s.
     pub client_body: Duration,
+    /// How much of a body a client has to send or take in each second in which it is waited for; 0: no matter how much.
+    /// Default 240 bytes.
+    pub client_min_rate: Bytes,
     /// For the next request on a keep-alive connection. Default 60 s.
     pub client_idle: Duration,
     /// For making a connection to a backend. Default 2 s.

@@ -240,7 +240,7 @@ impl Way<'_> {
         timeouts.tunnel_idle = timeouts.tunnel_idle.min(connection.terms.tunnel_idle);
         if response.status == 101 {
             self.write_head(connection, desk, Framing::None, Persistence::Upgrade);
-            return Opened::Tunnel(Running { upstream, lease, timeouts, sending, keep_client: false, waiting: false });
+            return Opened::Tunnel(Running { upstream, lease, timeouts, sending, keep_client: false, late: None });
         }
         let framing = write::reply_framing(response, desk.request.version);
         let keep_client = connection.may_go_on(desk)
@@ -250,7 +250,7 @@ impl Way<'_> {
         upstream.inbound.begin(response.framing);
         let persistence = if keep_client { Persistence::KeepAlive } else { Persistence::Close };
         self.write_head(connection, desk, framing, persistence);
-        Opened::Response(Running { upstream, lease, timeouts, sending, keep_client, waiting: false }, framing)
+        Opened::Response(Running { upstream, lease, timeouts, sending, keep_client, late: None }, framing)
     }
 
     fn write_head(&self, connection: &mut Connection, desk: &Desk, framing: Framing, persistence: Persistence) {

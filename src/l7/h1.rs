@@ -47,6 +47,8 @@ pub(super) struct Terms {
     /// For a whole head.
     pub header: Duration,
     pub body: Duration,
+    /// Bytes a second of a body; 0: any rate.
+    pub min_rate: u64,
     pub idle: Duration,
     /// Of a tunnel; the pool has one too, the shorter counts.
     pub tunnel_idle: Duration,
@@ -300,6 +302,7 @@ impl Terms {
         Terms {
             header: timeouts.client_header,
             body: timeouts.client_body,
+            min_rate: timeouts.client_min_rate.0,
             idle: timeouts.client_idle,
             tunnel_idle: timeouts.tunnel_idle,
             head: limits.head,

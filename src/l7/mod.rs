@@ -7,6 +7,7 @@ mod bodies;
 mod body;
 mod exchange;
 mod h1;
+mod pace;
 mod replies;
 mod request_id;
 mod retry;

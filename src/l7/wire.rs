@@ -289,6 +289,11 @@ impl Outbound {
         memory
     }
 
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Whether nothing waits to be written.
     pub fn is_flushed(&self) -> bool {
         self.pending.is_empty()

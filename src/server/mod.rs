@@ -277,7 +277,7 @@ fn states(snapshot: &Snapshot) -> BTreeMap<u64, Arc<BackendState>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Address, Limits, Listener, Policy, Protocol, Reload, Runtime, Service, Timeouts};
+    use crate::config::{self, Address, Bytes, Limits, Listener, Policy, Protocol, Reload, Runtime, Service, Timeouts};
     use std::net::SocketAddr;
     use std::num::NonZeroU32;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -290,6 +290,7 @@ mod tests {
         Timeouts {
             client_header: all,
             client_body: all,
+            client_min_rate: Bytes::default(),
             client_idle: all,
             connect: all,
             response_header: all,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::config::{
-    Address, Backend, Config, HeaderRules, Http, Limits, Listener, Policy, Pool, Protocol, Reload, Runtime, Service,
-    Timeouts,
+    Address, Backend, Bytes, Config, HeaderRules, Http, Limits, Listener, Policy, Pool, Protocol, Reload, Runtime,
+    Service, Timeouts,
 };
 
 pub fn timeouts() -> Timeouts {
@@ -12,6 +12,7 @@ pub fn timeouts() -> Timeouts {
     Timeouts {
         client_header: long,
         client_body: long,
+        client_min_rate: Bytes::default(),
         client_idle: long,
         connect: long,
         response_header: long,

@@ -1,6 +1,9 @@
 //! Limits of a listener: what is just within one is served, what is just beyond is refused, and a reload changes them.
 
-use crate::support::{Client, Daemon, Ending, Launch, Origin, Response, backends, eventually, raw, web};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use crate::support::{Client, Daemon, End, Ending, Launch, Origin, Response, backends, eventually, raw, web};
 
 fn limited(limits: &str, origin: &Origin) -> String {
     web(&format!("limits = {{ {limits} }}"), &backends(&[origin.address()]))
@@ -275,4 +278,113 @@ fn at_a_stop_who_waits_for_room_is_let_go() {
     late.rest();
     drop(open);
     assert!(daemon.wait_exit().success());
+}
+
+/// A listener whose clients have to move their bodies at this rate, and may pause for a second.
+fn paced(rate: &str, origin: &Origin) -> Daemon {
+    let timeouts = format!("timeouts = {{ client_body = \"1s\", client_min_rate = \"{rate}\" }}");
+    Daemon::start(&web(&timeouts, &backends(&[origin.address()])))
+}
+
+/// Sends this every twentieth of a second, until all is sent or an answer comes.
+fn drip(client: &mut Client, piece: &[u8], times: usize) {
+    for _ in 0..times {
+        client.send(piece);
+        std::thread::sleep(Duration::from_millis(50));
+        if !client.is_open() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_request_that_drips_in_is_answered_408_however_regularly() {
+    let origin = Origin::answering("must not be seen");
+    let daemon = paced("1KiB", &origin);
+    for head in ["Content-Length: 1000", "Transfer-Encoding: chunked"] {
+        let mut client = Client::connect(&daemon.address("web"));
+        client.send(format!("POST / HTTP/1.1\r\nHost: test\r\n{head}\r\n\r\n"));
+        let begun = Instant::now();
+        drip(&mut client, if head.starts_with('C') { b"x" } else { b"1\r\nx\r\n" }, 1000);
+        assert_eq!(client.response().status(), 408);
+        assert!(begun.elapsed() >= Duration::from_secs(1), "it had its time");
+        assert_eq!(client.ending(), Ending::Closed);
+    }
+    eventually("the backend is not left waiting", || origin.open() == 0);
+    assert!(origin.requests().iter().all(|request| request.end != End::Complete), "half a request is not a whole one");
+}
+
+#[test]
+fn a_request_that_comes_at_the_rate_may_take_its_time() {
+    let origin = Origin::answering("served");
+    for (rate, piece) in [("1KiB", 200), ("0B", 1)] {
+        let daemon = paced(rate, &origin);
+        let mut client = Client::connect(&daemon.address("web"));
+        client.send(format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", 40 * piece));
+        drip(&mut client, &vec![b'x'; piece], 40);
+        client.response().assert(200, "served");
+    }
+}
+
+#[test]
+fn a_request_that_drips_in_while_it_is_answered_is_reset() {
+    // It sends back what comes, at once.
+    let origin = Origin::scripted(|mut connection| {
+        connection.head();
+        connection.send("HTTP/1.1 200 OK\r\n\r\n");
+        connection.echo();
+    });
+    let daemon = paced("1KiB", &origin);
+    let mut client = Client::connect(&daemon.address("web"));
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n");
+    client.head();
+    let mut sender = client.sender();
+    let dripping = std::thread::spawn(move || {
+        while sender.write_all(b"x").is_ok() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let (_, ending) = client.rest();
+    assert_eq!(ending, Ending::Reset, "what is not whole must not look so");
+    dripping.join().expect("sending does not panic");
+    daemon.wait_log("cause=\"client_timeout\"");
+}
+
+/// An answer that is far larger than the kernel's buffers.
+const LARGE: usize = 64 << 20;
+
+/// Takes a large answer in pieces, twenty a second for two seconds, and then the rest. Says how much of it there was, `None`
+/// when it ended by a reset.
+fn sip(client: &mut Client) -> Option<usize> {
+    client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    client.head();
+    let mut taken = 0;
+    for _ in 0..40 {
+        taken += client.take(256 * 1024)?.len();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (rest, ending) = client.rest();
+    (ending == Ending::Closed).then_some(taken + rest.len())
+}
+
+#[test]
+fn a_response_that_is_taken_too_slowly_is_reset_however_regularly() {
+    let body = "x".repeat(LARGE);
+    let origin = Origin::answering(&body);
+    // Kernels move bytes in lumps: slow is what is far below the rate, not what takes single bytes.
+    let daemon = paced("1GiB", &origin);
+    let mut client = Client::connect(&daemon.address("web"));
+    assert_eq!(sip(&mut client), None);
+    daemon.wait_log("cause=\"client_write_timeout\"");
+}
+
+#[test]
+fn a_response_that_is_taken_at_the_rate_may_take_its_time() {
+    let body = "x".repeat(LARGE);
+    let origin = Origin::answering(&body);
+    for rate in ["240B", "0B"] {
+        let daemon = paced(rate, &origin);
+        let mut client = Client::connect(&daemon.address("web"));
+        assert_eq!(sip(&mut client), Some(LARGE));
+    }
 }
