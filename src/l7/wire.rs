@@ -153,7 +153,7 @@ impl WireSource<'_> {
     /// Reads more; false is the end. A full buffer is an error: nobody reads on without consuming.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let size = self.inbound.size;
-        let buffer = self.inbound.buffer.get_or_insert_with(|| self.buffers.take(size));
+        let buffer = self.inbound.buffer.get_or_insert_with(|| self.buffers.take_at_most(size));
         if buffer.is_full() {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
