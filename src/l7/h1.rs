@@ -71,7 +71,8 @@ pub async fn serve(local: Rc<Local>, incoming: Incoming) {
     let mut wait = connection.timeouts.header;
     while connection.request_begins(wait).await {
         let mut desk = local.desk();
-        let after = connection.answer_one(&mut desk).await;
+        // Housed, so that the connection keeps no room for it while it idles.
+        let after = local.housing.house(connection.answer_one(&mut desk)).await;
         connection.take_up(&mut desk);
         local.give_desk(desk);
         match after {
