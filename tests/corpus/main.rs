@@ -17,6 +17,7 @@ mod talk;
 mod verdict;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use file::{Case, Verb, cases};
 use run::{Kind, LANES, Program, run_all};
@@ -32,15 +33,17 @@ fn evenkeel(lanes: &[lane::Lane]) -> (Daemon, Program) {
     }
     let daemon = Daemon::start(&toml);
     let addresses = (0..lanes.len()).map(|number| daemon.address(&format!("l{number}"))).collect();
-    (daemon, Program { name: "evenkeel", addresses, who: Who::Evenkeel })
+    (daemon, Program::evenkeel(addresses))
 }
 
 #[track_caller]
 fn all_hold(kind: Kind) {
     let lanes = run::lanes();
-    let (_daemon, program) = evenkeel(&lanes);
+    let (daemon, program) = evenkeel(&lanes);
     let cases = cases(kind.folder());
     let faults = run_all(kind, &program, &lanes, &cases);
+    // Before a failure, which would print its log: what went through it says more.
+    drop(daemon);
     let list: String = faults.iter().map(|fault| format!("\n  {fault}")).collect();
     assert!(faults.is_empty(), "{} of {} cases failed:{list}", faults.len(), cases.len());
 }
@@ -55,6 +58,18 @@ fn every_raw_answer_becomes_one_clear_message_or_a_failure_that_shows() {
     all_hold(Kind::Answers);
 }
 
+#[test]
+fn expectations_that_are_wrong_are_noticed() {
+    let lanes = run::lanes();
+    let (_daemon, program) = evenkeel(&lanes);
+    let program = Program { patience: Duration::from_secs(1), unfinished: Duration::from_secs(1), ..program };
+    for kind in [Kind::Requests, Kind::Answers] {
+        let cases = cases(&format!("wrong/{}", kind.folder()));
+        let faults = run_all(kind, &program, &lanes, &cases);
+        assert_eq!((faults.len(), cases.is_empty()), (cases.len(), false), "{faults:#?}");
+    }
+}
+
 /// What every program lets happen, ours included: `scores` in README.md. nginx and HAProxy take part when they are asked for.
 #[test]
 fn scores_beside_nginx_and_haproxy() {
@@ -64,6 +79,7 @@ fn scores_beside_nginx_and_haproxy() {
     }
     let lanes = run::lanes();
     let (_daemon, program) = evenkeel(&lanes);
+    let program = Program { who: Who::Peer, ..program };
     assert_eq!(score(&program, &lanes), 0, "Evenkeel has to be safe in every case");
     for peer in [peers::nginx(&lanes), peers::haproxy(&lanes)] {
         match peer {
@@ -79,7 +95,7 @@ fn score(program: &Program, lanes: &[lane::Lane]) -> usize {
     let mut unsafe_cases = 0;
     for kind in [Kind::Requests, Kind::Answers] {
         let cases = cases(kind.folder());
-        let faults = run_all(kind, &Program { who: Who::Peer, ..program.clone() }, lanes, &cases);
+        let faults = run_all(kind, program, lanes, &cases);
         for fault in &faults {
             println!("unsafe: {}: {fault}", program.name);
         }

@@ -10,7 +10,6 @@ use tempfile::TempDir;
 use crate::lane::Lane;
 use crate::run::Program;
 use crate::support::eventually;
-use crate::verdict::Who;
 
 /// A running peer; it is ended when dropped.
 pub struct Peer {
@@ -73,7 +72,7 @@ fn start(
         assert!(child.try_wait().expect("it is our own child").is_none(), "{name} ended at its start");
         addresses.iter().all(|address| TcpStream::connect(address).is_ok())
     });
-    Ok(Peer { program: Program { name, addresses, who: Who::Peer }, child, _directory: directory })
+    Ok(Peer { program: Program::peer(name, addresses), child, _directory: directory })
 }
 
 fn template(name: &str) -> String {

@@ -35,23 +35,23 @@ pub struct Program {
     pub name: &'static str,
     pub addresses: Vec<String>,
     pub who: Who,
+    /// How long a conversation may take.
+    pub patience: Duration,
+    /// How long a message may stay unfinished at the origin.
+    pub unfinished: Duration,
 }
 
 impl Program {
-    /// How long a conversation may take. A peer that waits for more bytes harms nobody: it is left to wait.
-    fn patience(&self) -> Duration {
-        match self.who {
-            Who::Evenkeel => Duration::from_secs(10),
-            Who::Peer => Duration::from_millis(2500),
-        }
+    /// Everything that is promised of it is judged, and it has the time that a busy machine needs.
+    pub fn evenkeel(addresses: Vec<String>) -> Program {
+        let patience = Duration::from_secs(10);
+        Program { name: "evenkeel", addresses, who: Who::Evenkeel, patience, unfinished: patience }
     }
 
-    /// How long a message may stay unfinished at the origin.
-    fn unfinished(&self) -> Duration {
-        match self.who {
-            Who::Evenkeel => Duration::from_secs(10),
-            Who::Peer => Duration::from_millis(300),
-        }
+    /// Its safety is judged. Who waits for more bytes harms nobody: it is left to wait.
+    pub fn peer(name: &'static str, addresses: Vec<String>) -> Program {
+        let (patience, unfinished) = (Duration::from_millis(2500), Duration::from_millis(300));
+        Program { name, addresses, who: Who::Peer, patience, unfinished }
     }
 }
 
@@ -89,19 +89,19 @@ fn numbered(cases: &[Case], number: usize) -> Option<(usize, &Case)> {
 fn run_one(kind: Kind, program: &Program, lane: &Lane, address: &str, number: usize, case: &Case) -> Result<(), String> {
     match kind {
         Kind::Requests => {
-            let heard = ask_case(address, case, program.patience());
-            let canary = canary(address, number, program.patience());
-            let traffic = lane.traffic(program.unfinished());
+            let heard = ask_case(address, case, program.patience);
+            let canary = canary(address, number, program.patience);
+            let traffic = lane.traffic(program.unfinished);
             of_request(program.who, case, &traffic, &heard)?;
             canary_lives(program.who, canary)
         }
         Kind::Answers => {
             let script = Script { writes: case.writes.clone(), last: case.last, early: case.early };
             lane.script(Some(script));
-            let heard = hear_case(address, case, program.patience());
-            let canary = canary(address, number, program.patience());
+            let heard = hear_case(address, case, program.patience);
+            let canary = canary(address, number, program.patience);
             lane.script(None);
-            let traffic = lane.traffic(program.unfinished());
+            let traffic = lane.traffic(program.unfinished);
             let connection = traffic.whole.iter().find(|(_, message)| message.target() == "/case").map(|(number, _)| *number);
             let later = connection.map(|connection| Later {
                 ended: lane.is_ended(connection),
