@@ -232,6 +232,11 @@ impl Inbound {
         self.decoder.is_done() && self.ready == 0
     }
 
+    /// Whether another message may begin: in what was read already, or in what may still come.
+    pub fn may_go_on(&self) -> bool {
+        !self.ended || self.buffer.as_ref().is_some_and(|buffer| !buffer.is_empty())
+    }
+
     /// Takes bytes away that are not body.
     pub fn consume(&mut self, count: usize, buffers: &Buffers) {
         if let Some(buffer) = &mut self.buffer {

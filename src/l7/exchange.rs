@@ -268,7 +268,7 @@ impl Way<'_> {
             && !desk.request.connection.websocket
             && framing != Framing::ToClose
             && connection.wire.inbound.is_done()
-            && !connection.wire.inbound.ended
+            && connection.wire.inbound.may_go_on()
             && local.phase() == Phase::Serving;
         upstream.inbound.begin(response.framing);
         let persistence = if keep_client { Persistence::KeepAlive } else { Persistence::Close };
@@ -499,7 +499,7 @@ async fn bodies(connection: &mut Connection, desk: &mut Desk, mut running: Runni
     }
     lease.finish(now, outcome);
     match outcome {
-        Outcome::Completed { .. } if keep_client && !connection.wire.inbound.ended => After::KeepAlive,
+        Outcome::Completed { .. } if keep_client && connection.wire.inbound.may_go_on() => After::KeepAlive,
         Outcome::Completed { .. } if sending.is_done() && connection.wire.inbound.buffer.is_none() => After::Close,
         Outcome::Completed { .. } => After::Linger,
         _ if framing == Framing::ToClose => After::Reset,
