@@ -33,6 +33,7 @@ pub enum Verb {
     Refuse,
     Decline,
     Cut,
+    Stop,
     Pass,
 }
 
@@ -75,7 +76,10 @@ pub enum What {
 /// All cases of a folder beside this file.
 pub fn cases(folder: &str) -> Vec<Case> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(folder);
-    let mut files: Vec<PathBuf> = fs::read_dir(&folder).expect("the corpus is there").map(|entry| entry.expect("it can be listed").path()).collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(&folder)
+        .expect("the corpus is there")
+        .map(|entry| entry.expect("it can be listed").path())
+        .collect();
     files.sort();
     files.iter().filter(|file| file.extension().is_some_and(|end| end == "txt")).flat_map(|file| read(file)).collect()
 }
@@ -130,7 +134,9 @@ impl Draft {
             ("fin", _) => self.last = Last::Fin,
             ("rst", _) => self.last = Last::Reset,
             ("early", _) => self.early = true,
-            (_, ("|", rest)) => self.writes.last_mut().expect("there is one from the start").push_str(&bytes_line(rest)),
+            (_, ("|", rest)) => {
+                self.writes.last_mut().expect("there is one from the start").push_str(&bytes_line(rest))
+            }
             (_, (">", rest)) => self.asking.push_str(&bytes_line(rest)),
             (_, (" ", rest)) => return self.check(rest.trim_start()),
             _ => self.wants.push(DraftWant::read(line)?),
@@ -158,7 +164,8 @@ impl Draft {
 
     fn case(&self, want: &DraftWant) -> Case {
         let value = want.value.as_deref().unwrap_or("{}");
-        let plain = |text: &str| unescaped(&text.replace("{}", value)).unwrap_or_else(|why| panic!("{}: {why}", self.name));
+        let plain =
+            |text: &str| unescaped(&text.replace("{}", value)).unwrap_or_else(|why| panic!("{}: {why}", self.name));
         let name = match &want.value {
             Some(value) => format!("{}[{}]", self.name, value.chars().take(60).collect::<String>()),
             None => self.name.clone(),
@@ -193,10 +200,12 @@ impl DraftWant {
             Some("refuse") => Verb::Refuse,
             Some("decline") => Verb::Decline,
             Some("cut") => Verb::Cut,
+            Some("stop") => Verb::Stop,
             Some("pass") => Verb::Pass,
             _ => return Err("neither bytes nor an expectation".into()),
         };
-        let status = |word: &str| if word == "none" { Ok(None) } else { word.parse().map(Some).map_err(|_| "not a status") };
+        let status =
+            |word: &str| if word == "none" { Ok(None) } else { word.parse().map(Some).map_err(|_| "not a status") };
         let mut statuses = words.map(status).collect::<Result<Vec<_>, _>>()?;
         if statuses.is_empty() && verb == Verb::Pass {
             statuses.push(Some(200));
@@ -225,19 +234,21 @@ impl Check {
         let string = |text: &str| plain(text).iter().map(|&byte| char::from(byte)).collect::<String>();
         let pair = || {
             let (name, value) = rest.split_once(':').unwrap_or_else(|| panic!("neither name nor value: {text:?}"));
-            (name.to_owned(), string(value.trim_start()))
+            (string(name), string(value.trim_start_matches(' ')))
         };
         let number = || rest.parse::<usize>().unwrap_or_else(|_| panic!("not a number: {text:?}"));
         let what = match word {
             "line" => What::Line(string(rest)),
             "field" => What::Field(pair().0, pair().1),
-            "no" => What::No(rest.to_owned()),
+            "no" => What::No(string(rest)),
             "body" => What::Body(plain(rest)),
             "size" => What::Size(number()),
             "framing" => What::Framing(rest.to_owned()),
             "trailer" => What::Trailer(pair().0, pair().1),
             "no-trailer" => What::NoTrailer(rest.to_owned()),
-            "interim" => What::Interim(rest.split_whitespace().map(|status| status.parse().expect("a status")).collect()),
+            "interim" => {
+                What::Interim(rest.split_whitespace().map(|status| status.parse().expect("a status")).collect())
+            }
             "keeps" => What::Keeps,
             "closes" => What::Closes,
             "then" => What::Then(number() as u16),

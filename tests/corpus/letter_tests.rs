@@ -52,7 +52,14 @@ fn the_judge_refuses_what_two_readers_could_read_differently() {
     ] {
         assert!(breaks(&with(lines)), "{lines:?}");
     }
-    for line in ["GET  / HTTP/1.1", "GET / HTTP/1.2", "GET /a#b HTTP/1.1", "GET a HTTP/1.1", "G\tT / HTTP/1.1", "GET /%g0 HTTP/1.1"] {
+    for line in [
+        "GET  / HTTP/1.1",
+        "GET / HTTP/1.2",
+        "GET /a#b HTTP/1.1",
+        "GET a HTTP/1.1",
+        "G\tT / HTTP/1.1",
+        "GET /%g0 HTTP/1.1",
+    ] {
         assert!(breaks(&format!("{line}\r\nHost: a\r\n\r\n")), "{line:?}");
     }
     assert!(breaks("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -61,7 +68,13 @@ fn the_judge_refuses_what_two_readers_could_read_differently() {
 
 #[test]
 fn the_judge_waits_for_what_is_missing() {
-    for text in ["GET", "GET / HTTP/1.1\r", &with(""), &with("Content-Length: 2\r\n\r\na"), &with("Transfer-Encoding: chunked\r\n\r\n0\r\n")] {
+    for text in [
+        "GET",
+        "GET / HTTP/1.1\r",
+        &with(""),
+        &with("Content-Length: 2\r\n\r\na"),
+        &with("Transfer-Encoding: chunked\r\n\r\n0\r\n"),
+    ] {
         assert_eq!(request(text.as_bytes()).err(), Some(Stop::More), "{text:?}");
     }
 }
@@ -74,7 +87,10 @@ fn the_judge_tells_whole_answers_from_cut_ones() {
     assert_eq!(end(sized, GET, Some(Ending::Closed)), Some(End::Cut));
     assert_eq!(end(open, GET, Some(Ending::Closed)), Some(End::Closed));
     assert_eq!(end(open, GET, Some(Ending::Reset)), Some(End::Reset));
-    assert_eq!(end("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", Asked { head: true, ..GET }, None), Some(End::Framed));
+    assert_eq!(
+        end("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", Asked { head: true, ..GET }, None),
+        Some(End::Framed)
+    );
     assert_eq!(end("HTTP/1.1 103 x\r\n\r\nHTTP/1.1 304 x\r\nContent-Length: 9\r\n\r\n", GET, None), Some(End::Framed));
 }
 

@@ -86,7 +86,14 @@ fn numbered(cases: &[Case], number: usize) -> Option<(usize, &Case)> {
     cases.get(number).map(|case| (number, case))
 }
 
-fn run_one(kind: Kind, program: &Program, lane: &Lane, address: &str, number: usize, case: &Case) -> Result<(), String> {
+fn run_one(
+    kind: Kind,
+    program: &Program,
+    lane: &Lane,
+    address: &str,
+    number: usize,
+    case: &Case,
+) -> Result<(), String> {
     match kind {
         Kind::Requests => {
             let heard = ask_case(address, case, program.patience);
@@ -102,7 +109,8 @@ fn run_one(kind: Kind, program: &Program, lane: &Lane, address: &str, number: us
             let canary = canary(address, number, program.patience);
             lane.script(None);
             let traffic = lane.traffic(program.unfinished);
-            let connection = traffic.whole.iter().find(|(_, message)| message.target() == "/case").map(|(number, _)| *number);
+            let connection =
+                traffic.whole.iter().find(|(_, message)| message.target() == "/case").map(|(number, _)| *number);
             let later = connection.map(|connection| Later {
                 ended: lane.is_ended(connection),
                 used_again: traffic.canaries.contains(&connection),

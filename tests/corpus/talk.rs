@@ -98,7 +98,8 @@ fn asked_by(request: &[u8]) -> Asked {
 
 impl Client {
     fn connect(address: &str, patience: Duration) -> Client {
-        let stream = TcpStream::connect(address).unwrap_or_else(|fault| panic!("nothing accepts at {address}: {fault}"));
+        let stream =
+            TcpStream::connect(address).unwrap_or_else(|fault| panic!("nothing accepts at {address}: {fault}"));
         stream.set_nodelay(true).expect("a connected stream takes options");
         Client { stream, end: Instant::now() + patience, heard: Heard::default() }
     }

@@ -35,13 +35,18 @@ pub fn of_request(who: Who, case: &Case, traffic: &Traffic, heard: &Heard) -> Ve
         traffic.whole.iter().map(|(_, message)| message).partition(|message| message.target() != "/next");
     let allowed = match case.want.verb {
         Verb::Refuse | Verb::Cut => 0,
-        Verb::Decline | Verb::Pass => case.want.messages.len(),
+        Verb::Decline | Verb::Stop | Verb::Pass => case.want.messages.len(),
     };
     ensure(messages.len() <= allowed, || format!("forwarded as {}", starts(&messages)))?;
-    ensure(allowed > 0 || probes.is_empty(), || "went on reading the connection and took what followed for a request".into())?;
+    ensure(allowed > 0 || probes.is_empty(), || {
+        "went on reading the connection and took what followed for a request".into()
+    })?;
     ensure(probes.len() < 2, || "forwarded what followed twice".into())?;
     for (message, checks) in messages.iter().zip(&case.want.messages) {
-        checks.iter().filter(|check| who == Who::Evenkeel || !check.ours).try_for_each(|check| holds(check, message))?;
+        checks
+            .iter()
+            .filter(|check| who == Who::Evenkeel || !check.ours)
+            .try_for_each(|check| holds(check, message))?;
     }
     if who == Who::Peer { Ok(()) } else { promised_request(case, traffic, &messages, heard) }
 }
@@ -51,17 +56,24 @@ fn promised_request(case: &Case, traffic: &Traffic, messages: &[&Message], heard
     match case.want.verb {
         Verb::Refuse | Verb::Decline => {
             ensure(messages.is_empty(), || format!("forwarded as {}", starts(messages)))?;
-            ensure(traffic.partial.is_empty(), || format!("a part reached the origin: {:?}", shown(&traffic.partial[0].0)))?;
+            ensure(traffic.partial.is_empty(), || {
+                format!("a part reached the origin: {:?}", shown(&traffic.partial[0].0))
+            })?;
             refused(case, heard)
         }
-        Verb::Cut => {
+        Verb::Cut | Verb::Stop => {
+            ensure(messages.is_empty(), || format!("forwarded as {}", starts(messages)))?;
             let ended = traffic.partial.iter().all(|(_, ending)| ending.is_some());
             ensure(ended, || "the origin waits for the rest of a request that will never come".into())?;
             refused(case, heard)
         }
         Verb::Pass => {
-            ensure(messages.len() == case.want.messages.len(), || format!("{} messages arrived; {}", messages.len(), told(heard)))?;
-            ensure(traffic.partial.is_empty(), || format!("more than the messages came: {:?}", shown(&traffic.partial[0].0)))?;
+            ensure(messages.len() == case.want.messages.len(), || {
+                format!("{} messages arrived; {}", messages.len(), told(heard))
+            })?;
+            ensure(traffic.partial.is_empty(), || {
+                format!("more than the messages came: {:?}", shown(&traffic.partial[0].0))
+            })?;
             answered(case, heard)
         }
     }
@@ -86,7 +98,9 @@ fn answered(case: &Case, heard: &Heard) -> Verdict {
     let wanted = case.want.messages.len() + usize::from(heard.asked_more) + usize::from(then.is_some());
     ensure(heard.answers.len() == wanted && heard.broken.is_none(), || told(heard))?;
     let last = heard.answers.last().map(|answer| answer.last.status());
-    ensure(then.is_none() || (then == last && !heard.asked_more && heard.ending == Some(Ending::Closed)), || told(heard))?;
+    ensure(then.is_none() || (then == last && !heard.asked_more && heard.ending == Some(Ending::Closed)), || {
+        told(heard)
+    })?;
     let fit = |status| case.want.statuses.contains(&Some(status)) || then == Some(status);
     ensure(heard.answers.iter().all(|answer| answer.last.is_whole() && fit(answer.last.status())), || told(heard))?;
     for check in case.want.messages.iter().flatten() {
@@ -103,7 +117,10 @@ fn answered(case: &Case, heard: &Heard) -> Verdict {
 fn built_anew(message: &Message) -> Verdict {
     ensure(!message.extended, || "chunk extensions were forwarded".into())?;
     const STAYS: [&str; 4] = ["keep-alive", "proxy-connection", "http2-settings", "proxy-authorization"];
-    let left = message.fields.iter().find(|(name, _)| name.contains('_') || STAYS.iter().any(|stays| name.eq_ignore_ascii_case(stays)));
+    let left = message
+        .fields
+        .iter()
+        .find(|(name, _)| name.contains('_') || STAYS.iter().any(|stays| name.eq_ignore_ascii_case(stays)));
     ensure(left.is_none(), || format!("{left:?} was forwarded"))?;
     let options = message.values("connection");
     ensure(options.is_empty() || options == ["Upgrade"], || format!("Connection is {options:?}"))?;
@@ -121,7 +138,7 @@ pub fn of_answer(who: Who, case: &Case, heard: &Heard, later: Later) -> Verdict 
         (_, None) => {}
         (Verb::Refuse, Some(_)) => return Err(format!("let through: {}", told(heard))),
         (Verb::Cut, Some(answer)) => ensure(!answer.last.is_whole(), || format!("looks whole: {}", told(heard)))?,
-        (Verb::Decline | Verb::Pass, Some(answer)) if expected(answer.last.status()) || case.want.verb == Verb::Decline => {
+        (_, Some(answer)) if expected(answer.last.status()) || case.want.verb != Verb::Pass => {
             let asked = |check: &&Check| who == Who::Evenkeel || !check.ours;
             if answer.last.is_whole() || who == Who::Evenkeel {
                 let checks = case.want.messages.iter().flatten().filter(asked);
@@ -129,7 +146,7 @@ pub fn of_answer(who: Who, case: &Case, heard: &Heard, later: Later) -> Verdict 
                 checks.clone().try_for_each(|check| interim_holds(check, &answer.interim))?;
             }
         }
-        (Verb::Decline | Verb::Pass, Some(_)) => {}
+        (_, Some(_)) => {}
     }
     if let Some(second) = heard.answers.get(1) {
         let own = second.last.status() >= 500 || (second.last.status() == 200 && second.last.body == b"ok");
@@ -143,7 +160,7 @@ fn promised_answer(case: &Case, heard: &Heard, later: Later) -> Verdict {
     let status = first.map(|answer| answer.last.status());
     ensure(case.want.statuses.contains(&status), || told(heard))?;
     let whole = first.is_some_and(|answer| answer.last.is_whole());
-    let looks_whole = whole || case.want.verb == Verb::Cut;
+    let looks_whole = whole || matches!(case.want.verb, Verb::Cut | Verb::Stop);
     ensure(looks_whole, || format!("not whole: {}", told(heard)))?;
     if heard.asked_more {
         let second = heard.answers.get(1).map(|answer| answer.last.status());
@@ -166,7 +183,9 @@ fn interim_holds(check: &Check, interim: &[Message]) -> Verdict {
 /// Whether what is said of a message is so.
 fn holds(check: &Check, message: &Message) -> Verdict {
     let fine = match &check.what {
-        What::Line(line) => message.start.strip_suffix(" HTTP/1.1").or(message.start.strip_suffix(" HTTP/1.0")) == Some(line),
+        What::Line(line) => {
+            message.start.strip_suffix(" HTTP/1.1").or(message.start.strip_suffix(" HTTP/1.0")) == Some(line)
+        }
         What::Field(name, value) => message.values(name) == [value],
         What::No(name) => message.values(name).is_empty(),
         What::Body(body) => message.body == *body,
@@ -178,7 +197,10 @@ fn holds(check: &Check, message: &Message) -> Verdict {
     };
     let body: String = shown(&message.body).chars().take(200).collect();
     ensure(fine, || {
-        format!("{:?} does not hold: {} {:?} {:?} {body:?} {:?}", check.what, message.start, message.fields, message.framing, message.trailers)
+        format!(
+            "{:?} does not hold: {} {:?} {:?} {body:?} {:?}",
+            check.what, message.start, message.fields, message.framing, message.trailers
+        )
     })
 }
 
@@ -201,7 +223,8 @@ fn starts(messages: &[&Message]) -> String {
 
 /// What the client heard, in short.
 fn told(heard: &Heard) -> String {
-    let answers: Vec<_> = heard.answers.iter().map(|answer| format!("{} ({:?})", answer.last.start, answer.last.end)).collect();
+    let answers: Vec<_> =
+        heard.answers.iter().map(|answer| format!("{} ({:?})", answer.last.start, answer.last.end)).collect();
     let rest = if heard.rest.is_empty() { String::new() } else { format!(", then {:?}", shown(&heard.rest)) };
     let broken = heard.broken.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     format!("the client heard [{}]{rest}{broken}, ending {:?}", answers.join(", "), heard.ending)
