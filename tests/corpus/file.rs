@@ -113,6 +113,8 @@ struct Draft {
     early: bool,
     asking: String,
     wants: Vec<DraftWant>,
+    /// The first of the expectations that the next check is about.
+    group: usize,
 }
 
 struct DraftWant {
@@ -125,7 +127,7 @@ struct DraftWant {
 impl Draft {
     fn new(name: String, rules: String) -> Draft {
         let writes = vec![String::new()];
-        Draft { name, rules, writes, last: Last::Stay, early: false, asking: String::new(), wants: Vec::new() }
+        Draft { name, rules, writes, last: Last::Stay, early: false, asking: String::new(), wants: Vec::new(), group: 0 }
     }
 
     fn take(&mut self, line: &str) -> Result<(), String> {
@@ -139,21 +141,25 @@ impl Draft {
             }
             (_, (">", rest)) => self.asking.push_str(&bytes_line(rest)),
             (_, (" ", rest)) => return self.check(rest.trim_start()),
-            _ => self.wants.push(DraftWant::read(line)?),
+            _ => self.want(DraftWant::read(line)?),
         }
         Ok(())
     }
 
-    /// A check belongs to all expectations of the same kind directly above it.
-    fn check(&mut self, check: &str) -> Result<(), String> {
-        let last = self.wants.last().ok_or("a check before an expectation")?;
-        let (verb, before) = (last.verb, last.checks.clone());
-        for want in self.wants.iter_mut().rev() {
-            if want.verb != verb || want.checks != before {
-                break;
-            }
-            want.checks.push(check.to_owned());
+    /// Expectations of the same kind that stand together are a group.
+    fn want(&mut self, want: DraftWant) {
+        if self.wants.last().is_some_and(|last| last.verb != want.verb || !last.checks.is_empty()) {
+            self.group = self.wants.len();
         }
+        self.wants.push(want);
+    }
+
+    /// A check belongs to the group above it.
+    fn check(&mut self, check: &str) -> Result<(), String> {
+        if self.wants.is_empty() {
+            return Err("a check before an expectation".into());
+        }
+        self.wants[self.group..].iter_mut().for_each(|want| want.checks.push(check.to_owned()));
         Ok(())
     }
 

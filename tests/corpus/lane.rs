@@ -45,6 +45,8 @@ pub struct Traffic {
     pub partial: Vec<(Vec<u8>, Option<Ending>)>,
     /// Connections on which a canary came.
     pub canaries: Vec<usize>,
+    /// The connection on which the script was played last.
+    pub played: Option<usize>,
 }
 
 #[derive(Default)]
@@ -173,7 +175,7 @@ impl Memory {
                 Ok((message, length)) => {
                     seat.pending.drain(..length);
                     let said = std::mem::replace(&mut seat.said, Said::Nothing);
-                    let over = said != Said::Answer && self.answer(stream, &message) == After::Over;
+                    let over = said != Said::Answer && self.answer(number, stream, &message) == After::Over;
                     self.remember(number, message);
                     if over {
                         return After::Over;
@@ -205,7 +207,7 @@ impl Memory {
         let early = self.script.as_ref().is_some_and(|script| script.early) && head.target() == "/case";
         if early && seat.said != Said::Answer {
             seat.said = Said::Answer;
-            return self.answer(stream, &head);
+            return self.answer(number, stream, &head);
         }
         if seat.said == Said::Nothing && head.lists("expect", "100-continue") {
             seat.said = Said::Continue;
@@ -214,10 +216,10 @@ impl Memory {
         After::Goes
     }
 
-    fn answer(&self, stream: &mut TcpStream, message: &Message) -> After {
-        match &self.script {
-            Some(script) if message.target() == "/case" => return play(script, stream),
-            _ => {}
+    fn answer(&mut self, number: usize, stream: &mut TcpStream, message: &Message) -> After {
+        if let Some(script) = self.script.as_ref().filter(|_| message.target() == "/case") {
+            self.traffic.played = Some(number);
+            return play(script, stream);
         }
         let body = message.target().strip_prefix("/canary").unwrap_or("ok");
         let start = if message.method() == "CONNECT" { "405 Method Not Allowed" } else { "200 OK" };

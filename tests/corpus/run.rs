@@ -109,9 +109,7 @@ fn run_one(
             let canary = canary(address, number, program.patience);
             lane.script(None);
             let traffic = lane.traffic(program.unfinished);
-            let connection =
-                traffic.whole.iter().find(|(_, message)| message.target() == "/case").map(|(number, _)| *number);
-            let later = connection.map(|connection| Later {
+            let later = traffic.played.map(|connection| Later {
                 ended: lane.is_ended(connection),
                 used_again: traffic.canaries.contains(&connection),
             });
