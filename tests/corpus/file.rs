@@ -260,7 +260,9 @@ impl Check {
             "then" => What::Then(number() as u16),
             _ => panic!("not a check: {text:?}"),
         };
-        Check { ours, what }
+        // How a body is framed is a program's own choice, as is whether a connection is kept.
+        let own = matches!(what, What::Framing(_) | What::Keeps | What::Closes | What::Then(_));
+        Check { ours: ours || own, what }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::talk::{ask_case, canary, hear_case};
 use crate::verdict::{Later, Who, of_answer, of_request};
 
 /// How many cases run at a time.
-pub const LANES: usize = 6;
+pub const LANES: usize = 12;
 
 /// Which half of the corpus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
