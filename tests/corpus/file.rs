@@ -127,7 +127,16 @@ struct DraftWant {
 impl Draft {
     fn new(name: String, rules: String) -> Draft {
         let writes = vec![String::new()];
-        Draft { name, rules, writes, last: Last::Stay, early: false, asking: String::new(), wants: Vec::new(), group: 0 }
+        Draft {
+            name,
+            rules,
+            writes,
+            last: Last::Stay,
+            early: false,
+            asking: String::new(),
+            wants: Vec::new(),
+            group: 0,
+        }
     }
 
     fn take(&mut self, line: &str) -> Result<(), String> {

@@ -115,6 +115,7 @@ fn answered(case: &Case, heard: &Heard) -> Verdict {
 
 /// What Evenkeel forwards is free of all that belongs to the client's hop, whatever the case is about (checklist 4).
 fn built_anew(message: &Message) -> Verdict {
+    ensure(message.start.ends_with(" HTTP/1.1"), || format!("not HTTP/1.1: {}", message.start))?;
     ensure(!message.extended, || "chunk extensions were forwarded".into())?;
     const STAYS: [&str; 4] = ["keep-alive", "proxy-connection", "http2-settings", "proxy-authorization"];
     let left = message

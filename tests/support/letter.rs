@@ -198,7 +198,8 @@ impl Reader<'_> {
             _ => return Err(Stop::Broken(format!("not a version: {version:?}"))),
         };
         let fields = self.fields()?;
-        check_target(method, target, one_host(&fields)?)?;
+        let host = if old && named(&fields, "host").is_empty() { None } else { Some(one_host(&fields)?) };
+        check_target(method, target, host)?;
         let framing = told_framing(&fields, old)?.unwrap_or(Framing::None);
         Ok(Message::new(start, fields, framing))
     }
@@ -320,7 +321,7 @@ fn one_host(fields: &[(String, String)]) -> Result<&str, Stop> {
     Ok(host)
 }
 
-fn check_target(method: &str, target: &str, host: &str) -> Result<(), Stop> {
+fn check_target(method: &str, target: &str, host: Option<&str>) -> Result<(), Stop> {
     let fit = target.chars().all(|c| c.is_ascii_graphic() && c != '#');
     must(fit, || format!("a target with characters that may not stand in it: {target:?}"))?;
     if method == "CONNECT" || (method == "OPTIONS" && target == "*") {
@@ -329,7 +330,8 @@ fn check_target(method: &str, target: &str, host: &str) -> Result<(), Stop> {
     let path = match target.split_once("://") {
         Some((scheme, rest)) if !scheme.contains('/') => {
             let (authority, _) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-            must(authority.eq_ignore_ascii_case(host), || format!("a target for {authority:?}, a Host of {host:?}"))?;
+            let same = host.is_some_and(|host| authority.eq_ignore_ascii_case(host));
+            must(same, || format!("a target for {authority:?}, a Host of {host:?}"))?;
             &rest[authority.len()..]
         }
         _ => target,
