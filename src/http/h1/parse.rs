@@ -43,11 +43,14 @@ const LONGEST_METHOD: usize = 32;
 const MOST_EMPTY_LINES: usize = 2;
 
 /// Reads a request head from the beginning of `input`. `seen` is how much of it was there at the call before, 0 at the
-/// first. What `into` holds counts only after [`Parsed::Complete`].
+/// first. What `into` holds counts only after [`Parsed::Complete`], its method also after a refusal: GET where none could be read.
 ///
 /// # Errors
 /// A head that breaks a rule is refused, as soon as that shows.
 pub fn request(input: &[u8], seen: usize, limits: &HeadLimits, into: &mut RequestHead) -> Result<Parsed, Refusal> {
+    if seen == 0 {
+        into.clear();
+    }
     let skipped = skip_empty_lines(input)?;
     let head = &input[skipped..];
     if seen > 0 && !has_end(head, seen.saturating_sub(skipped))? {
