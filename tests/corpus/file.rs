@@ -73,6 +73,27 @@ pub enum What {
     Then(u16),
 }
 
+impl Case {
+    /// Whether the connection may not be used again although all went well.
+    pub fn has_bytes_behind(&self) -> bool {
+        let closes = |check: &Check| matches!(check.what, What::Closes);
+        self.want.verb == Verb::Pass && self.want.messages.iter().flatten().any(closes)
+    }
+
+    /// The same case with each of its writes in pieces, the last byte alone: what is decided must not hang on who reads how much.
+    pub fn in_pieces(&self) -> Case {
+        let writes = self.writes.iter().flat_map(|write| pieces(write)).collect();
+        Case { name: format!("{} in pieces", self.name), writes, ..self.clone() }
+    }
+}
+
+fn pieces(write: &[u8]) -> Vec<Vec<u8>> {
+    let length = write.len();
+    let mut cuts = vec![0, length / 4, length / 2, length * 3 / 4, length.saturating_sub(1), length];
+    cuts.dedup();
+    cuts.windows(2).map(|cut| write[cut[0]..cut[1]].to_vec()).collect()
+}
+
 /// All cases of a folder beside this file.
 pub fn cases(folder: &str) -> Vec<Case> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(folder);

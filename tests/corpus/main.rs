@@ -19,7 +19,7 @@ mod verdict;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use file::{Case, Verb, cases};
+use file::{Case, Last, Verb, cases};
 use run::{Kind, LANES, Program, run_all};
 use support::Daemon;
 use verdict::Who;
@@ -37,11 +37,10 @@ fn evenkeel(lanes: &[lane::Lane]) -> (Daemon, Program) {
 }
 
 #[track_caller]
-fn all_hold(kind: Kind) {
+fn all_hold(kind: Kind, cases: &[Case]) {
     let lanes = run::lanes();
     let (daemon, program) = evenkeel(&lanes);
-    let cases = cases(kind.folder());
-    let faults = run_all(kind, &program, &lanes, &cases);
+    let faults = run_all(kind, &program, &lanes, cases);
     // Before a failure, which would print its log: what went through it says more.
     drop(daemon);
     let list: String = faults.iter().map(|fault| format!("\n  {fault}")).collect();
@@ -50,12 +49,30 @@ fn all_hold(kind: Kind) {
 
 #[test]
 fn every_raw_request_becomes_one_clear_message_or_nothing() {
-    all_hold(Kind::Requests);
+    all_hold(Kind::Requests, &cases("requests"));
+}
+
+#[test]
+fn every_raw_request_in_pieces_becomes_the_same() {
+    all_hold(Kind::Requests, &in_pieces(cases("requests")));
 }
 
 #[test]
 fn every_raw_answer_becomes_one_clear_message_or_a_failure_that_shows() {
-    all_hold(Kind::Answers);
+    all_hold(Kind::Answers, &cases("answers"));
+}
+
+#[test]
+fn every_raw_answer_in_pieces_becomes_the_same() {
+    let mut cases = cases("answers");
+    // What a backend sends behind its answer has to be there with the answer: later it is the answer to a later request for
+    // everybody, and nothing in HTTP/1.1 tells otherwise.
+    cases.retain(|case| case.last != Last::Stay || !case.has_bytes_behind());
+    all_hold(Kind::Answers, &in_pieces(cases));
+}
+
+fn in_pieces(cases: Vec<Case>) -> Vec<Case> {
+    cases.iter().map(Case::in_pieces).collect()
 }
 
 #[test]
