@@ -14,6 +14,8 @@ pub struct Case {
     pub last: Last,
     /// An answer that does not wait for the request's body.
     pub early: bool,
+    /// It counts in the scores of other programs.
+    pub scored: bool,
     /// The request that is answered, empty for the usual one.
     pub asking: Vec<u8>,
     pub want: Want,
@@ -132,6 +134,7 @@ struct Draft {
     writes: Vec<String>,
     last: Last,
     early: bool,
+    scored: bool,
     asking: String,
     wants: Vec<DraftWant>,
     /// The first of the expectations that the next check is about.
@@ -154,6 +157,7 @@ impl Draft {
             writes,
             last: Last::Stay,
             early: false,
+            scored: true,
             asking: String::new(),
             wants: Vec::new(),
             group: 0,
@@ -166,6 +170,7 @@ impl Draft {
             ("fin", _) => self.last = Last::Fin,
             ("rst", _) => self.last = Last::Reset,
             ("early", _) => self.early = true,
+            ("unscored", _) => self.scored = false,
             (_, ("|", rest)) => {
                 self.writes.last_mut().expect("there is one from the start").push_str(&bytes_line(rest))
             }
@@ -219,6 +224,7 @@ impl Draft {
             writes: self.writes.iter().map(|write| plain(write)).collect(),
             last: self.last,
             early: self.early,
+            scored: self.scored,
             asking: plain(&self.asking),
             want: Want { verb: want.verb, statuses: want.statuses.clone(), messages },
         }

@@ -52,6 +52,7 @@ fn start(
     command: impl Fn(&Path, &Path, &Path) -> Command,
 ) -> Result<Peer, String> {
     let binary = find(name).ok_or(format!("{name} is not installed (Debian: apt install {name})"))?;
+    println!("{}", version(&binary));
     let addresses = free_addresses(lanes.len());
     let directory = tempfile::tempdir().expect("a temporary directory");
     let servers: String = lanes
@@ -73,6 +74,12 @@ fn start(
         addresses.iter().all(|address| TcpStream::connect(address).is_ok())
     });
     Ok(Peer { program: Program::peer(name, addresses), child, _directory: directory })
+}
+
+/// The first line that it says of itself.
+fn version(binary: &Path) -> String {
+    let said = Command::new(binary).arg("-v").output().map(|said| [said.stdout, said.stderr].concat());
+    String::from_utf8_lossy(&said.unwrap_or_default()).lines().next().unwrap_or_default().to_owned()
 }
 
 fn template(name: &str) -> String {

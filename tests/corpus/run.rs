@@ -50,7 +50,7 @@ impl Program {
 
     /// Its safety is judged. Who waits for more bytes harms nobody: it is left to wait.
     pub fn peer(name: &'static str, addresses: Vec<String>) -> Program {
-        let (patience, unfinished) = (Duration::from_millis(2500), Duration::from_millis(300));
+        let (patience, unfinished) = (Duration::from_millis(1500), Duration::from_millis(200));
         Program { name, addresses, who: Who::Peer, patience, unfinished }
     }
 }
