@@ -144,9 +144,9 @@ impl Connection {
         }
     }
 
-    /// Answers a request that was not read whole: nobody knows where the next would begin.
+    /// Answers a request that was not read whole: nobody knows where the next would begin. If its method was read and is
+    /// HEAD, the answer has no body either.
     async fn answer_unread(&mut self, desk: &mut Desk, answer: Answer) -> After {
-        desk.request.clear();
         let id = self.session.local().roll(RequestId::roll);
         answer.closing().send(self, desk, id.as_str()).await
     }
