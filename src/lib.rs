@@ -23,7 +23,7 @@
 //! | [`http`] ● | the HTTP message: strict in, canonical out |
 //! | [`config`] ● | what the user wrote → what we mean (reading and watching the files apart) |
 //! | [`state`] ● | what a request can see: one snapshot, the live state it is bound to, leases, routes, views |
-//! | [`buffer`] ●, [`serial`] ●, [`deadline`], [`stream`] | bytes, maps, deadlines and connections as the data plane needs them |
+//! | [`buffer`] ●, [`serial`] ●, [`deadline`], [`housing`], [`stream`] | bytes, maps, deadlines, memory and connections as the data plane needs them |
 //! | [`upstream`] | connections to backends, new and idle |
 //! | [`record`] ● | what is remembered of the traffic |
 //! | [`local`] | what one worker owns and lends to its connections |
@@ -44,6 +44,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod deadline;
+pub mod housing;
 pub mod http;
 pub mod l4;
 pub mod l7;

@@ -15,6 +15,7 @@ use crate::balance::Dice;
 use crate::buffer::Buffers;
 use crate::clock::{self, Instant};
 use crate::deadline::{Deadline, Wheel};
+use crate::housing::Housing;
 use crate::http::{RequestHead, ResponseHead};
 use crate::outcome::Outcome;
 use crate::record::{Collected, Recorder};
@@ -85,6 +86,8 @@ pub struct Local {
     pub worker: usize,
     /// Its buffers.
     pub buffers: Buffers,
+    /// Where its exchanges live.
+    pub housing: Housing,
     seed: u64,
     snapshots: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
@@ -109,6 +112,7 @@ impl Local {
         Rc::new(Local {
             worker,
             buffers: Buffers::default(),
+            housing: Housing::default(),
             seed,
             snapshots: RefCell::new(cache),
             view: RefCell::new(view),

@@ -344,8 +344,10 @@ impl RequestHead {
         keeps_alive(self.version, self.connection)
     }
 
-    /// Empties it and keeps its memory.
+    /// Empties it and keeps its memory: nothing of it shapes what is answered to the next one.
     pub fn clear(&mut self) {
+        self.method = Method::default();
+        self.version = Version::default();
         self.method_text.clear();
         self.target.clear();
         self.fields.clear();

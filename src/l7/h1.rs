@@ -77,7 +77,8 @@ pub async fn serve(local: Rc<Local>, incoming: Incoming) {
     let mut wait = connection.terms.header;
     while connection.request_begins(wait).await {
         let mut desk = local.desk();
-        let after = connection.answer_one(&mut desk).await;
+        // Housed, so that the connection keeps no room for it while it idles.
+        let after = local.housing.house(connection.answer_one(&mut desk)).await;
         connection.take_up(&mut desk);
         local.give_desk(desk);
         match after {
@@ -155,9 +156,9 @@ impl Connection {
         }
     }
 
-    /// Answers a request that was not read whole: nobody knows where the next would begin.
+    /// Answers a request that was not read whole: nobody knows where the next would begin. If its method was read and is
+    /// HEAD, the answer has no body either.
     async fn answer_unread(&mut self, desk: &mut Desk, answer: Answer) -> After {
-        desk.request.clear();
         let id = self.session.local().roll(RequestId::roll);
         answer.closing().send(self, desk, id.as_str()).await
     }

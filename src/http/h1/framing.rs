@@ -146,12 +146,14 @@ impl<'a> Notes<'a> {
     }
 }
 
+/// Digits alone, and not more than a signed number holds: some programs read lengths as one.
 fn read_length(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
-    digits.iter().try_fold(0u64, |length, digit| {
+    let length = digits.iter().try_fold(0u64, |length, digit| {
         let digit = digit.checked_sub(b'0').filter(|&digit| digit < 10)?;
         length.checked_mul(10)?.checked_add(u64::from(digit))
-    })
+    });
+    length.filter(|&length| length <= i64::MAX as u64)
 }

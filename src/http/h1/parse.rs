@@ -43,11 +43,14 @@ const LONGEST_METHOD: usize = 32;
 const MOST_EMPTY_LINES: usize = 2;
 
 /// Reads a request head from the beginning of `input`. `seen` is how much of it was there at the call before, 0 at the
-/// first. What `into` holds counts only after [`Parsed::Complete`].
+/// first. What `into` holds counts only after [`Parsed::Complete`], its method also after a refusal: GET where none could be read.
 ///
 /// # Errors
 /// A head that breaks a rule is refused, as soon as that shows.
 pub fn request(input: &[u8], seen: usize, limits: &HeadLimits, into: &mut RequestHead) -> Result<Parsed, Refusal> {
+    if seen == 0 {
+        into.clear();
+    }
     let skipped = skip_empty_lines(input)?;
     let head = &input[skipped..];
     if seen > 0 && !has_end(head, seen.saturating_sub(skipped))? {
@@ -641,10 +644,23 @@ mod tests {
         let framed = |lines: &str| fine(&get(lines)).framing;
         assert_eq!(framed(""), Framing::None);
         assert_eq!(framed("Content-Length: 0\r\n"), Framing::Length(0));
-        assert_eq!(framed("content-length: 18446744073709551615\r\n"), Framing::Length(u64::MAX));
+        assert_eq!(framed("content-length: 9223372036854775807\r\n"), Framing::Length(i64::MAX as u64));
         assert_eq!(framed("Transfer-Encoding: chunked\r\n"), Framing::Chunked);
         assert_eq!(framed("transfer-encoding: \tCHUNKED \r\n"), Framing::Chunked);
-        for bad in ["", "+5", "-5", "0x5", "5_0", "5,5", "5 5", "5a", "1.0", "18446744073709551616", "\u{0663}"] {
+        for bad in [
+            "",
+            "+5",
+            "-5",
+            "0x5",
+            "5_0",
+            "5,5",
+            "5 5",
+            "5a",
+            "1.0",
+            "9223372036854775808",
+            "18446744073709551616",
+            "\u{0663}",
+        ] {
             assert_eq!(refused(&get(&format!("Content-Length: {bad}\r\n"))), Refusal::LengthInvalid, "{bad:?}");
         }
         let cases = [
