@@ -14,6 +14,7 @@ use arc_swap::{ArcSwap, Cache};
 use crate::balance::Dice;
 use crate::buffer::Buffers;
 use crate::clock::{self, Instant};
+use crate::deadline::{Deadline, Wheel};
 use crate::http::{RequestHead, ResponseHead};
 use crate::outcome::Outcome;
 use crate::record::{Collected, Recorder};
@@ -30,6 +31,9 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 /// How many desks are kept for the next requests.
 const DESKS: usize = 256;
+
+/// How large a desk's memory may have become, in bytes for each of its parts, to be kept. Heads are seldom larger.
+const DESK_BYTES: usize = 16 * 1024;
 
 /// Whether a worker goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +62,23 @@ pub struct Desk {
     pub to_backend: Vec<u8>,
 }
 
+impl Desk {
+    /// Forgets what is under way: the bytes that one client did not take are not the next one's. Memory that grew for an
+    /// unusual message is given up.
+    fn clear(&mut self) {
+        for bytes in [&mut self.to_client, &mut self.to_backend] {
+            bytes.clear();
+            bytes.shrink_to(DESK_BYTES);
+        }
+        if self.request.fields.capacity() > DESK_BYTES {
+            self.request = RequestHead::default();
+        }
+        if self.response.fields.capacity() > DESK_BYTES {
+            self.response = ResponseHead::default();
+        }
+    }
+}
+
 /// One worker's own.
 pub struct Local {
     /// Which worker, from 0.
@@ -75,6 +96,8 @@ pub struct Local {
     recorder: RefCell<Recorder>,
     sessions: RefCell<Sessions>,
     phase: Cell<Phase>,
+    wheel: Rc<Wheel>,
+    turning: Cell<bool>,
 }
 
 impl Local {
@@ -96,6 +119,8 @@ impl Local {
             recorder: RefCell::default(),
             sessions: RefCell::default(),
             phase: Cell::new(Phase::Serving),
+            wheel: Rc::default(),
+            turning: Cell::new(false),
         })
     }
 
@@ -106,10 +131,17 @@ impl Local {
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(newest, view.snapshot()) {
             *view = Rc::new(View::new(newest.clone(), Some(&view), self.seed));
-            let snapshot = view.snapshot();
-            self.idle.borrow_mut().retain_backends(|serial| snapshot.has_backend(serial));
         }
         view.clone()
+    }
+
+    /// Closes idle connections to backends that take nothing new by the newest snapshot, and forgets what was seen of those
+    /// that are gone. For when that snapshot is settled: from then on none of either comes in any more.
+    pub fn forget_departed(&self) {
+        let view = self.view();
+        let (in_service, known) = (view.snapshot().in_service(), view.snapshot().known());
+        self.idle.borrow_mut().retain_backends(|backend| in_service.contains(&backend));
+        self.recorder.borrow_mut().retain(|backend| known.contains(&backend));
     }
 
     /// Rolls the worker's dice.
@@ -157,7 +189,7 @@ impl Local {
         self.recorder.borrow_mut().ended(backend, outcome);
     }
 
-    /// What this worker saw of each backend since it started.
+    /// What this worker saw of each backend that is not gone yet.
     pub fn collect(&self) -> Collected {
         self.recorder.borrow().collect()
     }
@@ -168,9 +200,10 @@ impl Local {
     }
 
     /// Takes a desk back.
-    pub fn give_desk(&self, desk: Box<Desk>) {
+    pub fn give_desk(&self, mut desk: Box<Desk>) {
         let mut desks = self.desks.borrow_mut();
         if desks.len() < DESKS {
+            desk.clear();
             desks.push(desk);
         }
     }
@@ -195,6 +228,15 @@ impl Local {
             // Owned by the worker's runtime: it ends by itself when nothing is idle or the worker is gone.
             tokio::task::spawn_local(sweep(Rc::downgrade(self)));
         }
+    }
+
+    /// A deadline for one connection.
+    pub fn deadline(&self) -> Deadline {
+        if !self.turning.replace(true) {
+            // Owned by the worker's runtime, with which it ends.
+            tokio::task::spawn_local(Rc::clone(&self.wheel).turn());
+        }
+        Deadline::on(&self.wheel)
     }
 
     /// Registers a client connection for as long as the session lives.
@@ -272,5 +314,37 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.local.sessions.borrow_mut().close(self.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Known;
+
+    #[test]
+    fn a_desk_forgets_what_was_under_way_and_keeps_its_usual_memory() {
+        let mut desk = Desk { to_client: b"not taken".to_vec(), to_backend: b"not sent".to_vec(), ..Desk::default() };
+        desk.request.fields.push(Known::Other, b"a", b"b");
+        let usual = desk.to_client.as_ptr();
+        desk.clear();
+        assert!(desk.to_client.is_empty() && desk.to_backend.is_empty());
+        assert_eq!(desk.to_client.as_ptr(), usual);
+        assert!(desk.request.fields.capacity() > 0);
+    }
+
+    #[test]
+    fn memory_for_unusual_messages_is_given_up() {
+        let mut desk = Desk { to_client: vec![0; 1 << 20], to_backend: vec![0; 1 << 20], ..Desk::default() };
+        desk.request.fields.push(Known::Other, b"a", &[b'b'; 2 * DESK_BYTES]);
+        desk.response.fields.push(Known::Other, b"a", &[b'b'; 2 * DESK_BYTES]);
+        desk.clear();
+        let kept = [
+            desk.to_client.capacity(),
+            desk.to_backend.capacity(),
+            desk.request.fields.capacity(),
+            desk.response.fields.capacity(),
+        ];
+        assert!(kept.iter().all(|&bytes| bytes <= DESK_BYTES), "{kept:?}");
     }
 }

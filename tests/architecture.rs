@@ -41,7 +41,8 @@ const ROOMS: [&str; 23] = [
 ];
 
 /// What decides and does nothing else; a folder ends with `/`.
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
+    "buffer.rs",
     "outcome.rs",
     "balance/",
     "breaker.rs",
@@ -51,7 +52,7 @@ const PURE: [&str; 12] = [
     "state/",
     "upstream/idle.rs",
     "health/streak.rs",
-    "record/metrics.rs",
+    "record/",
     "l7/retry.rs",
     "simulation/",
 ];
@@ -107,6 +108,16 @@ fn imports_point_one_way() {
 #[test]
 fn pure_rooms_stay_pure() {
     assert_none(sources().iter().filter(|source| is_pure(&source.place)).flat_map(impurities).collect());
+}
+
+#[test]
+fn only_the_clock_reads_time() {
+    let others = sources().into_iter().filter(|source| source.place != "clock.rs");
+    assert_none(others.flat_map(|source| own_clocks(&source)).collect());
+    for text in ["fn f() { std::time::Instant::now(); }", "use tokio::time::Instant;\nfn f() { Instant::now(); }"] {
+        assert_eq!(own_clocks(&made_up("server/control.rs", text)).len(), 1, "{text}");
+    }
+    assert_eq!(own_clocks(&made_up("server/control.rs", "fn f() { clock::now(); }")), []);
 }
 
 #[test]
@@ -178,6 +189,7 @@ fn values_times_and_dice_that_are_handed_in_are_pure() {
 #[test]
 fn pure_is_what_the_design_marks_so() {
     assert!(is_pure("balance/round_robin.rs") && is_pure("config/check.rs") && is_pure("upstream/idle.rs"));
+    assert!(is_pure("record/mod.rs") && is_pure("buffer.rs"));
     assert!(!is_pure("config/load.rs") && !is_pure("upstream/mod.rs") && !is_pure("server/mod.rs"));
 }
 
@@ -283,6 +295,15 @@ fn impurities(source: &Source) -> Vec<Fault> {
         let function = |name: &String| name.starts_with(char::is_lowercase);
         let global_dice = path.first().is_some_and(|first| first == "fastrand") && path.get(1).is_some_and(function);
         (outside || global_dice).then(|| "reaches outside a room that only decides".to_owned())
+    })
+}
+
+/// Where time is read past `clock.rs`, which hands out what paused tests can move.
+fn own_clocks(source: &Source) -> Vec<Fault> {
+    faults(source, |path| {
+        let reads = [&["Instant", "now"][..], &["SystemTime"]];
+        let own = reads.iter().any(|read| path.windows(read.len()).any(|part| part == *read));
+        own.then(|| "reads time, which clock.rs alone does".to_owned())
     })
 }
 

@@ -76,9 +76,10 @@ fn storm(seed: u64) -> Scenario {
         [Standing::Usable, Standing::Usable, Standing::Down, Standing::Open, Standing::Draining, Standing::Maintenance];
     for _ in 0..40 {
         let (at, backend) = (dice.below(3000) as u32 * MS, dice.index(count));
-        let what = match dice.below(3) {
+        let what = match dice.below(4) {
             0 => What::Slows(dice.unit() * 5.0),
             1 => What::Fails { share: dice.unit() - 0.3, after: dice.below(300) as u32 * MS },
+            2 => What::Weighs(1 + dice.below(5) as u32),
             _ => What::Stands(standings[dice.index(standings.len())]),
         };
         scenario = scenario.change(at, backend, what);
@@ -116,6 +117,19 @@ fn shares_follow_weights_over_all_workers() {
             for (backend, weight) in [1.0, 2.0, 5.0].into_iter().enumerate() {
                 about(report.share(backend), if ignores_weights { 1.0 / 3.0 } else { weight / 8.0 }, by);
             }
+        });
+    }
+}
+
+#[test]
+fn a_reload_that_changes_a_weight_changes_the_share() {
+    let backends = alike(4, Service::Constant(40 * MS));
+    for policy in all_policies(&backends) {
+        let expected = if matches!(policy, Policy::RoundRobin) { 0.25 } else { 0.5 };
+        let scenario = |_| Scenario::new(policy.clone(), backends.clone()).change(5 * SECOND, 0, What::Weighs(3));
+        over_seeds(2, scenario, |report| {
+            about(report.share_during(0, Duration::ZERO..5 * SECOND), 0.25, 0.06);
+            about(report.share_during(0, 6 * SECOND..Duration::MAX), expected, 0.09);
         });
     }
 }

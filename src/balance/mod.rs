@@ -54,7 +54,9 @@ pub enum Standing {
 pub trait Candidate {
     /// Its configured weight, at least 1.
     fn weight(&self) -> u32;
-    /// Whether it may be picked at `now`, or why not.
+    /// Whether it may be picked at `now`, or why not. Where several reasons hold, the one that forbids most: maintenance,
+    /// draining, full, and only then down or open. The ladder comes back to those that are down or open, and a limit holds
+    /// on every rung.
     fn standing(&self, now: Instant) -> Standing;
     /// Requests (L7) or connections (L4) it has now, over all workers.
     fn in_flight(&self) -> u32;

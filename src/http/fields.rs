@@ -39,8 +39,8 @@ pub struct Forwarding<'a> {
     pub trusted: bool,
     /// How the request came.
     pub scheme: Scheme,
-    /// The port it came to.
-    pub port: u16,
+    /// The port it came to; `None` for a Unix socket.
+    pub port: Option<u16>,
     /// Our id of the request; an acceptable one from a trusted client goes before it.
     pub request_id: &'a str,
     /// The `Host` of a request that named none (HTTP/1.0).

@@ -207,6 +207,12 @@ impl Fields {
         self.table.clear();
     }
 
+    /// How many bytes of text fit without more memory.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -2,13 +2,16 @@
 
 pub mod relay;
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::balance::Tried;
 use crate::clock;
 use crate::deadline::Deadline;
-use crate::local::{Local, Session};
+use crate::local::{Local, Phase, Session};
 use crate::outcome::{Outcome, Verdict};
 use crate::state::{Lease, Protocol, View};
 use crate::stream::{Incoming, Stream};
@@ -18,22 +21,29 @@ use relay::{Side, relay};
 /// Serves one connection from its acceptance to its end.
 pub async fn serve(local: Rc<Local>, incoming: Incoming) {
     let session = local.session();
-    let Some((backend, lease, idle)) = reach_backend(&local, &incoming).await else {
+    let mut deadline = local.deadline();
+    let Some((backend, lease, idle)) = reach_backend(&session, &mut deadline, &incoming).await else {
         // Nobody can serve it: a reset, because an orderly end would look like an empty answer.
         incoming.stream.reset();
         return;
     };
     let serial = lease.state().id();
-    let outcome = run(&session, &lease, idle, incoming, backend).await;
+    let outcome = run(&session, &lease, &mut deadline, idle, incoming, backend).await;
     local.ended(serial, outcome);
     lease.finish(clock::now(), outcome);
     tracing::debug!(backend = serial, cause = outcome.code(), "session ended");
 }
 
 /// Relays, and passes a reset of one side on to the other.
-async fn run(session: &Session, lease: &Lease, idle: Duration, incoming: Incoming, mut backend: Stream) -> Outcome {
+async fn run(
+    session: &Session,
+    lease: &Lease,
+    deadline: &mut Deadline,
+    idle: Duration,
+    incoming: Incoming,
+    mut backend: Stream,
+) -> Outcome {
     let mut client = incoming.stream;
-    let mut deadline = Deadline::default();
     let held = (!incoming.prefix.is_empty()).then(|| {
         let mut buffer = session.local().buffers.take(incoming.prefix.len());
         buffer.put(&incoming.prefix);
@@ -41,7 +51,7 @@ async fn run(session: &Session, lease: &Lease, idle: Duration, incoming: Incomin
     });
     let client_side = Side { stream: &mut client, held };
     let backend_side = Side { stream: &mut backend, held: None };
-    let outcome = relay(session, lease, &mut deadline, idle, client_side, backend_side).await;
+    let outcome = relay(session, lease, deadline, idle, client_side, backend_side).await;
     match outcome {
         Outcome::ClientGone => backend.reset(),
         Outcome::BackendCut => client.reset(),
@@ -57,10 +67,11 @@ type Reached = (Stream, Lease, Duration);
 const LOOKS: usize = 3;
 
 /// A connected backend by the newest view.
-async fn reach_backend(local: &Local, incoming: &Incoming) -> Option<Reached> {
+async fn reach_backend(session: &Session, deadline: &mut Deadline, incoming: &Incoming) -> Option<Reached> {
+    let local = session.local();
     for _ in 0..LOOKS {
         let view = local.view();
-        let reached = reach_by(&view, local, incoming).await;
+        let reached = reach_by(&view, session, deadline, incoming).await;
         if reached.is_some() || Rc::ptr_eq(&view, &local.view()) {
             return reached;
         }
@@ -69,7 +80,8 @@ async fn reach_backend(local: &Local, incoming: &Incoming) -> Option<Reached> {
 }
 
 /// A connected backend of the listener's pool; another is tried when the first can not be reached.
-async fn reach_by(view: &View, local: &Local, incoming: &Incoming) -> Option<Reached> {
+async fn reach_by(view: &View, session: &Session, deadline: &mut Deadline, incoming: &Incoming) -> Option<Reached> {
+    let local: &Local = session.local();
     let plan = view.listener(incoming.listener)?;
     let Protocol::Tcp { pool } = plan.protocol else { return None };
     let settings = view.pool(pool);
@@ -86,7 +98,7 @@ async fn reach_by(view: &View, local: &Local, incoming: &Incoming) -> Option<Rea
                 return None;
             }
         };
-        match upstream::connect(lease.address(), settings.timeouts.connect).await {
+        match connect(session, &lease, deadline, settings.timeouts.connect).await {
             Ok(stream) => {
                 let now = clock::now();
                 lease.responded(now, Verdict::Good);
@@ -100,4 +112,24 @@ async fn reach_by(view: &View, local: &Local, incoming: &Incoming) -> Option<Rea
         }
     }
     None
+}
+
+/// A connection to the backend of `lease`, unless the session is cut before it stands.
+async fn connect(
+    session: &Session,
+    lease: &Lease,
+    deadline: &mut Deadline,
+    limit: Duration,
+) -> Result<Stream, Outcome> {
+    let mut connecting = pin!(upstream::connect(lease.address()));
+    deadline.set(clock::now() + limit);
+    poll_fn(|cx| {
+        session.watch(cx);
+        match connecting.as_mut().poll(cx) {
+            Poll::Pending if session.local().phase() == Phase::Cut || lease.is_cut() => Poll::Ready(Err(Outcome::Cut)),
+            Poll::Pending => deadline.poll(cx).map(|()| Err(Outcome::ConnectTimeout)),
+            reached => reached,
+        }
+    })
+    .await
 }

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::buffer::{Buffer, LARGEST, SMALLEST};
+use crate::buffer::{Buffer, Buffers, LARGEST, SMALLEST};
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::local::{Local, Phase, Session};
@@ -45,8 +45,8 @@ pub async fn relay(
     let outcome = poll_fn(|cx| {
         session.watch(cx);
         let before = up.moved + down.moved;
-        let sent = up.poll(cx, local, &mut from_client, &mut to_backend);
-        let answered = down.poll(cx, local, &mut from_backend, &mut to_client);
+        let sent = up.poll(cx, &local.buffers, &mut from_client, &mut to_backend, down.course);
+        let answered = down.poll(cx, &local.buffers, &mut from_backend, &mut to_client, up.course);
         match (sent, answered) {
             (Poll::Ready(Err(broken)), _) => {
                 return Poll::Ready(blame(broken, Outcome::ClientGone, Outcome::BackendCut));
@@ -66,8 +66,8 @@ pub async fn relay(
         deadline.poll(cx).map(|()| Outcome::TunnelIdle)
     })
     .await;
-    up.release(local);
-    down.release(local);
+    up.release(&local.buffers);
+    down.release(&local.buffers);
     outcome
 }
 
@@ -112,14 +112,17 @@ impl Flow {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        local: &Local,
+        buffers: &Buffers,
         from: &mut Reader<'_>,
         to: &mut Writer<'_>,
+        opposite: Course,
     ) -> Poll<Result<(), Broken>> {
         loop {
-            ready!(self.poll_drain(cx, local, to)).map_err(|_| Broken::Sink)?;
+            ready!(self.poll_drain(cx, buffers, to)).map_err(|_| Broken::Sink)?;
             match self.course {
-                Course::Open => ready!(self.poll_fill(cx, local, from)).map_err(|_| Broken::Source)?,
+                Course::Open => ready!(self.poll_fill(cx, buffers, from)).map_err(|_| Broken::Source)?,
+                // Both directions have ended: the connections are closed next, which says the same.
+                Course::Ending if opposite == Course::Done => self.course = Course::Done,
                 Course::Ending => {
                     // A sink that is gone already has seen its end.
                     let _ = ready!(to.poll_shutdown(cx));
@@ -131,7 +134,12 @@ impl Flow {
         }
     }
 
-    fn poll_drain(&mut self, cx: &mut Context<'_>, local: &Local, to: &mut Writer<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Buffers,
+        to: &mut Writer<'_>,
+    ) -> Poll<std::io::Result<()>> {
         while let Some(buffer) = self.buffer.as_mut().filter(|buffer| !buffer.is_empty()) {
             let whole = buffer.is_full();
             let written = ready!(to.poll_write(cx, buffer.data(), &[]))?;
@@ -139,15 +147,20 @@ impl Flow {
             buffer.consume(written);
             if whole && buffer.is_empty() && self.size < LARGEST {
                 self.size *= 2;
-                self.release(local);
+                self.release(buffers);
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>, local: &Local, from: &mut Reader<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Buffers,
+        from: &mut Reader<'_>,
+    ) -> Poll<std::io::Result<()>> {
         let size = self.size;
-        let buffer = self.buffer.get_or_insert_with(|| local.buffers.take(size));
+        let buffer = self.buffer.get_or_insert_with(|| buffers.take(size));
         match from.poll_read(cx, buffer) {
             Poll::Ready(Ok(0)) => {
                 self.course = Course::Ending;
@@ -156,15 +169,115 @@ impl Flow {
             Poll::Ready(read) => Poll::Ready(read.map(|_| ())),
             Poll::Pending => {
                 self.size = (size / 2).max(SMALLEST);
-                self.release(local);
+                self.release(buffers);
                 Poll::Pending
             }
         }
     }
 
-    fn release(&mut self, local: &Local) {
+    fn release(&mut self, buffers: &Buffers) {
         if let Some(buffer) = self.buffer.take() {
-            local.buffers.give(buffer);
+            buffers.give(buffer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    /// A flow between two streams, and the far ends of both.
+    struct Bench {
+        buffers: Buffers,
+        flow: Flow,
+        from: Stream,
+        to: Stream,
+        sender: UnixStream,
+        receiver: UnixStream,
+    }
+
+    impl Bench {
+        fn new(held: Option<Buffer>) -> Bench {
+            let (sender, from) = UnixStream::pair().unwrap();
+            let (receiver, to) = UnixStream::pair().unwrap();
+            let (from, to) = (Stream::Unix(from), Stream::Unix(to));
+            Bench { buffers: Buffers::default(), flow: Flow::new(held), from, to, sender, receiver }
+        }
+
+        async fn poll_once(&mut self) -> Poll<Result<(), Broken>> {
+            let Bench { buffers, flow, from, to, .. } = self;
+            let ((mut reader, _), (_, mut writer)) = (from.split(), to.split());
+            poll_fn(|cx| Poll::Ready(flow.poll(cx, buffers, &mut reader, &mut writer, Course::Open))).await
+        }
+
+        /// Polls until the receiver has this much.
+        async fn receive(&mut self, length: usize) -> Vec<u8> {
+            let mut received = vec![0; length];
+            let mut filled = 0;
+            while filled < length {
+                let _ = self.poll_once().await;
+                match self.receiver.try_read(&mut received[filled..]) {
+                    Ok(count) => filled += count,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+            received
+        }
+    }
+
+    #[tokio::test]
+    async fn an_idle_flow_holds_no_buffer_before_and_after_it_moved_something() {
+        let mut bench = Bench::new(None);
+        assert!(bench.poll_once().await.is_pending());
+        assert!(bench.flow.buffer.is_none());
+        bench.sender.write_all(b"hello").await.unwrap();
+        assert_eq!(bench.receive(5).await, b"hello");
+        assert!(bench.poll_once().await.is_pending());
+        assert!(bench.flow.buffer.is_none());
+        assert_eq!(bench.flow.size, SMALLEST);
+    }
+
+    #[tokio::test]
+    async fn blocks_grow_while_they_are_filled_and_drained_whole_and_shrink_when_the_source_stalls() {
+        let mut bench = Bench::new(None);
+        let (mut largest, mut sent) = (0, 0);
+        let piece = vec![7; 64 * 1024];
+        for _ in 0..200 {
+            while let Ok(count) = bench.sender.try_write(&piece) {
+                sent += count;
+            }
+            let _ = bench.poll_once().await;
+            largest = largest.max(bench.flow.size);
+            let mut sink = vec![0; LARGEST];
+            while bench.receiver.try_read(&mut sink).is_ok() {}
+            tokio::task::yield_now().await;
+        }
+        assert!(sent > LARGEST && largest > SMALLEST, "sent {sent}, largest {largest}");
+        for _ in 0..20 {
+            let _ = bench.poll_once().await;
+            let mut sink = vec![0; LARGEST];
+            while bench.receiver.try_read(&mut sink).is_ok() {}
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(bench.flow.size, SMALLEST);
+        assert!(bench.flow.buffer.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_goes_first_and_the_end_is_passed_on() {
+        let buffers = Buffers::default();
+        let mut held = buffers.take(SMALLEST);
+        held.put(b"first ");
+        let mut bench = Bench::new(Some(held));
+        bench.sender.write_all(b"then").await.unwrap();
+        assert_eq!(bench.receive(10).await, b"first then");
+        bench.sender.shutdown().await.unwrap();
+        while !matches!(bench.poll_once().await, Poll::Ready(Ok(()))) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(bench.receiver.read(&mut [0]).await.unwrap(), 0);
     }
 }

@@ -9,10 +9,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::body::{Sink, Wire};
+use super::body::Sink;
 use super::exchange;
 use super::replies::Answer;
 use super::request_id::RequestId;
+use super::wire::Wire;
 use crate::buffer::{Buffers, SMALLEST};
 use crate::clock::{self, Instant};
 use crate::deadline::Deadline;
@@ -36,7 +37,8 @@ pub(super) struct Connection {
     pub deadline: Deadline,
     pub listener: ListenerId,
     pub peer: Option<SocketAddr>,
-    pub local_port: u16,
+    /// The port it came to; `None` over a Unix socket.
+    pub local_port: Option<u16>,
     pub timeouts: ClientTimeouts,
 }
 
@@ -93,10 +95,10 @@ impl Connection {
         Connection {
             wire,
             session: local.session(),
-            deadline: Deadline::default(),
+            deadline: local.deadline(),
             listener: incoming.listener,
             peer: incoming.peer,
-            local_port: incoming.local.map_or(0, |local| local.port()),
+            local_port: incoming.local.map(|local| local.port()),
             timeouts: timeouts.unwrap_or_default(),
         }
     }
@@ -207,6 +209,14 @@ impl Connection {
             }
         })
         .await
+    }
+
+    /// How it is closed after a whole answer. A client that may still send is given the time to read first: what comes in
+    /// after a close is answered with a reset, which can take the answer with it.
+    pub(super) fn farewell(&self, desk: &Desk) -> After {
+        let inbound = &self.wire.inbound;
+        let last = inbound.ended || !desk.request.keeps_alive();
+        if last && inbound.is_done() && inbound.is_empty() { After::Close } else { After::Linger }
     }
 
     async fn end(mut self, how: After) {

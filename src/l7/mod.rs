@@ -1,14 +1,17 @@
 //! One HTTP connection: its requests, one after the other, each through one exchange with a backend.
 //!
-//! [`serve`] is the connection; [`exchange`] is one request's way: route, attempts, response, record.
+//! [`serve`] is the connection; `exchange` is one request's way (route, attempts, response, record), of which `talk` is the
+//! part up to the response's head and `bodies` the rest.
 
+mod bodies;
 mod body;
 mod exchange;
 mod h1;
-
 mod replies;
 mod request_id;
 mod retry;
+mod talk;
 mod upgrade;
+mod wire;
 
 pub use h1::serve;

@@ -2,7 +2,6 @@
 //!
 //! Short, with the request's id and nothing about us or the backends in them.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::h1::{After, Connection};
@@ -14,30 +13,46 @@ use crate::state::Action;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
+/// A text of an answer, not copied where it need not be.
+#[derive(Debug)]
+enum Text {
+    Fixed(&'static str),
+    Configured(Arc<str>),
+}
+
+impl Text {
+    fn as_str(&self) -> &str {
+        match self {
+            Text::Fixed(text) => text,
+            Text::Configured(text) => text,
+        }
+    }
+}
+
 /// An answer of ours.
 #[derive(Debug)]
 pub(super) struct Answer {
     status: u16,
-    content_type: Arc<str>,
-    body: Cow<'static, str>,
+    content_type: Text,
+    body: Text,
     location: Option<String>,
     edits: Vec<Arc<HeaderEdits>>,
     close: bool,
 }
 
 impl Answer {
-    fn new(status: u16, body: Cow<'static, str>) -> Answer {
-        Answer { status, content_type: PLAIN.into(), body, location: None, edits: Vec::new(), close: false }
+    fn new(status: u16, content_type: Text, body: Text) -> Answer {
+        Answer { status, content_type, body, location: None, edits: Vec::new(), close: false }
     }
 
     /// The usual text of this status.
     pub(super) fn plain(status: u16) -> Answer {
-        Answer::new(status, text(status).into())
+        Answer::new(status, Text::Fixed(PLAIN), Text::Fixed(text(status)))
     }
 
     /// What is wrong with a request that could not be read.
     pub(super) fn refusal(refusal: Refusal) -> Answer {
-        Answer::new(refusal.status(), format!("{}\n", refusal.why()).into())
+        Answer::new(refusal.status(), Text::Fixed(PLAIN), Text::Configured(format!("{}\n", refusal.why()).into()))
     }
 
     /// The connection is closed after it.
@@ -54,12 +69,13 @@ impl Answer {
     pub(super) async fn send(self, connection: &mut Connection, desk: &mut Desk, id: &str) -> After {
         let unread = self.close || !connection.wire.inbound.is_done();
         let draining = connection.session.local().phase() != Phase::Serving;
-        let keep = !unread && !draining && desk.request.keeps_alive();
+        // Bytes behind an upgrade that was not given may be anything (security.md R2).
+        let keep = !unread && !draining && desk.request.keeps_alive() && !desk.request.connection.websocket;
         let location = self.location.as_deref().map(|to| ("Location", to));
         let answer = OwnAnswer {
             status: self.status,
-            content_type: &self.content_type,
-            body: self.body.as_bytes(),
+            content_type: self.content_type.as_str(),
+            body: self.body.as_str().as_bytes(),
             request_id: id,
             connection: if keep { Persistence::KeepAlive } else { Persistence::Close },
             extra: location.as_slice(),
@@ -67,12 +83,11 @@ impl Answer {
             head_request: desk.request.method == Method::Head,
         };
         write::own_answer(&mut connection.wire.outbound.pending, &answer);
-        let sent = connection.flush().await;
-        match (sent, keep, unread) {
+        match (connection.flush().await, keep, unread) {
             (false, ..) => After::Reset,
             (true, true, _) => After::KeepAlive,
             (true, false, true) => After::Linger,
-            (true, false, false) => After::Close,
+            (true, false, false) => connection.farewell(desk),
         }
     }
 }
@@ -81,10 +96,12 @@ impl Answer {
 pub(super) fn of_route(action: &Action, target: &Target) -> Answer {
     match action {
         Action::Respond { status, body, content_type } => {
-            Answer { content_type: content_type.clone(), ..Answer::new(*status, body.to_string().into()) }
+            Answer::new(*status, Text::Configured(content_type.clone()), Text::Configured(body.clone()))
         }
         Action::Redirect { status, to } => redirect(*status, fill(to, target)),
-        Action::RedirectToHttps => redirect(308, format!("https://{}{}", target.host(), target.path_and_query())),
+        // It names no host (HTTP/1.0), so there is nowhere to lead it.
+        Action::RedirectToHttps if target.host().is_empty() => Answer::plain(400),
+        Action::RedirectToHttps => redirect(308, fill("https://{host}{path}{query}", target)),
         // A route that forwards is not answered by us; 503 is what a client should see if it ever were.
         Action::Forward(_) => Answer::plain(503),
     }
@@ -94,10 +111,31 @@ fn redirect(status: u16, to: String) -> Answer {
     Answer { location: Some(to), ..Answer::plain(status) }
 }
 
-/// Puts the request's host, path and query into a redirection's template.
+/// Puts the request's host, path and query into a redirection's template. What they bring is not read as a template.
 fn fill(template: &str, target: &Target) -> String {
-    let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
-    template.replace("{host}", target.host()).replace("{path}", target.path()).replace("{query}", &query)
+    // `OPTIONS *` is about the server, which a URI names by its root.
+    let path = if target.path() == "*" { "/" } else { target.path() };
+    let mut filled = String::with_capacity(template.len() + target.host().len() + target.path_and_query().len());
+    let mut rest = template;
+    while let Some(open) = rest.find('{') {
+        filled.push_str(&rest[..open]);
+        rest = &rest[open..];
+        if let Some(after) = rest.strip_prefix("{host}") {
+            filled.push_str(target.host());
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix("{path}") {
+            filled.push_str(path);
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix("{query}") {
+            // What is left of the target behind its path: the query with its `?`.
+            filled.push_str(&target.path_and_query()[target.path().len()..]);
+            rest = after;
+        } else {
+            filled.push('{');
+            rest = &rest[1..];
+        }
+    }
+    filled + rest
 }
 
 fn text(status: u16) -> &'static str {

@@ -1,17 +1,22 @@
 //! After a 101: the two connections become one tunnel.
 
-use super::body::Wire;
-use super::exchange::Running;
+use super::bodies::Running;
 use super::h1::{After, Connection};
+use super::wire::Wire;
 use crate::clock;
 use crate::l4::relay::{Side, relay};
+use crate::local::Desk;
 use crate::outcome::Outcome;
 
 /// Sends the pending 101 and relays what follows, whatever it is, until the tunnel ends.
-pub(super) async fn tunnel(connection: &mut Connection, mut running: Running) -> After {
+pub(super) async fn tunnel(connection: &mut Connection, desk: &mut Desk, mut running: Running) -> After {
     let local = connection.session.local().clone();
-    let outcome =
-        if connection.flush().await { relay_both(connection, &mut running).await } else { Outcome::ClientGone };
+    let outcome = if connection.flush().await {
+        clear(connection, desk, &mut running);
+        relay_both(connection, &mut running).await
+    } else {
+        Outcome::ClientGone
+    };
     local.ended(running.lease.state().id(), outcome);
     tracing::debug!(backend = %running.lease.backend().name, cause = outcome.code(), "tunnel ended");
     running.lease.finish(clock::now(), outcome);
@@ -23,6 +28,14 @@ pub(super) async fn tunnel(connection: &mut Connection, mut running: Running) ->
         Outcome::BackendCut => After::Reset,
         _ => After::Close,
     }
+}
+
+/// Gives back what the exchange worked on: a tunnel may last for days and needs none of it.
+fn clear(connection: &mut Connection, desk: &mut Desk, running: &mut Running) {
+    let mut desk = std::mem::take(desk);
+    desk.to_client = connection.wire.outbound.give_back();
+    desk.to_backend = running.upstream.outbound.give_back();
+    connection.session.local().give_desk(Box::new(desk));
 }
 
 async fn relay_both(connection: &mut Connection, running: &mut Running) -> Outcome {

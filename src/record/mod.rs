@@ -1,7 +1,7 @@
 //! What is remembered of the traffic: counts and response times per backend.
 //!
 //! Each worker writes into its own [`Recorder`], nobody else reads it; control asks for a copy and adds the copies up.
-//! Counts only grow while the process lives, and they hang on the backend's identity, so a reload keeps them.
+//! Counts only grow, and they hang on the backend's identity, so a reload keeps them for as long as it is there or drains.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -69,6 +69,11 @@ impl Recorder {
         let record = self.backends.entry(backend).or_default();
         record.attempts += 1;
         record.failures += u64::from(outcome.is_failure());
+    }
+
+    /// Forgets the backends that `keeps` denies: addresses come and go for as long as a process lives.
+    pub fn retain(&mut self, keeps: impl Fn(u64) -> bool) {
+        self.backends.retain(|backend, _| keeps(*backend));
     }
 
     /// A copy of everything so far.

@@ -1,8 +1,8 @@
 //! Control of the workers: the one place that writes the snapshot, and the other end of every mailbox.
 //!
 //! A new snapshot is stored, every worker is told to look at it, and once all have, it is settled with the backends: those
-//! that leave take nothing more. The snapshot it replaces is kept until then, so that its memory is given back here and not
-//! in the middle of somebody's request.
+//! that leave take nothing more. The snapshot it replaces is kept until no request goes by it any more, so that its memory
+//! is given back here and not in the middle of somebody's request.
 
 use std::io;
 use std::sync::Arc;
@@ -12,18 +12,25 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::receipt::receipts;
 use super::retire::{Order, attend, orders};
 use super::sockets::SocketId;
 use super::spread::Loads;
 use super::worker::{HANDED, Mail, Setup, Worker};
+use crate::clock;
 use crate::record::Collected;
 use crate::state::{ListenerId, Snapshot};
 
 /// How long a worker may take to answer; it is a matter of microseconds unless it is stuck.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether a worker's thread has ended.
+const BLINK: Duration = Duration::from_millis(1);
+
+/// How often it is looked whether a snapshot is still held. Only its memory waits for that.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The workers and what they share.
 #[derive(Debug)]
@@ -33,7 +40,7 @@ pub(super) struct Control {
     loads: Arc<Loads>,
     deaths: mpsc::Receiver<usize>,
     orders: mpsc::Sender<Order>,
-    /// The attendant of leaving backends, and those who wait to let go of a snapshot. They end with this.
+    /// The attendant of leaving backends, and those who hold a snapshot that is out of force. They end with this.
     tasks: JoinSet<()>,
 }
 
@@ -117,11 +124,24 @@ impl Control {
             tracing::warn!(generation = next.generation(), "a worker is slow to take up the new configuration");
         }
         next.settle();
-        self.tell_all(|| Mail::Wake);
-        drop(retired);
+        self.tell_all(|| Mail::Settled);
+        // Only connections of a listener that is gone stand on something that is no more. To wake them all is not cheap.
+        if retired.listeners().any(|plan| next.listener(plan.id).is_none()) {
+            self.tell_all(|| Mail::Wake);
+        }
+        self.see_off(retired);
         let order = Order { leaving: next.ending().cloned().collect(), timeout: drain_timeout };
         // The attendant ends only with this.
         let _ = self.orders.send(order).await;
+    }
+
+    /// Lets go of a snapshot as soon as nobody else holds it.
+    fn see_off(&mut self, retired: Arc<Snapshot>) {
+        // What has ended is reaped here, or the set would grow with every reload.
+        while self.tasks.try_join_next().is_some() {}
+        if Arc::strong_count(&retired) > 1 {
+            self.tasks.spawn(last_to_hold(retired));
+        }
     }
 
     /// Tells all workers to give up these listening addresses; says whether all have done so in time.
@@ -140,7 +160,7 @@ impl Control {
             answered
         };
         let asked: Vec<_> = (0..self.workers()).map(ask).collect();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = clock::timer(clock::now() + PATIENCE);
         let mut collected = Vec::with_capacity(asked.len());
         for answered in asked {
             if let Ok(Ok(one)) = timeout_at(deadline, answered).await {
@@ -177,9 +197,61 @@ impl Drop for Control {
     /// Lets go of the mailboxes, at which the workers end, and waits a moment for their sockets to be closed.
     fn drop(&mut self) {
         let threads: Vec<_> = self.workers.drain(..).map(|worker| worker.thread).collect();
-        let deadline = std::time::Instant::now() + PATIENCE;
-        while threads.iter().any(|thread| !thread.is_finished()) && std::time::Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(1));
+        let mut left = PATIENCE.as_millis() / BLINK.as_millis();
+        while left > 0 && threads.iter().any(|thread| !thread.is_finished()) {
+            left -= 1;
+            thread::sleep(BLINK);
         }
+    }
+}
+
+/// Holds a snapshot until nobody else does.
+async fn last_to_hold(retired: Arc<Snapshot>) {
+    while Arc::strong_count(&retired) > 1 {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::from_text;
+
+    /// One that knows this backend alone.
+    fn snapshot(port: usize, previous: Option<&Snapshot>) -> Snapshot {
+        let text = format!(
+            "[listeners.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[pools.app]\nbackends = [\"127.0.0.1:{port}\"]\n"
+        );
+        Snapshot::next(&from_text("test.toml", &text).unwrap().config, previous)
+    }
+
+    #[tokio::test]
+    async fn any_number_of_reloads_leaves_nothing_behind() {
+        let mut control = Control::start(snapshot(1, None), 2).await.unwrap();
+        for port in 2..500 {
+            let before = control.snapshot();
+            let next = snapshot(port, Some(&before));
+            // Some are still held when they are replaced.
+            let _held = (port % 2 == 0).then_some(before);
+            control.publish(next, Vec::new(), Duration::ZERO).await;
+        }
+        assert_eq!(control.snapshot().retired().len(), 1, "only the last that left");
+        let next = snapshot(1, Some(&control.snapshot()));
+        tokio::time::sleep(LOOK + LOOK / 10).await;
+        control.publish(next, Vec::new(), Duration::ZERO).await;
+        assert!(control.tasks.len() <= 2, "{} tasks", control.tasks.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_a_snapshot_too_long_does_not_have_to_take_it_apart() {
+        let held = Arc::new(snapshot(1, None));
+        let weak = Arc::downgrade(&held);
+        let last = tokio::spawn(last_to_hold(Arc::clone(&held)));
+        tokio::time::sleep(10 * LOOK).await;
+        assert!(!last.is_finished());
+        drop(held);
+        assert_eq!(weak.strong_count(), 1);
+        last.await.unwrap();
+        assert_eq!(weak.strong_count(), 0);
     }
 }

@@ -182,8 +182,8 @@ impl Daemon {
         };
         match loaded {
             Ok(_) if is_served => self.unchanged(why),
-            Ok(loaded) => self.apply(loaded).await,
-            Err(report) => self.refuse(Refusal::of_report(&report)),
+            Ok(loaded) => self.apply(loaded, why).await,
+            Err(report) => self.refuse(Refusal::of_report(&report), why),
         }
         self.watch_over(&files);
         systemd::ready(&self.status());
@@ -199,7 +199,7 @@ impl Daemon {
         }
     }
 
-    async fn apply(&mut self, loaded: Loaded) {
+    async fn apply(&mut self, loaded: Loaded, why: Event) {
         match self.server.apply(&loaded.config).await {
             Ok(applied) => {
                 self.refused = None;
@@ -216,13 +216,14 @@ impl Daemon {
                 log_lines(&applied.warnings.join("\n"), Severity::Warning);
                 self.announce();
             }
-            Err(fault) => self.refuse(Refusal::of_fault(&fault)),
+            Err(fault) => self.refuse(Refusal::of_fault(&fault), why),
         }
     }
 
-    /// Logs why, once for each reason: a directory in which much happens must not repeat it.
-    fn refuse(&mut self, refusal: Refusal) {
-        if self.refused.as_ref() != Some(&refusal) {
+    /// Logs the reason, once for as long as it is the same, because a directory in which much happens must not repeat it;
+    /// who asks by SIGHUP is answered each time.
+    fn refuse(&mut self, refusal: Refusal, why: Event) {
+        if why == Event::Hangup || self.refused.as_ref() != Some(&refusal) {
             tracing::error!(serving = self.serving.generation, "reload refused: {}", refusal.summary);
             log_lines(&refusal.detail, Severity::Error);
         }
@@ -373,5 +374,43 @@ mod tests {
         "#;
         let loaded = from_text("test.toml", text).unwrap();
         assert_eq!(status(&loaded.config, 4), "Serving: 1 listener, 1 pool, 2 backends, generation 4");
+    }
+
+    /// Nothing on the wire can kill a worker; this does, by what tokio asserts in debug builds.
+    #[cfg(debug_assertions)]
+    #[tokio::test]
+    async fn a_worker_that_dies_ends_the_daemon() {
+        use crate::config::Address;
+        use crate::server::listener::Offer;
+        use crate::server::sockets::SocketId;
+        use crate::server::spread::Acceptors;
+        use crate::server::worker::Mail;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("evenkeel.toml");
+        let file = "[runtime]\nworkers = 2\n[listeners.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
+                    [pools.app]\nbackends = [\"127.0.0.1:1\"]\n";
+        std::fs::write(&path, file).unwrap();
+        let mut daemon = Daemon::start(&path).await.unwrap();
+        let blocking = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Ip(blocking.local_addr().unwrap());
+        let control = &daemon.server.control;
+        let listener = control.snapshot().listeners().next().unwrap().id;
+        let (id, acceptors) = (SocketId::unused(), Acceptors::Every);
+        let deadly = Offer { id, socket: blocking.into(), address, acceptors, listener };
+        control.tell(1, Mail::Listen(vec![deadly]));
+        let limit = std::time::Duration::from_secs(10);
+        let death = async {
+            loop {
+                match daemon.next().await {
+                    Event::Changed => {}
+                    event => return event,
+                }
+            }
+        };
+        let event = tokio::time::timeout(limit, death).await.unwrap();
+        assert_eq!(event, Event::WorkerDied(1));
+        assert_eq!(daemon.handle(event).await, ControlFlow::Break(End::Broken));
+        tokio::time::timeout(limit, daemon.stop()).await.unwrap();
     }
 }

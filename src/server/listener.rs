@@ -2,7 +2,8 @@
 //!
 //! Accepting is a task of its own for each socket. It takes connections in bounded batches, so that a flood of them does
 //! not starve the ones that are served, and it never ends on an error: what concerns one connection is ignored,
-//! what concerns the process (no descriptors, no memory) makes it pause, longer each time, with one warning.
+//! what concerns the process (no descriptors, no memory) makes it pause, longer each time, with one warning until it
+//! has gone well for a while.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -21,6 +22,7 @@ use super::receipt::Receipt;
 use super::reception::Reception;
 use super::sockets::SocketId;
 use super::spread::Acceptors;
+use crate::clock::{self, Instant};
 use crate::config::Address;
 use crate::state::ListenerId;
 use crate::stream::{Incoming, Stream};
@@ -33,6 +35,10 @@ const SWEEP: usize = 2 * 4096;
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long it must have gone well before a shortage counts as over. At the limit of descriptors each connection that
+/// ends lets one more in, and then none again: without this, every one of them would be two lines in the log.
+const CALM: Duration = Duration::from_secs(5);
 
 /// A listening socket on its way to a worker.
 #[derive(Debug)]
@@ -118,7 +124,7 @@ impl Acceptor {
     }
 
     fn end_episode(&self, pauses: &mut Pauses) {
-        if pauses.end() {
+        if pauses.has_begun() && pauses.goes_well(clock::now()) {
             tracing::info!(address = %self.address, "accepting again");
         }
     }
@@ -130,7 +136,7 @@ impl Acceptor {
         if !pauses.has_begun() {
             tracing::warn!(address = %self.address, %error, "cannot accept connections for now");
         }
-        tokio::time::sleep(pauses.next()).await;
+        tokio::time::sleep(pauses.next(clock::now())).await;
     }
 
     /// Takes all who wait, whatever the runtime believes of the socket's readiness.
@@ -203,26 +209,39 @@ impl Setback {
     }
 }
 
-/// How long to pause when accepting fails again and again: 10 ms, doubled up to 1 s. An episode ends with a success.
+/// How long to pause when accepting fails again and again: 10 ms, doubled up to 1 s until one success. The episode goes on
+/// until there was no failure for [`CALM`].
 #[derive(Debug, Default)]
 struct Pauses {
-    last: Option<Duration>,
+    episode: Option<Episode>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Episode {
+    latest: Instant,
+    pause: Duration,
 }
 
 impl Pauses {
     fn has_begun(&self) -> bool {
-        self.last.is_some()
+        self.episode.is_some()
     }
 
-    fn next(&mut self) -> Duration {
-        let next = self.last.map_or(SHORTEST_PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
-        self.last = Some(next);
-        next
+    fn next(&mut self, now: Instant) -> Duration {
+        let pause = self.episode.map_or(SHORTEST_PAUSE, |episode| episode.pause);
+        self.episode = Some(Episode { latest: now, pause: (pause * 2).min(LONGEST_PAUSE) });
+        pause
     }
 
-    /// Ends the episode, if there was one.
-    fn end(&mut self) -> bool {
-        self.last.take().is_some()
+    /// One was accepted at `now`; says whether that ends an episode.
+    fn goes_well(&mut self, now: Instant) -> bool {
+        let Some(episode) = &mut self.episode else { return false };
+        episode.pause = SHORTEST_PAUSE;
+        let is_over = now.since(episode.latest) >= CALM;
+        if is_over {
+            self.episode = None;
+        }
+        is_over
     }
 }
 
@@ -230,15 +249,30 @@ impl Pauses {
 mod tests {
     use super::*;
 
+    const T0: Instant = Instant::ORIGIN;
+
     #[test]
     fn pauses_double_up_to_a_second_and_start_over_after_a_success() {
         let mut pauses = Pauses::default();
-        assert!(!pauses.has_begun() && !pauses.end());
-        let millis: Vec<_> = (0..9).map(|_| pauses.next().as_millis()).collect();
+        let millis: Vec<_> = (0..9).map(|_| pauses.next(T0).as_millis()).collect();
         assert_eq!(millis, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
-        assert!(pauses.has_begun() && pauses.end());
-        assert!(!pauses.has_begun());
-        assert_eq!(pauses.next(), SHORTEST_PAUSE);
+        pauses.goes_well(T0);
+        assert_eq!(pauses.next(T0), SHORTEST_PAUSE);
+    }
+
+    #[test]
+    fn now_and_then_a_success_ends_no_shortage() {
+        let mut pauses = Pauses::default();
+        assert!(!pauses.has_begun() && !pauses.goes_well(T0));
+        for second in 0..60 {
+            let now = T0 + Duration::from_secs(second);
+            pauses.next(now);
+            assert!(!pauses.goes_well(now + LONGEST_PAUSE));
+        }
+        assert!(pauses.has_begun(), "so that it is warned of once");
+        let calm = T0 + Duration::from_secs(59) + CALM;
+        assert!(!pauses.goes_well(calm - SHORTEST_PAUSE) && pauses.goes_well(calm));
+        assert!(!pauses.has_begun() && !pauses.goes_well(calm));
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod spread;
 mod systemd;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -157,10 +157,10 @@ impl Server {
     }
 
     /// Lends the workers copies of new sockets and keeps these.
-    fn listen(&mut self, fresh: Vec<Bound>) {
+    fn listen(&mut self, mut fresh: Vec<Bound>) {
         let snapshot = self.control.snapshot();
         let mut offers: Vec<Vec<Offer>> = (0..self.control.workers()).map(|_| Vec::new()).collect();
-        for (nth, bound) in fresh.iter().enumerate() {
+        for (nth, bound) in fresh.iter_mut().enumerate() {
             tracing::info!(listener = %bound.listener, address = %bound.address, "listening");
             if let Some(owner) = listener_id(&snapshot, &bound.listener) {
                 offer(bound, nth, owner, &mut offers);
@@ -221,24 +221,16 @@ fn listener_id(snapshot: &Snapshot, name: &str) -> Option<ListenerId> {
     snapshot.listeners().find(|plan| &*plan.name == name).map(|plan| plan.id)
 }
 
-/// Shares the sockets of an address out: one for each worker, or the only one to the `nth`, so that several such
+/// Shares the copies of an address's sockets out: one for each worker, or the only one to the `nth`, so that several such
 /// addresses do not all burden the first.
-fn offer(bound: &Bound, nth: usize, listener: ListenerId, offers: &mut [Vec<Offer>]) {
-    let first = match bound.acceptors() {
+fn offer(bound: &mut Bound, nth: usize, listener: ListenerId, offers: &mut [Vec<Offer>]) {
+    let (id, acceptors) = (bound.id, bound.acceptors());
+    let first = match acceptors {
         Acceptors::Every => 0,
         Acceptors::One => nth % offers.len(),
     };
-    for (socket, offers) in bound.sockets.iter().zip(&mut offers[first..]) {
-        match socket.try_clone() {
-            Ok(socket) => offers.push(Offer {
-                id: bound.id,
-                socket,
-                address: bound.address.clone(),
-                acceptors: bound.acceptors(),
-                listener,
-            }),
-            Err(error) => tracing::error!(address = %bound.address, %error, "a worker cannot accept here"),
-        }
+    for (socket, offers) in std::mem::take(&mut bound.copies).into_iter().zip(&mut offers[first..]) {
+        offers.push(Offer { id, socket, address: bound.address.clone(), acceptors, listener });
     }
 }
 
@@ -265,7 +257,8 @@ fn log_backends(before: &Snapshot, after: &Snapshot) -> (usize, usize) {
     (added.len(), removed.len())
 }
 
-fn states(snapshot: &Snapshot) -> HashMap<u64, Arc<BackendState>> {
+/// By number, so that they are logged in the order in which they came.
+fn states(snapshot: &Snapshot) -> BTreeMap<u64, Arc<BackendState>> {
     let backends = snapshot.pools().flat_map(|(_, pool)| pool.backends.iter());
     backends.map(|backend| (backend.state.id(), Arc::clone(&backend.state))).collect()
 }
@@ -489,6 +482,27 @@ mod tests {
         let first = Arc::downgrade(&server.control.snapshot());
         server.apply(&config(2, &listeners, &[])).await.unwrap();
         until("idle workers let go of it", || first.strong_count() == 0).await;
+    }
+
+    #[tokio::test]
+    async fn what_was_seen_of_a_backend_stays_through_reloads_and_goes_with_it() {
+        let (kept, gone) = (origin().await, origin().await);
+        let listeners = [("raw", vec![loopback(0)])];
+        let mut server = Server::start(&config(2, &listeners, &[kept, gone])).await.unwrap();
+        for _ in 0..4 {
+            assert!(echoes(&mut connect(&server, 0).await).await);
+        }
+        until("all sessions end", || server.control.connections() == 0).await;
+        server.apply(&config(2, &[listeners[0].clone(), ("more", vec![loopback(0)])], &[gone, kept])).await.unwrap();
+        let seen: u64 = server.observe().await.iter().map(|report| report.record.attempts).sum();
+        assert_eq!(seen, 4);
+        for _ in 0..2 {
+            server.apply(&config(2, &listeners, &[kept])).await.unwrap();
+        }
+        let remembered = add_up(server.control.observe().await);
+        let kept = server.control.snapshot().known();
+        assert!(remembered.keys().all(|backend| kept.contains(backend)), "{:?} of {kept:?}", remembered.keys());
+        assert!(server.observe().await[0].record.attempts > 0);
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! Which listening addresses a configuration wants, and what has to change when others are bound now.
 //!
 //! A bound address is known by its [`Place`], not by the listener it belongs to: when everything else about a listener
-//! changes, even its name, its sockets are not touched. Only a port that the kernel chose belongs to one listener's line
-//! in the file, since nothing else tells two of them apart.
+//! changes, even its name, its sockets are not touched. Only a port that the kernel chose belongs to one listener and the
+//! address as written, since nothing else tells two of them apart.
 
 use std::net::SocketAddr;
 
@@ -13,8 +13,8 @@ use crate::config::{Address, Config, Name};
 pub(super) enum Place {
     /// The address that the file names.
     Fixed(Address),
-    /// A port that the kernel chose for the `nth` use of port 0 in this listener.
-    Chosen { listener: Name, nth: usize },
+    /// A port that the kernel chose: for the `nth` time that this listener names `written`, whose port is 0.
+    Chosen { listener: Name, written: SocketAddr, nth: usize },
 }
 
 /// One address that a configuration wants to listen on.
@@ -30,9 +30,13 @@ pub(super) struct Wanted {
 pub(super) fn wanted(config: &Config) -> Vec<Wanted> {
     let mut all = Vec::new();
     for listener in &config.listeners {
-        for (nth, address) in listener.bind.iter().enumerate() {
+        for (at, address) in listener.bind.iter().enumerate() {
             let place = match address {
-                Address::Ip(ip) if ip.port() == 0 => Place::Chosen { listener: listener.name.clone(), nth },
+                Address::Ip(written) if written.port() == 0 => Place::Chosen {
+                    listener: listener.name.clone(),
+                    written: *written,
+                    nth: listener.bind[..at].iter().filter(|before| *before == address).count(),
+                },
                 fixed => Place::Fixed(fixed.clone()),
             };
             all.push(Wanted { place, listener: listener.name.clone(), address: address.clone() });
@@ -85,14 +89,25 @@ mod tests {
         assert_eq!(owner(&before.place, &[]), None);
     }
 
+    /// The places that a listener of this name wants.
+    fn places(listener: &str, bind: &str) -> Vec<Place> {
+        let pool = "[pools.app]\nbackends = [\"127.0.0.1:3000\"]";
+        let text = format!("[listeners.{listener}]\nbind = {bind}\npool = \"app\"\n{pool}");
+        let loaded = crate::config::from_text("test.toml", &text).unwrap();
+        wanted(&loaded.config).into_iter().map(|want| want.place).collect()
+    }
+
     #[test]
-    fn chosen_ports_are_told_apart_by_their_place_in_the_file() {
-        let chosen = |listener: &str, nth| Place::Chosen { listener: listener.into(), nth };
-        let address = Address::Ip(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let first = Wanted { place: chosen("web", 0), listener: "web".into(), address };
-        let second = Wanted { place: chosen("web", 1), ..first.clone() };
-        assert_eq!(missing(&[&first.place], &[first.clone(), second.clone()]), [&second]);
-        assert_ne!(chosen("web", 0), chosen("raw", 0));
+    fn a_chosen_port_is_kept_for_as_long_as_the_listener_names_the_address() {
+        let chosen = places("web", r#"["127.0.0.1:0"]"#);
+        let more = places("web", r#"["127.0.0.1:8080", "127.0.0.1:0"]"#);
+        assert_eq!(more[1], chosen[0], "what stands beside it does not matter");
+        assert_ne!(places("raw", r#"["127.0.0.1:0"]"#), chosen);
+    }
+
+    #[test]
+    fn a_chosen_port_is_given_up_with_its_address() {
+        assert_ne!(places("web", r#"["127.0.0.2:0"]"#), places("web", r#"["127.0.0.1:0"]"#));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::task::spawn_local;
 use super::spread::{Acceptors, Loads, Open};
 use crate::config::Address;
 use crate::local::Local;
-use crate::state::{ListenerId, Protocol};
+use crate::state::{ListenerId, Protocol, Snapshot};
 use crate::stream::{Incoming, Stream};
 use crate::{l4, l7};
 
@@ -58,13 +58,9 @@ impl Reception {
         Reception { worker, local, loads, colleagues, turn: Cell::new(worker) }
     }
 
-    /// Whose a connection is that came in at `address`: `known`, unless a reload has just given the address to another
-    /// listener and the message that says so is still in the mailbox.
+    /// Whose a connection is that came in at `address`, as far as the newest snapshot says.
     pub(super) fn owner(&self, known: ListenerId, address: &Address) -> Option<ListenerId> {
-        let view = self.local.view();
-        let snapshot = view.snapshot();
-        let renamed = || snapshot.listeners().find(|plan| plan.bind.contains(address));
-        snapshot.listener(known).or_else(renamed).map(|plan| plan.id)
+        owner(self.local.view().snapshot(), known, address)
     }
 
     /// Serves a connection that this worker has accepted, or hands it over. Where the other's channel is full it is kept.
@@ -93,7 +89,7 @@ impl Reception {
     fn serve(&self, incoming: Incoming, open: Open) {
         let view = self.local.view();
         // By a reload, the listener can have gone while the connection was handed over: then so does the connection.
-        let Some(plan) = view.snapshot().listener(incoming.listener) else { return };
+        let Some(plan) = view.snapshot().listener(incoming.listener) else { return incoming.stream.reset() };
         let local = Rc::clone(&self.local);
         match plan.protocol {
             Protocol::Tcp { .. } => drop(spawn_local(async move {
@@ -106,6 +102,17 @@ impl Reception {
             })),
         }
     }
+}
+
+/// Whose `address` is: `known`'s, unless a reload has just given it to another listener and the message that says so is
+/// still in the mailbox. A port that the kernel chose stands in no listener and stays `known`'s.
+fn owner(snapshot: &Snapshot, known: ListenerId, address: &Address) -> Option<ListenerId> {
+    let known = snapshot.listener(known);
+    if known.is_some_and(|plan| plan.bind.contains(address)) {
+        return known.map(|plan| plan.id);
+    }
+    let renamed = snapshot.listeners().find(|plan| plan.bind.contains(address));
+    renamed.or(known).map(|plan| plan.id)
 }
 
 /// Takes a connection away from this worker's runtime.
@@ -125,4 +132,46 @@ fn register(handed: Handed) -> io::Result<(Incoming, Open)> {
         Socket::Unix(socket) => Stream::Unix(UnixStream::from_std(socket)?),
     };
     Ok((Incoming { stream, listener, peer, local, prefix: Vec::new() }, open))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::from_text;
+
+    fn snapshot(listeners: &[(&str, &str)], previous: Option<&Snapshot>) -> Snapshot {
+        let listener = |(name, bind): &(&str, &str)| format!("[listeners.{name}]\nbind = \"{bind}\"\npool = \"app\"\n");
+        let text: String = listeners.iter().map(listener).collect();
+        let loaded = from_text("test.toml", &(text + "[pools.app]\nbackends = [\"127.0.0.1:3000\"]\n")).unwrap();
+        Snapshot::next(&loaded.config, previous)
+    }
+
+    fn id(snapshot: &Snapshot, name: &str) -> ListenerId {
+        snapshot.listeners().find(|plan| &*plan.name == name).unwrap().id
+    }
+
+    fn address(text: &str) -> Address {
+        Address::Ip(text.parse().unwrap())
+    }
+
+    #[test]
+    fn an_address_belongs_at_once_to_the_listener_that_a_reload_gave_it_to() {
+        let (one, two) = ("127.0.0.1:1001", "127.0.0.1:1002");
+        let before = snapshot(&[("web", one), ("shop", two)], None);
+        let (web, shop) = (id(&before, "web"), id(&before, "shop"));
+        assert_eq!(owner(&before, web, &address(one)), Some(web));
+        let renamed = snapshot(&[("news", one), ("shop", two)], Some(&before));
+        assert_eq!(owner(&renamed, web, &address(one)), Some(id(&renamed, "news")));
+        let swapped = snapshot(&[("web", two), ("shop", one)], Some(&before));
+        assert_eq!(owner(&swapped, web, &address(one)), Some(shop), "though there still is a web");
+        let gone = snapshot(&[("shop", two)], Some(&before));
+        assert_eq!(owner(&gone, web, &address(one)), None);
+    }
+
+    #[test]
+    fn a_chosen_port_stays_with_its_listener() {
+        let snapshot = snapshot(&[("web", "127.0.0.1:0"), ("shop", "127.0.0.1:1002")], None);
+        let web = id(&snapshot, "web");
+        assert_eq!(owner(&snapshot, web, &address("127.0.0.1:40000")), Some(web));
+    }
 }

@@ -84,6 +84,10 @@ impl Leaver {
 
     fn look(&mut self, now: Instant) -> Option<Departure<'_>> {
         let Stage::Until(deadline) = self.stage else { return None };
+        // A newer snapshot has put it back, and the order that says so is still on its way.
+        if !self.state.is_draining() {
+            return None;
+        }
         let left_over = self.state.in_flight();
         if left_over > 0 && now < deadline {
             return None;
@@ -152,7 +156,9 @@ mod tests {
         Arc::new(BackendState::new(id, BackendKey { pool: "app".into(), address, transport: Transport::Plain }))
     }
 
+    /// As it follows when a snapshot was settled: all of them take nothing new any more.
     fn order(leaving: &[&Arc<BackendState>]) -> Order {
+        leaving.iter().for_each(|state| state.drain());
         Order { leaving: leaving.iter().map(|&state| Arc::clone(state)).collect(), timeout: TIMEOUT }
     }
 
@@ -208,6 +214,17 @@ mod tests {
         leaving.follow(order(&[&busy]), at(20));
         assert_eq!(look(&mut leaving, at(31)), [], "the first deadline counts no more");
         assert_eq!(look(&mut leaving, at(50)), [(1, 1)]);
+    }
+
+    #[test]
+    fn one_that_was_put_back_is_not_cut_though_the_order_that_says_so_is_still_to_come() {
+        let (busy, mut leaving) = (backend(1), Leaving::default());
+        busy.take(None).unwrap();
+        leaving.follow(order(&[&busy]), at(0));
+        busy.restore();
+        assert_eq!(look(&mut leaving, at(31)), []);
+        leaving.follow(order(&[]), at(31));
+        assert!(leaving.is_over());
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,7 +30,7 @@ const BACKLOG: i32 = 4096;
 pub(super) struct SocketId(u64);
 
 impl SocketId {
-    fn unused() -> SocketId {
+    pub(super) fn unused() -> SocketId {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         // Relaxed: only that no two are the same matters.
         SocketId(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -50,6 +50,9 @@ pub(super) struct Bound {
     _file: Option<SocketFile>,
     /// One a worker, or one for all.
     pub(super) sockets: Vec<OwnedFd>,
+    /// A copy of each, until they are lent to the workers. Made with the sockets, because a process that runs out of
+    /// descriptors must notice while nothing has changed yet: a socket without a worker would let its clients wait for ever.
+    pub(super) copies: Vec<OwnedFd>,
 }
 
 impl Bound {
@@ -139,8 +142,9 @@ fn bind(want: &Wanted, ours: bool, workers: usize) -> io::Result<Bound> {
             (Address::Unix(path.clone()), vec![socket], Some(file))
         }
     };
-    let id = SocketId::unused();
-    Ok(Bound { id, place: want.place.clone(), listener: want.listener.clone(), address, _file: file, sockets })
+    let copies = sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+    let (id, place, listener) = (SocketId::unused(), want.place.clone(), want.listener.clone());
+    Ok(Bound { id, place, listener, address, _file: file, sockets, copies })
 }
 
 fn bind_tcp(address: SocketAddr, ours: bool, workers: usize) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {

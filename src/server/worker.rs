@@ -44,6 +44,8 @@ pub(super) enum Mail {
     Revalidate(Arc<[(SocketId, ListenerId)]>, Receipt),
     /// Say what was seen of the backends.
     Observe(oneshot::Sender<Collected>),
+    /// No worker begins anything by an older snapshot any more.
+    Settled,
     /// A backend was cut or a listener removed: sessions look at what they stand on.
     Wake,
     /// Connections finish what they do.
@@ -164,6 +166,7 @@ impl Station {
             Mail::Revalidate(owners, receipt) => self.revalidate(&owners, receipt),
             // Whoever asked may have stopped waiting.
             Mail::Observe(answer) => drop(answer.send(self.local.collect())),
+            Mail::Settled => self.local.forget_departed(),
             Mail::Wake => self.local.wake_all(),
             Mail::Drain => self.local.drain(),
             Mail::CutAll => self.local.cut_all(),

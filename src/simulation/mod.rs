@@ -127,6 +127,8 @@ pub enum What {
     },
     /// What health check, breaker or administrator say of it from now on.
     Stands(Standing),
+    /// A reload gives it this weight; every worker's picker is built anew, and what is under way goes on.
+    Weighs(u32),
 }
 
 /// Lets `scenario` happen, all chance following from `seed`.

@@ -5,7 +5,10 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use super::{Backend, Broken, Pick, Promise, Report, Scenario, Service, What, promise};
-use crate::balance::{AnyPicker, Ask, Candidate, Dice, Estimate, Rung, Standing, Tried, climb, hash_key, peer_median};
+use crate::balance::{
+    AnyPicker, Ask, Candidate, ConsistentHash, Dice, Estimate, Policy, Rung, Standing, Tried, climb, hash_key,
+    peer_median,
+};
 use crate::clock::Instant;
 
 /// Where a run begins.
@@ -75,6 +78,7 @@ impl Actor {
             What::Slows(times) => self.slowness = times.max(0.0),
             What::Fails { share, after } => self.failing = (share, after),
             What::Stands(standing) => self.standing = standing,
+            What::Weighs(weight) => self.backend.weight = weight,
         }
     }
 }
@@ -204,6 +208,9 @@ impl<'a> World<'a> {
                 if let Some(actor) = self.actors.get_mut(change.backend) {
                     actor.change(change.what);
                 }
+                if matches!(change.what, What::Weighs(_)) {
+                    self.rebuild_pickers();
+                }
                 Ok(())
             }
             Event::Arrival => {
@@ -212,6 +219,16 @@ impl<'a> World<'a> {
                 self.attempt(request)
             }
             Event::End(place, ending) => self.end(place, ending),
+        }
+    }
+
+    fn rebuild_pickers(&mut self) {
+        let policy = match &self.scenario.policy {
+            Policy::ConsistentHash { .. } => Policy::ConsistentHash { table: ConsistentHash::table(&self.actors) },
+            other => other.clone(),
+        };
+        for worker in &mut self.workers {
+            worker.picker = AnyPicker::new(&policy, &self.actors, worker.dice.next());
         }
     }
 

@@ -18,6 +18,7 @@ mod registry;
 mod route;
 mod view;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -177,10 +178,18 @@ impl Snapshot {
         &self.retired
     }
 
-    /// Whether the backend whose state has this number is in a pool.
+    /// The numbers of the backends that may be given something new.
     #[must_use]
-    pub fn has_backend(&self, id: u64) -> bool {
-        self.backends().any(|backend| backend.state.id() == id)
+    pub fn in_service(&self) -> HashSet<u64> {
+        let in_service = self.backends().filter(|backend| backend.service == Service::Active);
+        in_service.map(|backend| backend.state.id()).collect()
+    }
+
+    /// The numbers of all backends that are in a pool, or in none any more but may still be in use.
+    #[must_use]
+    pub fn known(&self) -> HashSet<u64> {
+        let in_pools = self.backends().map(|backend| &backend.state);
+        in_pools.chain(&self.retired).map(|state| state.id()).collect()
     }
 
     fn backends(&self) -> impl Iterator<Item = &Backend> {

@@ -166,9 +166,11 @@ fn new_picker(pool: &Pool, seed: u64) -> AnyPicker {
 
 impl View {
     /// A view of `snapshot`. It goes on where `previous` is with every pool that is picked from as before; `seed` is the
-    /// worker's.
+    /// worker's. Pickers that are new start elsewhere in each generation: where a file changes every few requests, the
+    /// same backends would else be first each time.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>, previous: Option<&View>, seed: u64) -> View {
+        let seed = seed.wrapping_add(snapshot.generation());
         let mut pools = Vec::new();
         for (id, pool) in snapshot.pools() {
             let before = previous.and_then(|previous| previous.worker_pool(id));
@@ -291,6 +293,18 @@ mod tests {
         assert!(!shares(app(vec![backend(1), backend(3)])), "address");
         assert!(!shares(app(vec![backend(1)])), "removal");
         assert!(!shares(vec![pool("app", Policy::RandomTwoChoices, vec![backend(1), backend(2)])]), "policy");
+    }
+
+    #[test]
+    fn pickers_that_each_reload_rebuilds_do_not_all_begin_with_the_same_backend() {
+        let app = |weight| pool("app", Policy::RoundRobin, vec![config::Backend { weight, ..backend(1) }, backend(2)]);
+        let mut latest = view(vec![app(1)], None);
+        let mut shares = [0; 2];
+        for round in 0..100 {
+            latest = view(vec![app(1 + round % 2)], Some(&latest));
+            shares[pick(&latest)] += 1;
+        }
+        assert!(shares.iter().all(|share| *share > 25), "{shares:?}");
     }
 
     #[test]

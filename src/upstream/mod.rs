@@ -3,7 +3,6 @@
 pub mod idle;
 
 use std::io;
-use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 
@@ -11,21 +10,14 @@ use crate::config::Address;
 use crate::outcome::Outcome;
 use crate::stream::Stream;
 
-/// A connection to `address` within `limit`; else how the attempt ended, which is before anything was sent.
+/// A connection to `address`; else how the attempt ended, which is before anything was sent.
 ///
-/// Cancelling it closes the half-made connection.
-pub async fn connect(address: &Address, limit: Duration) -> Result<Stream, Outcome> {
-    match tokio::time::timeout(limit, dial(address)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => {
-            tracing::debug!(%address, %error, "cannot connect");
-            Err(Outcome::ConnectFailed)
-        }
-        Err(_) => {
-            tracing::debug!(%address, ?limit, "cannot connect in time");
-            Err(Outcome::ConnectTimeout)
-        }
-    }
+/// Whoever calls it has the deadline. Cancelling it closes the half-made connection.
+pub async fn connect(address: &Address) -> Result<Stream, Outcome> {
+    dial(address).await.map_err(|error| {
+        tracing::debug!(%address, %error, "cannot connect");
+        Outcome::ConnectFailed
+    })
 }
 
 async fn dial(address: &Address) -> io::Result<Stream> {

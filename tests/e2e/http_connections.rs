@@ -1,6 +1,6 @@
 //! The client's connection: how long it lives, in which order it is answered, and what belongs to which response.
 
-use crate::support::{Client, Daemon, End, Ending, Origin, backends, eventually, web};
+use crate::support::{Client, Daemon, End, Ending, Gate, Origin, backends, eventually, web};
 
 fn daemon_before(origin: &Origin) -> Daemon {
     Daemon::start(&web("", &backends(&[origin.address()])))
@@ -199,6 +199,41 @@ fn a_half_closed_client_still_gets_its_answer() {
 }
 
 #[test]
+fn requests_before_a_half_close_are_all_answered() {
+    let origin = Origin::answering("still here");
+    let daemon = daemon_before(&origin);
+    let mut client = client_of(&daemon);
+    client.send("GET /1 HTTP/1.1\r\nHost: test\r\n\r\n".repeat(3));
+    client.finish_writing();
+    for _ in 0..3 {
+        client.response().assert(200, "still here");
+    }
+    assert_eq!(client.ending(), Ending::Closed);
+}
+
+#[test]
+fn what_one_client_did_not_take_is_never_sent_to_another() {
+    let gate = Gate::default();
+    let passing = gate.clone();
+    let origin = Origin::scripted(move |mut connection| {
+        while let Some(request) = connection.request() {
+            passing.pass();
+            let path = request.head.start.split(' ').nth(1).unwrap_or_default().to_owned();
+            connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}", path.len()));
+        }
+    });
+    let daemon = daemon_before(&origin);
+    let mut gone = client_of(&daemon);
+    // So much is sent ahead that nothing more is read from this client: its reset shows only when it is written to.
+    gone.send(format!("GET /secret HTTP/1.1\r\nHost: test\r\n\r\n{}", "x".repeat(64 * 1024)));
+    eventually("the request reached the backend", || origin.requests().len() == 1);
+    gone.reset();
+    gate.open();
+    daemon.wait_log("cause=\"client_gone\"");
+    client_of(&daemon).get("/other").assert(200, "/other");
+}
+
+#[test]
 fn an_idle_client_is_closed_after_its_time() {
     let origin = Origin::answering("hello");
     let daemon = Daemon::start(&web("timeouts = { client_idle = \"200ms\" }", &backends(&[origin.address()])));
@@ -231,6 +266,14 @@ fn a_unix_socket_serves_and_is_served() {
     ));
     assert_eq!(daemon.address("web"), listener);
     client_of(&daemon).get("/").assert(200, "unix");
+    let mut old = client_of(&daemon);
+    old.send("GET / HTTP/1.0\r\n\r\n");
+    old.response().assert(200, "unix");
+    for request in origin.requests() {
+        let host = request.head.field("host").expect("HTTP/1.1 demands one");
+        assert!(host == "test" || host == "localhost", "a path is no host: {host}");
+        assert_eq!(request.head.field("x-forwarded-port"), None, "a file has no port");
+    }
 }
 
 #[test]

@@ -110,6 +110,34 @@ fn an_unchanged_file_is_no_reload() {
 }
 
 #[test]
+fn who_asks_again_is_told_again_why_a_file_is_refused() {
+    let origin = Origin::answering("unmoved");
+    let daemon = Daemon::start(&(file_for(&origin) + BY_HAND));
+    daemon.rewrite("[listeners.web\n");
+    for times in 1..=3 {
+        daemon.signal(Signal::HUP);
+        eventually("it is answered", || daemon.times_logged("reload refused") == times);
+    }
+}
+
+#[test]
+fn a_port_that_was_chosen_stays_until_its_address_changes() {
+    let origin = Origin::answering("served");
+    let daemon = Daemon::start(&file_for(&origin));
+    let first = daemon.address("web");
+    let bind = |list: &str| file_for(&origin).replace("\"127.0.0.1:0\"", list);
+    daemon.reload(&bind("[\"127.0.0.2:0\", \"127.0.0.1:0\"]"));
+    let second = daemon.addresses("web", 2).remove(1);
+    assert!(second.starts_with("127.0.0.2:"), "{second}");
+    for address in [&first, &second] {
+        Client::connect(address).get("/").assert(200, "served");
+    }
+    daemon.reload(&bind("[\"127.0.0.2:0\"]"));
+    eventually("the first is given up", || Client::try_connect(&first).is_none());
+    Client::connect(&second).get("/").assert(200, "served");
+}
+
+#[test]
 fn a_new_listener_serves_beside_the_old_one() {
     let origin = Origin::answering("both");
     let daemon = Daemon::start(&file_for(&origin));

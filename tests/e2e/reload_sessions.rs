@@ -1,8 +1,10 @@
 //! What is under way when the file changes: it goes on with the backend it has, and ends when it should.
 
+use std::time::Instant;
+
 use rustix::process::Signal;
 
-use crate::support::{Client, Daemon, Gate, Origin, backends, eventually, raw, web};
+use crate::support::{Client, DEADLINE, Daemon, Gate, Origin, backends, eventually, raw, web};
 
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
@@ -162,6 +164,27 @@ fn a_drained_backend_gets_nothing_new_and_keeps_what_it_has() {
     Client::connect(&daemon.address("raw")).expect_echo("new");
     assert_eq!((held.accepted(), free.accepted()), (1, 1));
     client.expect_echo("after");
+}
+
+#[test]
+fn a_backend_that_is_taken_out_keeps_no_idle_connection() {
+    for out in ["drain = true", "maintenance = true"] {
+        let (held, free) = (Origin::answering("held"), Origin::answering("free"));
+        let file = |out: &str| {
+            let [held, free] = [&held, &free].map(Origin::address);
+            web("", &format!("backends = [{{ address = \"{held}\"{out} }}, {{ address = \"{free}\", backup = true }}]"))
+        };
+        let daemon = Daemon::start(&file(""));
+        let mut client = Client::connect(&daemon.address("web"));
+        client.get("/").assert(200, "held");
+        assert_eq!(held.open(), 1, "it is kept for the next request");
+        let begun = Instant::now();
+        daemon.reload(&file(&format!(", {out}")));
+        eventually("it is closed without another request", || held.open() == 0);
+        // At the deadline the origin would give up by itself.
+        assert!(begun.elapsed() < DEADLINE / 2, "{out}");
+        client.get("/").assert(200, "free");
+    }
 }
 
 #[test]

@@ -154,6 +154,25 @@ fn a_redirect_says_where_to_in_the_words_of_the_request() {
 }
 
 #[test]
+fn what_a_request_brings_into_a_redirect_is_not_read_as_a_template() {
+    let daemon = daemon_with("[[listeners.web.routes]]\nredirect = \"https://new.example{path}{query}\"\n");
+    let response = Client::connect(&daemon.address("web")).get("/{query}/{host}?{path}");
+    assert_eq!(response.head.field("location"), Some("https://new.example/{query}/{host}?{path}"));
+}
+
+#[test]
+fn a_redirect_that_would_lead_nowhere_is_not_sent() {
+    let daemon = daemon_with("redirect_to_https = true\n");
+    let mut client = Client::connect(&daemon.address("web"));
+    client.send("OPTIONS * HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    assert_eq!(client.response().head.field("location"), Some("https://shop.example/"));
+    let mut old = Client::connect(&daemon.address("web"));
+    old.send("GET /form HTTP/1.0\r\n\r\n");
+    let response = old.response();
+    assert_eq!((response.status(), response.head.field("location")), (400, None), "it names no host");
+}
+
+#[test]
 fn redirect_to_https_keeps_the_place_and_the_method() {
     let daemon = daemon_with("redirect_to_https = true\n");
     let mut client = Client::connect(&daemon.address("web"));

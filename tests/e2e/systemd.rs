@@ -31,7 +31,9 @@ fn the_service_manager_is_told_every_turn() {
     daemon.signal(Signal::TERM);
     manager.message_with("STOPPING=1");
     assert_eq!(daemon.wait_exit().code(), Some(0));
-    assert!(manager.told().iter().any(|message| message.contains("STATUS=")), "{:?}", manager.told());
+    let told = manager.told().join("\n");
+    assert!(told.contains("STATUS=Serving: 1 listener, 1 pool, 1 backend, generation 1"), "{told}");
+    assert!(told.contains("generation 2"), "{told}");
 }
 
 #[test]
@@ -47,6 +49,9 @@ fn a_refused_reload_is_over_too_and_says_so() {
     manager.message_with("RELOADING=1");
     manager.message_with("READY=1");
     daemon.wait_log("reload refused");
+    let told = manager.told().join("\n");
+    let status = told.lines().rfind(|line| line.starts_with("STATUS="));
+    assert!(status.is_some_and(|status| status.contains("refused") && status.contains("generation 1")), "{told}");
     Client::connect(&daemon.address("web")).get("/").assert(200, "unmoved");
 }
 

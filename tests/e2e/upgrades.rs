@@ -1,6 +1,9 @@
 //! Upgraded connections: raw bytes only after a 101 that was asked for, and then as faithful as a TCP session.
 
-use crate::support::{Client, Daemon, Ending, Origin, backends, eventually, web};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::support::{Client, Daemon, Ending, Gate, Origin, backends, eventually, web};
 
 fn daemon_before(origin: &Origin) -> Daemon {
     Daemon::start(&web("", &backends(&[origin.address()])))
@@ -43,8 +46,12 @@ fn a_websocket_is_opened_by_101_and_relays_both_ways() {
 
 #[test]
 fn what_a_client_sends_behind_its_upgrade_reaches_the_backend_only_after_101() {
-    let origin = Origin::scripted(|mut connection| {
+    let (gate, early) = (Gate::default(), Arc::new(AtomicBool::new(false)));
+    let (opened, seen) = (gate.clone(), early.clone());
+    let origin = Origin::scripted(move |mut connection| {
         connection.head();
+        opened.pass();
+        seen.store(connection.has_more(), Ordering::SeqCst);
         connection.send(SWITCHED);
         connection.echo();
     });
@@ -52,8 +59,15 @@ fn what_a_client_sends_behind_its_upgrade_reaches_the_backend_only_after_101() {
     let mut client = client_of(&daemon);
     client.ask_for_websocket("/");
     client.send("early");
+    eventually("the request is at the backend", || origin.requests().len() == 1);
+    // A second exchange on the one worker: after it, the early bytes have been looked at too.
+    let mut other = client_of(&daemon);
+    other.ask_for_websocket("/");
+    eventually("the second request is there too", || origin.requests().len() == 2);
+    gate.open();
     assert!(client.head().start.contains(" 101 "));
     assert_eq!(client.bytes(5), b"early");
+    assert!(!early.load(Ordering::SeqCst), "they came before the backend had agreed");
 }
 
 #[test]

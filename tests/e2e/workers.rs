@@ -2,6 +2,8 @@
 
 use std::net::TcpListener;
 
+use rustix::process::Signal;
+
 use crate::support::{Client, Daemon, Launch, Origin, backends, eventually};
 
 /// One listener before one pool on so many workers, at this address.
@@ -103,6 +105,54 @@ fn running_out_of_descriptors_is_survived() {
         let mut client = Client::connect(&address);
         client.get("/").status() == 200
     });
+}
+
+#[test]
+fn at_the_limit_of_descriptors_a_warning_is_not_repeated_for_each_that_still_gets_in() {
+    let origin = Origin::answering("served");
+    let daemon = Launch::new().limit("-n 64").write("evenkeel.toml", &file("1", "127.0.0.1:0", &origin)).start();
+    let address = daemon.address("web");
+    let mut crowd: Vec<_> = (0..100).map(|_| Client::connect(&address)).collect();
+    daemon.wait_log("cannot accept");
+    let most = daemon.descriptors();
+    for _ in 0..20 {
+        drop(crowd.remove(0));
+        eventually("another one has its place", || daemon.descriptors() >= most);
+    }
+    assert_eq!(daemon.times_logged("cannot accept"), 1);
+    assert!(!daemon.has_logged("accepting again"), "it never was enough");
+}
+
+#[test]
+fn a_reload_that_runs_out_of_descriptors_changes_nothing() {
+    let origin = Origin::answering("served");
+    let limited = Launch::new().limit("-n 64");
+    let before = file("1", "127.0.0.1:0", &origin) + "[reload]\nwatch = false\n";
+    let daemon = limited.write("evenkeel.toml", &before).start();
+    let address = daemon.address("web");
+    let mut crowd = Vec::new();
+    while !daemon.has_logged("cannot accept") {
+        let open = daemon.descriptors();
+        crowd.push(Client::connect(&address));
+        eventually("it is in or waits", || daemon.descriptors() > open || daemon.has_logged("cannot accept"));
+    }
+    // The one that waits would take the first place.
+    crowd.pop();
+    daemon.rewrite(&(before + "[listeners.more]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n"));
+    for tries in 1.. {
+        daemon.signal(Signal::HUP);
+        let answers = || daemon.times_logged("reload refused") + daemon.times_logged("reload applied");
+        eventually("the reload is answered", || answers() == tries);
+        if daemon.has_logged("reload applied") {
+            break;
+        }
+        assert!(!daemon.has_logged("listening more"), "no part of it is in force");
+        let open = daemon.descriptors();
+        drop(crowd.pop().expect("with all of them gone there is room"));
+        eventually("there is room for one more", || daemon.descriptors() < open);
+    }
+    drop(crowd);
+    Client::connect(&daemon.address("more")).get("/").assert(200, "served");
 }
 
 #[test]

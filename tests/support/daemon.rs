@@ -176,6 +176,12 @@ impl Daemon {
         self.process.err.choose(|line| line.contains(text).then_some(())).len()
     }
 
+    /// How many files and sockets it has open.
+    pub fn descriptors(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.process.child.id()));
+        open.expect("the daemon has not been waited for").count()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.process.child.id()).ok().and_then(Pid::from_raw);
         kill_process(id.expect("a child has an id"), signal).expect("the daemon has not been waited for");

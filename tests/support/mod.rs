@@ -20,7 +20,7 @@ pub use file::{backends, raw, web};
 pub use gate::Gate;
 pub use message::{End, Head};
 pub use notify::NotifySocket;
-pub use origin::{Origin, Request, Unlistened, ok};
+pub use origin::{Deaf, Origin, Request, Unlistened};
 pub use wire::{Ending, Wire};
 
 /// How long anything may take that is expected to happen; generous, because machines that run tests are busy.

@@ -205,6 +205,11 @@ impl Connection {
         drop(self.reader.get_mut().write_all(bytes.as_ref()));
     }
 
+    /// Whether bytes wait to be read now.
+    pub fn has_more(&mut self) -> bool {
+        !self.reader.buffer().is_empty() || self.reader.get_ref().has_more()
+    }
+
     /// Some of the bytes that come, none at the end.
     pub fn some(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 16 * 1024];
@@ -268,6 +273,36 @@ impl Unlistened {
         let address = socket.local_addr().ok().and_then(|address| address.as_socket());
         let address = address.expect("a bound socket has an address").to_string();
         Unlistened { _socket: socket, address }
+    }
+
+    /// As a configuration writes it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+/// A loopback port whose queue is full and never accepted from: connecting to it is neither refused nor done.
+pub struct Deaf {
+    _queue: Vec<Socket>,
+    address: String,
+}
+
+impl Deaf {
+    pub fn new() -> Deaf {
+        let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("descriptors are not used up");
+        let listener = socket();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("loopback has free ports");
+        listener.listen(0).expect("it is bound");
+        let bound = listener.local_addr().expect("a bound socket has an address");
+        let mut queue: Vec<_> = (0..4).map(|_| socket()).collect();
+        for waiting in &queue {
+            waiting.set_nonblocking(true).expect("an open socket");
+            // The first ones fill the queue, the others are left in the air.
+            drop(waiting.connect(&bound));
+        }
+        let address = bound.as_socket().expect("it is an IP address").to_string();
+        queue.push(listener);
+        Deaf { _queue: queue, address }
     }
 
     /// As a configuration writes it.

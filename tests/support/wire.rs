@@ -65,6 +65,15 @@ impl Wire {
         .expect("descriptors are not used up")
     }
 
+    /// Whether bytes wait to be read now.
+    pub fn has_more(&self) -> bool {
+        let Wire::Tcp(stream) = self else { panic!("only asked of TCP") };
+        stream.set_nonblocking(true).expect("a connected stream");
+        let peeked = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).expect("a connected stream");
+        matches!(peeked, Ok(1))
+    }
+
     /// Sends a FIN and goes on reading.
     pub fn finish_writing(&self) {
         self.options().shutdown(Shutdown::Write).expect("a stream that is still connected");

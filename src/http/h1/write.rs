@@ -172,9 +172,12 @@ fn origin(out: &mut Vec<u8>, head: &RequestHead, how: &Forwarding<'_>, edits: Ed
     if !told.host && edits.spare(b"X-Forwarded-Host") {
         field(out, "X-Forwarded-Host", own_host(head, how));
     }
-    if !told.port && edits.spare(b"X-Forwarded-Port") {
+    if let Some(port) = how.port
+        && !told.port
+        && edits.spare(b"X-Forwarded-Port")
+    {
         out.extend_from_slice(b"X-Forwarded-Port: ");
-        push_decimal(out, how.port.into());
+        push_decimal(out, port.into());
         out.extend_from_slice(b"\r\n");
     }
     if edits.spare(b"X-Request-Id") {
@@ -335,7 +338,7 @@ mod tests {
         peer: Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10))),
         trusted: false,
         scheme: Scheme::Https,
-        port: 443,
+        port: Some(443),
         request_id: "ours",
         fallback_host: "fallback",
         forwarded: false,

@@ -1,0 +1,211 @@
+//! The head's part of an attempt: the request goes up, interim responses come down, until the final head is there.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::body::{Pump, PumpFault, Sink, SourceFault, Waits};
+use super::h1::Connection;
+use super::wire::{Wire, WireSource};
+use crate::clock::{self, Instant};
+use crate::config::Timeouts;
+use crate::http::h1::parse::{self, HeadLimits, Parsed};
+use crate::http::h1::write;
+use crate::http::{Framing, Version};
+use crate::local::{Desk, Phase};
+use crate::outcome::Outcome;
+use crate::state::Lease;
+
+/// How many interim responses a backend may send before its final one (security.md checklist 7).
+const MOST_INTERIM: u32 = 10;
+
+/// The head's part of an attempt: the request goes up, interim responses come down, until the final head is there.
+pub(super) struct Talk<'a> {
+    connection: &'a mut Connection,
+    upstream: &'a mut Wire,
+    desk: &'a mut Desk,
+    lease: &'a mut Lease,
+    timeouts: &'a Timeouts,
+    /// The connection was idle before.
+    reused: bool,
+    /// The request's body on its way.
+    pub sending: Pump,
+    wait: Wait,
+    /// How much of the response's head was there when it was last looked at.
+    seen: usize,
+    interim: u32,
+    /// Any byte of a response has come.
+    begun: bool,
+}
+
+/// What is to be done about the deadline when there is nothing to do but to wait.
+#[derive(Clone, Copy)]
+enum Wait {
+    /// A new wait begins now.
+    Anew,
+    /// A new wait has begun then.
+    Since(Instant),
+    /// It goes on.
+    On,
+}
+
+impl<'a> Talk<'a> {
+    pub(super) fn new(
+        connection: &'a mut Connection,
+        upstream: &'a mut Wire,
+        desk: &'a mut Desk,
+        lease: &'a mut Lease,
+        timeouts: &'a Timeouts,
+        reused: bool,
+    ) -> Talk<'a> {
+        let sending = Pump::default();
+        let wait = Wait::Anew;
+        Talk { connection, upstream, desk, lease, timeouts, reused, sending, wait, seen: 0, interim: 0, begun: false }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
+        self.connection.session.watch(cx);
+        self.poll_request(cx)?;
+        if let Poll::Ready(got) = self.poll_response(cx) {
+            return Poll::Ready(got);
+        }
+        self.poll_client(cx)?;
+        if self.connection.session.local().phase() == Phase::Cut || self.lease.is_cut() {
+            return Poll::Ready(Err(Outcome::Cut));
+        }
+        self.poll_deadline(cx)
+    }
+
+    /// Moves the request up.
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Result<(), Outcome> {
+        if !self.sending.is_running() {
+            return Ok(());
+        }
+        let Connection { wire, session, .. } = &mut *self.connection;
+        let buffers = &session.local().buffers;
+        let (mut from_client, _) = wire.split(buffers);
+        let (_, mut to_backend) = self.upstream.split(buffers);
+        match self.sending.poll(cx, &mut from_client, &mut to_backend) {
+            Poll::Ready(Ok(())) => self.is_sent(),
+            // It may have answered before it stopped listening: wait for that answer.
+            Poll::Ready(Err(PumpFault::Sink)) => {
+                self.sending.abandon();
+                self.is_sent();
+            }
+            Poll::Ready(Err(PumpFault::Source(fault))) => return Err(client_fault(fault)),
+            Poll::Pending if self.sending.has_moved(&to_backend) => self.wait = Wait::Anew,
+            Poll::Pending => {}
+        }
+        Ok(())
+    }
+
+    fn is_sent(&mut self) {
+        let now = clock::now();
+        self.lease.sent(now);
+        self.wait = Wait::Since(now);
+    }
+
+    /// Passes on what waits for the client; once the request is sent, looks whether the client is still there.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Result<(), Outcome> {
+        let Connection { wire, session, .. } = &mut *self.connection;
+        let (mut from_client, mut to_client) = wire.split(&session.local().buffers);
+        if !self.sending.is_running() {
+            watch_client(&mut from_client, cx)?;
+        }
+        match to_client.poll_flush(cx) {
+            Poll::Ready(Err(_)) => Err(Outcome::ClientGone),
+            _ => Ok(()),
+        }
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
+        let (wait, late) = self.patience();
+        let deadline = &mut self.connection.deadline;
+        match std::mem::replace(&mut self.wait, Wait::On) {
+            Wait::Anew => deadline.set(clock::now() + wait),
+            Wait::Since(then) => deadline.set(then + wait),
+            Wait::On => {}
+        }
+        deadline.poll(cx).map(|()| Err(late))
+    }
+
+    /// How long what is waited for now may take, and what it means when it takes longer.
+    fn patience(&self) -> (Duration, Outcome) {
+        // A client that asked for a 100 rightly sends nothing before it has heard of the backend.
+        let held_back = self.desk.request.expects_continue && self.interim == 0 && self.sending.taken == 0;
+        match (self.sending.is_running(), self.sending.waits) {
+            (true, Waits::ForSource) if !held_back => (self.connection.timeouts.body, Outcome::ClientTimeout),
+            (true, Waits::ForSink) => (self.timeouts.response_body, Outcome::BackendWriteTimeout),
+            _ => (self.timeouts.response_header, Outcome::ResponseHeaderTimeout),
+        }
+    }
+
+    /// Reads heads until the final one; interim ones are passed on.
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
+        loop {
+            let (mut from_backend, _) = self.upstream.split(&self.connection.session.local().buffers);
+            let limits = HeadLimits::default();
+            let method = self.desk.request.method;
+            match parse::response(from_backend.bytes(), self.seen, &limits, method, &mut self.desk.response) {
+                Ok(Parsed::Complete(length)) => {
+                    from_backend.begin(length, Framing::None);
+                    self.seen = 0;
+                    if !self.desk.response.is_interim() {
+                        return Poll::Ready(self.accept());
+                    }
+                    self.pass_on_interim()?;
+                    continue;
+                }
+                Ok(Parsed::Partial) => self.seen = from_backend.bytes().len(),
+                Err(refusal) => {
+                    tracing::debug!(backend = %self.lease.backend().name, why = refusal.why(), "response refused");
+                    return Poll::Ready(Err(Outcome::MalformedResponse));
+                }
+            }
+            from_backend.make_room(2 * limits.head_bytes);
+            match from_backend.poll_fill(cx) {
+                Poll::Ready(Ok(true)) => self.begun = true,
+                Poll::Ready(_) => return Poll::Ready(Err(self.closed())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// The backend closed before its head was complete.
+    fn closed(&self) -> Outcome {
+        if self.reused && !self.begun { Outcome::StaleIdle } else { Outcome::BackendClosed }
+    }
+
+    /// A switch of protocols is only for those who asked for it (security.md R2).
+    fn accept(&self) -> Result<(), Outcome> {
+        let switched = self.desk.response.status == 101;
+        let asked = self.desk.request.connection.websocket && self.desk.response.connection.websocket;
+        if switched && !(asked && self.sending.is_done()) { Err(Outcome::MalformedResponse) } else { Ok(()) }
+    }
+
+    /// Puts an interim response down for the client; it leaves when there is nothing more to read from the backend.
+    fn pass_on_interim(&mut self) -> Result<(), Outcome> {
+        self.interim += 1;
+        if self.interim > MOST_INTERIM {
+            return Err(Outcome::MalformedResponse);
+        }
+        if self.sending.is_running() {
+            self.wait = Wait::Anew;
+        }
+        if self.desk.request.version == Version::Http11 {
+            write::interim(&mut self.connection.wire.outbound.pending, &self.desk.response);
+        }
+        Ok(())
+    }
+}
+
+/// Reads ahead on the client's side: what comes is the next request, an orderly end is fine, a reset ends the exchange.
+pub(super) fn watch_client(from_client: &mut WireSource<'_>, cx: &mut Context<'_>) -> Result<(), Outcome> {
+    from_client.poll_ahead(cx).map_err(|_| Outcome::ClientGone)
+}
+
+fn client_fault(fault: SourceFault) -> Outcome {
+    match fault {
+        SourceFault::Cut => Outcome::ClientGone,
+        SourceFault::Malformed => Outcome::MalformedRequest,
+    }
+}
