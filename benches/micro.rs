@@ -83,7 +83,7 @@ fn heads(bench: &Bench) {
         peer: Some([192, 0, 2, 10].into()),
         trusted: false,
         scheme: Scheme::Http,
-        port: 8080,
+        port: Some(8080),
         request_id: "0123456789abcdef0123456789abcdef",
         fallback_host: "",
         forwarded: false,

@@ -57,7 +57,7 @@ fn ways() -> [Forwarding<'static>; 3] {
         peer: Some(FOUR),
         trusted: false,
         scheme: Scheme::Https,
-        port: 443,
+        port: Some(443),
         request_id: "ours",
         fallback_host: "fallback",
         forwarded: false,
@@ -65,7 +65,7 @@ fn ways() -> [Forwarding<'static>; 3] {
         edits: &[],
     };
     let trusted = Forwarding { peer: Some(SIX), trusted: true, forwarded: true, via: true, ..stranger };
-    let edited = Forwarding { peer: None, edits: &*EDITS, ..stranger };
+    let edited = Forwarding { peer: None, port: None, edits: &*EDITS, ..stranger };
     [stranger, trusted, edited]
 }
 
