@@ -97,6 +97,7 @@ fn one_request(out: &[u8], head: &RequestHead, how: &Forwarding<'_>) {
 
     let read = letter::request(out).expect("what is forwarded is a request by the letter");
     assert_eq!((read.length, read.framing), (out.len(), by_letter(head.framing)));
+    assert!(read.is_canonical(out), "{}", out.escape_ascii());
     assert_eq!((read.line.method, read.line.target), (head.method_text(), head.target.path_and_query().as_bytes()));
     let host = again.target.authority().as_bytes();
     assert_eq!(read.values("host"), [host]);
@@ -203,6 +204,7 @@ fn one_response(out: &[u8], head: &ResponseHead, to: Method, framing: Framing, c
 
     let read = letter::response(out, to == Method::Head).expect("what is answered is a response by the letter");
     assert_eq!((read.length, read.framing), (out.len(), by_letter(framing)));
+    assert!(read.is_canonical(out), "{}", out.escape_ascii());
     assert_eq!((read.line.status, read.line.reason), (head.status, head.reason()));
     for name in ["http2-settings", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te"]
     {

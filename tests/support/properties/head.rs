@@ -10,12 +10,17 @@ use super::{cuts, letter};
 /// Limits that even a small input reaches.
 const TIGHT: HeadLimits = HeadLimits { head_bytes: 160, fields: 4, request_line: 48 };
 
+/// Heads that say all there is to say: nothing of it may be left in one that is used again.
+const TALKATIVE_REQUEST: &[u8] =
+    b"POST /a?b HTTP/1.0\r\nHost: a:1\r\nContent-Length: 7\r\nConnection: keep-alive, close, x\r\n\r\n";
+const TALKATIVE_RESPONSE: &[u8] = b"HTTP/1.0 304 Why\r\nContent-Length: 7\r\nConnection: keep-alive, close, x\r\n\r\n";
+
 /// The head of a request.
 pub fn request_head(input: &[u8]) -> bool {
     let mut accepted = false;
     for limits in [HeadLimits::default(), TIGHT] {
         let read = |input: &[u8], seen, head: &mut RequestHead| parse::request(input, seen, &limits, head);
-        let Some((head, length)) = steady(input, read) else { continue };
+        let Some((head, length)) = steady(input, TALKATIVE_REQUEST, read) else { continue };
         assert!(length <= limits.head_bytes + 4 && head.fields.len() <= limits.fields);
         reads_the_same_request(&input[..length], &head);
         accepted = true;
@@ -30,7 +35,7 @@ pub fn response_head(input: &[u8]) -> bool {
         [(HeadLimits::default(), Method::Get), (HeadLimits::default(), Method::Head), (TIGHT, Method::Get)]
     {
         let read = |input: &[u8], seen, head: &mut ResponseHead| parse::response(input, seen, &limits, to, head);
-        let Some((head, length)) = steady(input, read) else { continue };
+        let Some((head, length)) = steady(input, TALKATIVE_RESPONSE, read) else { continue };
         assert!(length <= limits.head_bytes && head.fields.len() <= limits.fields);
         reads_the_same_response(&input[..length], to, &head);
         accepted = true;
@@ -41,13 +46,15 @@ pub fn response_head(input: &[u8]) -> bool {
 /// Reads a head in one piece and in many, followed by something and by nothing; returns it if it is complete, and its length.
 fn steady<Head: Default + Debug>(
     input: &[u8],
+    another: &[u8],
     read: impl Fn(&[u8], usize, &mut Head) -> Result<Parsed, Refusal>,
 ) -> Option<(Head, usize)> {
     let mut head = Head::default();
     let whole = read(input, 0, &mut head);
     let followed = [input, b"\r\n\r\nGET / HTTP/1.1\r\n\r\n"].concat();
-    // heads are used again, so one that has seen something must do as well as a new one
+    // heads are used again, so one that has seen another message must do as well as a new one
     let mut used = Head::default();
+    assert_eq!(read(another, 0, &mut used), Ok(Parsed::Complete(another.len())));
     let pieces = match whole {
         Ok(Parsed::Complete(length)) => &input[..length],
         _ => input,

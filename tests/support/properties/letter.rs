@@ -58,6 +58,14 @@ pub struct Body<'a> {
 }
 
 impl<'a, Line> Head<'a, Line> {
+    /// Whether its field lines stand in the text it was read from in their one usual form, `name: value`.
+    pub fn is_canonical(&self, text: &[u8]) -> bool {
+        let lines = self.fields.iter().flat_map(|&(name, value)| [name, b": ", value, b"\r\n"]);
+        let written: Vec<u8> = lines.chain([&b"\r\n"[..]]).flatten().copied().collect();
+        let first_line = text.windows(2).position(|pair| pair == b"\r\n").map_or(0, |end| end + 2);
+        text[first_line..self.length] == written
+    }
+
     /// The values of all fields of this name.
     pub fn values(&self, name: &str) -> Vec<&'a [u8]> {
         values(&self.fields, name)
