@@ -111,7 +111,11 @@ fn one_request(out: &[u8], head: &RequestHead, how: &Forwarding<'_>) {
         assert!(read.values(name).is_empty(), "{name} is forwarded");
     }
     assert!(!edited || read.values("x-edge") == [b"ours"]);
-    tells_the_truth(&read.values("x-forwarded-for"), how);
+    let expects = read.values("expect");
+    assert_eq!(!expects.is_empty(), head.expects_continue);
+    assert!(expects.iter().all(|value| value.eq_ignore_ascii_case(b"100-continue")));
+    names_the_peer(&read.values("x-forwarded-for"), how);
+    tells_the_way(&read, head, how);
     let ours = |name: &[u8]| OF_ONE_HOP.iter().chain(&OURS).any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()));
     let kept = pairs(&head.fields).filter(|(name, _)| !ours(name) && is_passed_up(name, head, how.trusted));
     assert!(read.fields.iter().copied().filter(|(name, _)| !ours(name)).eq(kept), "all others pass as they came");
@@ -141,7 +145,7 @@ fn is_nominated<'a>(name: &[u8], fields: impl Iterator<Item = (&'a [u8], &'a [u8
 }
 
 /// The client's address is the last thing that is told of the way, and for a stranger the only one.
-fn tells_the_truth(told: &[&[u8]], how: &Forwarding<'_>) {
+fn names_the_peer(told: &[&[u8]], how: &Forwarding<'_>) {
     let peer = how.peer.map(|peer| peer.to_string());
     match (told, peer) {
         ([], None) => {}
@@ -149,6 +153,26 @@ fn tells_the_truth(told: &[&[u8]], how: &Forwarding<'_>) {
         ([told], Some(peer)) => assert_eq!(*told, peer.as_bytes()),
         (told, peer) => panic!("{peer:?} is told as {told:?}"),
     }
+}
+
+/// What says how a request came is ours, or a trusted client's where it says something.
+fn tells_the_way(read: &letter::Head<'_, letter::RequestLine<'_>>, head: &RequestHead, how: &Forwarding<'_>) {
+    let port = how.port.map(|port| port.to_string());
+    let host = if head.target.authority().is_empty() { how.fallback_host } else { head.target.authority() };
+    let ours = [
+        ("x-forwarded-host", Some(host)),
+        ("x-forwarded-port", port.as_deref()),
+        ("x-forwarded-proto", Some(how.scheme.name())),
+    ];
+    for (name, ours) in ours {
+        let theirs: Vec<_> = head.fields.values(name).collect();
+        let expected: Vec<_> = ours.map(str::as_bytes).into_iter().collect();
+        assert_eq!(read.values(name), if how.trusted && !theirs.is_empty() { theirs } else { expected }, "{name}");
+    }
+    let ids = read.values("x-request-id");
+    assert!(ids.len() == 1 && (how.trusted || ids == [b"ours"]), "{ids:?}");
+    let theirs = head.fields.values("forwarded").filter(|_| how.trusted).count();
+    assert_eq!(read.values("forwarded").len(), theirs + usize::from(how.forwarded));
 }
 
 /// The input as a response, to clients of both versions that asked with GET and with HEAD.
