@@ -152,6 +152,35 @@ fn faults_of_all_files_are_told_in_one_go() {
 }
 
 #[test]
+fn what_an_include_matches_and_can_not_read_is_a_fault_and_a_directory_is_not() {
+    let folder = folder(&[
+        ("main.toml", &format!("include = ['conf.d/*.toml', 'sub']\n{LISTENER}{POOL}")),
+        ("conf.d/dir.toml/x", ""),
+        ("sub/x", ""),
+    ]);
+    let at = |name: &str| folder.path().join("conf.d").join(name);
+    std::os::unix::fs::symlink("nowhere", at("link.toml")).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(at("pipe.toml")).status().unwrap();
+    assert!(pipe.success());
+    let report = faults(&folder);
+    assert_eq!(report.diagnostics.len(), 3, "{report}");
+    let text = report.to_string();
+    for part in ["link.toml: No such file", "pipe.toml: it is not a file", "sub: it is a directory", "main.toml:1:12"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+#[test]
+fn faults_far_down_a_long_file_have_their_lines() {
+    let padding = "# nothing\r\n".repeat(100_000);
+    let folder = folder(&[("main.toml", &format!("{LISTENER}{POOL}x = 1\r\n{padding}[pools.a]\r\n# end"))]);
+    let text = faults(&folder).to_string();
+    for part in ["main.toml:6:1", "6 | x = 1", "main.toml:100007:8", "100007 | [pools.a]", "first defined here"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+#[test]
 fn a_main_file_that_is_not_there_is_a_fault_to_watch() {
     let folder = folder(&[]);
     let report = faults(&folder);
@@ -179,15 +208,6 @@ fn a_relative_socket_is_relative_to_the_file_it_stands_in() {
     let backend = &loaded.config.pools[0].backends[0];
     assert_eq!(backend.address, config::Address::Unix(folder.path().join("sub/app.sock")));
     assert_eq!(&*backend.name, "unix:app.sock");
-}
-
-#[test]
-fn the_check_command_tells_good_from_bad() {
-    use std::process::ExitCode;
-    let good = folder(&[("main.toml", &format!("{LISTENER}{POOL}"))]);
-    assert_eq!(evenkeel::cli::check::run(&good.path().join("main.toml")), ExitCode::SUCCESS);
-    let bad = folder(&[("main.toml", LISTENER)]);
-    assert_eq!(evenkeel::cli::check::run(&bad.path().join("main.toml")), ExitCode::from(78));
 }
 
 /// Pieces that take an arbitrary text deep into the checks.

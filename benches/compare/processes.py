@@ -18,9 +18,9 @@ class Trouble(Exception):
     """Something that a person has to know: a program did not start, did not answer, or is not there."""
 
 
-def on_core(core, argv):
-    """The command line that runs argv on one core; taskset replaces itself, so the pid is the program's."""
-    return ["taskset", "-c", str(core), *map(str, argv)]
+def on_cores(cores, argv):
+    """The command line that runs argv on a core, or on several ("0,1"); taskset replaces itself, so the pid is the program's."""
+    return ["taskset", "-c", str(cores), *map(str, argv)]
 
 
 def free_ports(count):
@@ -44,13 +44,13 @@ def fill(template, target, **values):
 class Program:
     """A child process with its log, and everything it forked."""
 
-    def __init__(self, name, core, argv, log_dir):
+    def __init__(self, name, cores, argv, log_dir):
         self.name = name
         self.stdout = Path(log_dir) / f"{name}.stdout"
         self.stderr = Path(log_dir) / f"{name}.stderr"
         with open(self.stdout, "wb") as out, open(self.stderr, "wb") as err:
             # A session of its own: Ctrl-C reaches run.py alone, which then ends its children one by one.
-            self.child = subprocess.Popen(on_core(core, argv), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+            self.child = subprocess.Popen(on_cores(cores, argv), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
                                           start_new_session=True)
 
     def alive(self):

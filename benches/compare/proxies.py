@@ -28,14 +28,16 @@ def said(argv, pattern):
 
 
 def versions(names, evenkeel):
-    """The version of everything that takes part."""
+    """The version of everything that takes part: the proxies and the tools that names has, and the origin."""
     ask = {
         "evenkeel": lambda: said([evenkeel, "--version"], r"\S+ [0-9].*"),
         "nginx": lambda: said([find("nginx"), "-v"], r"nginx/\S+"),
         "haproxy": lambda: said([find("haproxy"), "-v"], r"HAProxy version \S+"),
         "wrk": lambda: said([find("wrk"), "-v"], r"wrk \S+"),
+        "h2load": lambda: said([find("h2load"), "--version"], r"h2load \S+"),
+        "strace": lambda: said([find("strace"), "-V"], r"strace -- version \S+"),
     }
-    return {name: ask[name]() for name in [*names, "wrk"]} | {"origin": ask["nginx"]()}
+    return {name: ask[name]() for name in names} | {"origin": ask["nginx"]()}
 
 
 def stream_module(folder):
@@ -49,16 +51,17 @@ def stream_module(folder):
 
 
 class Origin:
-    """nginx with three bodies, on the core of the load generator."""
+    """nginx with three bodies, on the core (or cores: "2,3") of the load generator."""
 
-    def __init__(self, core, scratch):
-        folder = new_folder(scratch, "origin")
+    def __init__(self, cores, scratch, label="origin", workers=1):
+        folder = new_folder(scratch, label)
         (folder / "files").mkdir()
         for name in ["16k", "1m"]:
             (folder / "files" / name).write_bytes(b"x" * SIZES[name])
         (self.port,) = free_ports(1)
-        conf = fill(HERE / "origin.conf", folder / "origin.conf", DIR=folder, PORT=self.port, BODY_128="x" * 128)
-        self.program = Program("origin", core, nginx_command(folder, conf), folder)
+        conf = fill(HERE / "origin.conf", folder / "origin.conf", DIR=folder, PORT=self.port, BODY_128="x" * 128,
+                    WORKERS=workers)
+        self.program = Program(label, cores, nginx_command(folder, conf), folder)
 
     def prove(self):
         self.program.wait_until(lambda: connects(self.port), "it listened")
@@ -69,14 +72,15 @@ class Origin:
 class Proxy:
     """One proxy with an HTTP and, where it can, a TCP listener, both in front of the origin."""
 
-    def __init__(self, name, core, scratch, origin_port, options):
+    def __init__(self, name, cores, scratch, origin_port, options, label, workers=1):
         self.name = name
-        self.folder = new_folder(scratch, name)
+        self.label = label
+        self.folder = new_folder(scratch, label)
         self.http, self.l4 = free_ports(2)
         self.has_l4 = True
-        values = {"DIR": self.folder, "HTTP": self.http, "L4": self.l4, "ORIGIN": origin_port}
+        values = {"DIR": self.folder, "HTTP": self.http, "L4": self.l4, "ORIGIN": origin_port, "WORKERS": workers}
         argv = getattr(self, f"configure_{name}")(values, options)
-        self.program = Program(name, core, argv, self.folder)
+        self.program = Program(label, cores, argv, self.folder)
 
     def configure_evenkeel(self, values, options):
         conf = fill(HERE / "evenkeel.toml", self.folder / "evenkeel.toml", **values)

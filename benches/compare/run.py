@@ -2,7 +2,7 @@
 """Runs Evenkeel beside Debian's nginx and HAProxy and prints what a request costs in each. See README.md.
 
 Exit code: 0 all answered without errors, 1 a proxy had errors or did not answer, 2 the bench could not run.
-Timing never decides the exit code.
+Timing, memory and missed marks never decide the exit code.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,23 +22,29 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True  # no __pycache__ in the repository
 
+import idle
 import report
-from processes import Trouble, cpu_between, on_core
-from proxies import HERE, NAMES, REPOSITORY, SIZES, Origin, Proxy, find, versions
+import scaling
+import syscalls
+from bench import Bench
+from loads import Scenario
+from processes import Trouble
+from proxies import NAMES, REPOSITORY, Origin, find, stream_module, versions
 
-# name → listener, path (its body's size is in SIZES), connections, whether each request opens its own connection
 SCENARIOS = {
-    "http-128": ("http", "128", 64, "keep"),
-    "http-16k": ("http", "16k", 64, "keep"),
-    "http-1m": ("http", "1m", 16, "keep"),
-    "http-128-connect": ("http", "128", 64, "close"),
-    "l4-128": ("l4", "128", 64, "keep"),
-    "l4-1m": ("l4", "1m", 16, "keep"),
-    "l4-128-connect": ("l4", "128", 64, "close"),
+    "http-128": Scenario("http", "128", 64, "keep"),
+    "http-16k": Scenario("http", "16k", 64, "keep"),
+    "http-1m": Scenario("http", "1m", 16, "keep"),
+    "http-128-connect": Scenario("http", "128", 64, "close"),
+    "http-128-rate": Scenario("http", "128", 50, "keep", 20_000),
+    "l4-128": Scenario("l4", "128", 64, "keep"),
+    "l4-1m": Scenario("l4", "1m", 16, "keep"),
+    "l4-128-connect": Scenario("l4", "128", 64, "close"),
 }
-SMOKE = ["http-128", "l4-128"]
+SMOKE = ["http-128", "http-128-rate", "l4-128"]
+PARTS = ["load", "idle", "scaling", "syscalls"]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-PACKAGE = {"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk"}
+say = Bench.say
 
 
 def main():
@@ -46,7 +53,11 @@ def main():
         signal.signal(number, end)
     try:
         skipped = without_the_missing(options)
+        if skipped and options.require_all:
+            raise Trouble("--require-all: something is missing, see above; nothing was measured")
         if not options.only:
+            # On stdout as well: whoever reads only the report must not take silence for success.
+            print("\n".join(f"skipped {sentence}" for sentence in skipped))
             return 0 if options.smoke else 2
         if "evenkeel" in options.only:
             options.evenkeel = binary(options)
@@ -64,10 +75,16 @@ def arguments():
                         help=f"which proxies, with commas between (all: {','.join(NAMES)})")
     parser.add_argument("--scenarios", type=names_of(SCENARIOS), metavar="LIST",
                         help=f"which scenarios (all: {','.join(SCENARIOS)})")
+    parser.add_argument("--parts", type=names_of(PARTS), metavar="LIST",
+                        help=f"which parts (all: {','.join(PARTS)}; with --scenarios only load)")
     parser.add_argument("--rounds", type=at_least_one, default=5, help="rounds a scenario (5)")
     parser.add_argument("--seconds", type=at_least_one, default=4, help="seconds a round and proxy (4)")
+    parser.add_argument("--rate", type=at_least_one, default=20_000, help="requests a second of *-rate (20000)")
+    parser.add_argument("--idle", type=at_least_one, default=5000, help="idle connections (5000)")
     parser.add_argument("--smoke", action="store_true",
-                        help=f"one round of one second of {' and '.join(SMOKE)}: do they all answer, without errors?")
+                        help=f"every part in small, one round of one second of {', '.join(SMOKE)}: do they all answer?")
+    parser.add_argument("--require-all", action="store_true",
+                        help="end with 2 when a program that takes part is not installed, instead of doing without")
     parser.add_argument("--evenkeel", type=Path, metavar="PATH", help="this binary; nothing is built")
     parser.add_argument("--no-build", action="store_true", help="take target/dist/evenkeel, else target/release/evenkeel")
     parser.add_argument("--nginx-modules", type=Path, metavar="DIR",
@@ -79,8 +96,11 @@ def arguments():
     options.only = list(options.only)
     options.evenkeel = options.evenkeel and options.evenkeel.resolve()
     options.nginx_modules = options.nginx_modules and options.nginx_modules.resolve()
+    options.traced_rounds = 50
     if options.smoke:
         options.rounds = options.seconds = 1
+        options.rate, options.idle, options.traced_rounds = 2000, 300, 5
+    options.parts = options.parts or (["load"] if options.scenarios else list(PARTS))
     options.scenarios = options.scenarios or (SMOKE if options.smoke else list(SCENARIOS))
     return options
 
@@ -103,11 +123,6 @@ def at_least_one(text):
     return number
 
 
-def say(text):
-    """Progress and trouble, beside the table on stdout."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def end(number, _frame):
     """Unwinds, so that every child is stopped; another signal does not disturb that, it takes seconds at most."""
     for each in SIGNALS:
@@ -117,16 +132,25 @@ def end(number, _frame):
 
 
 def without_the_missing(options):
-    """Takes out what can not run here and returns a sentence for each."""
-    skipped = []
-    for tool in ["wrk", "nginx"]:
-        if not find(tool):
-            skipped.append(f"everything: {tool} is not installed (apt install {PACKAGE[tool]}); "
-                           f"it is the {'load generator' if tool == 'wrk' else 'origin'}")
-            options.only = []
+    """Takes out what can not run here because a program is not installed, and returns a sentence for each."""
+    skipped = [f"everything: {tool} is not installed (apt install {tool}); it is the {what}"
+               for tool, what in [("wrk", "load generator"), ("nginx", "origin")] if not find(tool)]
+    if skipped:
+        options.only = []
     if "haproxy" in options.only and not find("haproxy"):
         skipped.append("haproxy: not installed (apt install haproxy)")
         options.only.remove("haproxy")
+    fixed = [name for name in options.scenarios if SCENARIOS[name].rate]
+    if "load" in options.parts and fixed and not find("h2load"):
+        skipped.append(f"{', '.join(fixed)}: h2load is not installed (apt install nghttp2-client)")
+        options.scenarios = [name for name in options.scenarios if name not in fixed]
+    if "syscalls" in options.parts and not find("strace"):
+        skipped.append("syscalls: strace is not installed (apt install strace)")
+        options.parts.remove("syscalls")
+    if "nginx" in options.only and stream_module(options.nginx_modules) is None:
+        skipped.append("nginx for L4: its stream module is not installed (apt install libnginx-mod-stream)")
+    if "scaling" in options.parts and "evenkeel" not in options.only:
+        options.parts.remove("scaling")
     for sentence in skipped:
         say(f"skipped {sentence}")
     return skipped
@@ -151,7 +175,7 @@ def binary(options):
 
 def choose_cores(options):
     """Two cores that are not two threads of one, where the machine has them."""
-    usable = sorted(os.sched_getaffinity(0))
+    usable = options.usable_cores = sorted(os.sched_getaffinity(0))
     if options.proxy_core is None:
         options.proxy_core = next(core for core in usable if core != options.load_core or len(usable) == 1)
     if options.load_core is None:
@@ -184,122 +208,100 @@ def raise_open_files():
 
 def compare(options, skipped):
     """Starts all, proves that they answer, measures in turns, prints."""
-    failures = []
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="evenkeel-bench-"))
         os.chmod(scratch, 0o755)
         origin = Origin(options.load_core, scratch)
         stack.callback(origin.program.stop)
         origin.prove()
-        proxies, memory = [], {}
-        for name in options.only:
-            proxy = Proxy(name, options.proxy_core, scratch, origin.port, options)
-            stack.callback(proxy.program.stop)
-            try:
-                proxy.prove()
-            except Trouble as trouble:
-                failures.append(f"{name}: {trouble}")
-                continue
-            proxies.append(proxy)
-            rss, pss = proxy.program.memory_kib()
-            memory[name] = {"rss_kib": rss, "pss_kib": pss, "processes": len(proxy.program.pids())}
-        results = {}
-        for scenario in options.scenarios:
-            taking_part = [p for p in proxies if SCENARIOS[scenario][0] == "http" or p.has_l4]
-            results[scenario] = measure(scenario, taking_part, options, failures)
-        if any(not p.has_l4 for p in proxies) and any(SCENARIOS[s][0] == "l4" for s in options.scenarios):
-            skipped.append("nginx for L4: its stream module is not installed (apt install libnginx-mod-stream)")
-    publish(options, results, memory, skipped, failures)
-    return 1 if failures else 0
+        bench = Bench(options, scratch, origin, skipped)
+        run = {"load": load, "idle": idle.memory, "scaling": scale, "syscalls": syscalls.a_request}
+        found = {part: run[part](bench) for part in options.parts}
+    publish(options, found, bench)
+    return 1 if bench.failures else 0
 
 
-def measure(scenario, proxies, options, failures):
-    """All rounds of one scenario. Who starts a round moves on by one each time, so that nobody has the best place."""
-    rounds = {proxy.name: [] for proxy in proxies}
-    failed = set()
-    for number in range(options.rounds + 1):
-        warming = number == 0
-        if warming and options.smoke:
-            continue
-        for proxy in proxies[number % len(proxies):] + proxies[:number % len(proxies)] if proxies else []:
-            if proxy.name in failed:
-                continue
-            say(f"{scenario} {'warming up' if warming else f'round {number}/{options.rounds}'} {proxy.name}")
-            try:
-                one = turn(scenario, proxy, 1 if warming else options.seconds, options.load_core)
-            except Trouble as trouble:
-                failures.append(f"{scenario} {trouble}")
-                failed.add(proxy.name)
-                continue
-            if one["errors"]:
-                failures.append(f"{scenario} {proxy.name}: {one['errors']} errors {one['kinds']}")
-            if not warming:
-                rounds[proxy.name].append(one)
-    lines = {name: report.summary(SIZES[SCENARIOS[scenario][1]], done) for name, done in rounds.items() if done}
-    report.add_ratios(lines)
-    return lines
+def load(bench):
+    """scenario → proxy → summary."""
+    results = {}
+    with ExitStack() as stack:
+        started = [bench.start(stack, name) for name in bench.options.only]
+        for name in bench.options.scenarios:
+            scenario = SCENARIOS[name]
+            if scenario.rate:
+                scenario = scenario._replace(rate=bench.options.rate)
+            taking_part = [p for p in started if p and (scenario.listener == "http" or p.has_l4)]
+            results[name] = bench.measure(name, scenario, taking_part, bench.options.load_core)
+            report.add_ratios(results[name], name)
+            if scenario.rate:
+                tell_who_is_behind(bench, name, results[name])
+    return results
 
 
-def turn(scenario, proxy, seconds, core):
-    """One run of wrk against one proxy, and what the proxy spent meanwhile."""
-    kind, path, connections, reuse = SCENARIOS[scenario]
-    argv = [find("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", HERE / "wrk.lua"]
-    if reuse == "close":
-        argv += ["-H", "Connection: close"]
-    argv.append(f"http://127.0.0.1:{proxy.port(kind)}/{path}")
-    before = proxy.program.cpu()
-    try:
-        done = subprocess.run(on_core(core, argv), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=seconds + 20, start_new_session=True)
-    except subprocess.TimeoutExpired:
-        raise Trouble(f"{proxy.name}: wrk did not end") from None
-    if not proxy.program.alive():
-        raise Trouble(f"{proxy.name} ended, exit code {proxy.program.child.returncode}{proxy.program.last_words()}")
-    spent = cpu_between(before, proxy.program.cpu())
-    found = re.search(r"^RESULT (\{.*\})$", done.stdout, re.MULTILINE)
-    if not found:
-        raise Trouble(f"{proxy.name}: wrk gave no result: {(done.stdout + done.stderr).strip()}")
-    count = json.loads(found[1])
-    if not count["requests"]:
-        raise Trouble(f"{proxy.name}: not one answer{proxy.program.last_words()}")
-    kinds = {kind: count[kind] for kind in ["connect", "read", "write", "timeout", "status"] if count[kind]}
-    if count["bytes"] < count["requests"] * SIZES[path]:
-        kinds["short"] = 1
-    return {
-        "requests": count["requests"],
-        "cpu_us": spent / 1e3 / count["requests"],
-        "requests_per_s": count["requests"] * 1e6 / count["wall_us"],
-        "p50_ms": count["p50_us"] / 1e3,
-        "p99_ms": count["p99_us"] / 1e3,
-        "core_share": spent / 1e3 / count["wall_us"],
-        "errors": sum(kinds.values()),
-        "kinds": kinds,
-    }
+def tell_who_is_behind(bench, name, lines):
+    for proxy, line in lines.items():
+        if line["requests_per_s"] < 0.97 * bench.options.rate:
+            bench.notes.append(f"{name}: {proxy} did {line['requests_per_s']:.0f} of {bench.options.rate} requests/s; "
+                               "the rate was not equal for all")
 
 
-def publish(options, results, memory, skipped, failures):
-    """The table on stdout; with --json everything in a file as well."""
+def scale(bench):
+    if len(bench.options.usable_cores) < 2:
+        bench.skipped.append("scaling: it takes two cores")
+        return None
+    return scaling.two_against_one(bench)
+
+
+def publish(options, found, bench):
+    """Markdown on stdout, fit to be pasted into a README; with --json everything in a file as well."""
     facts = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": versions(options.only, options.evenkeel),
+        "versions": versions(taking_part(options), options.evenkeel),
         "kernel": platform.release(),
         "processor": processor(),
-        "cores": {"proxy": options.proxy_core, "load": options.load_core},
+        "cores": {"usable": len(options.usable_cores), "proxy": options.proxy_core, "load": options.load_core},
         "rounds": options.rounds,
         "seconds": options.seconds,
+        "command": shlex.join(["benches/compare/run.py", *sys.argv[1:]]),
     }
-    for name, version in facts["versions"].items():
-        print(f"{name}: {version}")
-    print(f"Linux {facts['kernel']}, {facts['processor']}, proxy on core {options.proxy_core}, load generator and "
-          f"origin on core {options.load_core}, {options.rounds} rounds of {options.seconds} s\n")
-    print(report.table(results, [name for name, s in SCENARIOS.items() if s[1] == "1m"]), end="\n\n")
-    print(report.memory_table(memory))
-    for label, lines in [("skipped", skipped), ("FAILED", failures)]:
+    print(f"{facts['time'][:10]}, {facts['processor']}, {facts['cores']['usable']} cores, Linux {facts['kernel']}; "
+          f"{', '.join(f'{name}: {version}' for name, version in facts['versions'].items())}; proxy on core "
+          f"{options.proxy_core}, load generator and origin on core {options.load_core}, {options.rounds} rounds of "
+          f"{options.seconds} s: `{facts['command']}`")
+    if options.smoke:
+        print("\nA smoke run: it shows that all answer. Its figures and marks mean nothing.")
+    for text in texts(options, found):
+        print(f"\n{text}")
+    for label, lines in [("note", bench.notes), ("skipped", bench.skipped), ("FAILED", bench.failures)]:
         for line in lines:
             print(f"\n{label} {line}")
     if options.json:
-        everything = facts | {"results": results, "memory": memory, "skipped": skipped, "failures": failures}
+        everything = facts | found | {"notes": bench.notes, "skipped": bench.skipped, "failures": bench.failures}
         Path(options.json).write_text(json.dumps(everything, indent=2) + "\n")
+
+
+def taking_part(options):
+    tools = ["wrk"]
+    if "load" in options.parts and any(SCENARIOS[name].rate for name in options.scenarios):
+        tools.append("h2load")
+    if "syscalls" in options.parts:
+        tools.append("strace")
+    return [*options.only, *tools]
+
+
+def texts(options, found):
+    """The tables of the parts that gave something."""
+    if found.get("load"):
+        yield report.table(found["load"], [name for name, s in SCENARIOS.items() if s.path == "1m"])
+        if any(SCENARIOS[name].rate for name in found["load"]):
+            yield f"http-128-rate: h2load at {options.rate} requests/s."
+    if found.get("idle"):
+        yield report.memory_table(found["idle"])
+    if found.get("scaling"):
+        yield report.scaling_table(found["scaling"])
+        yield scaling.explained(found["scaling"])
+    if found.get("syscalls"):
+        yield report.syscalls_table(found["syscalls"], syscalls.NETWORK.__contains__)
 
 
 def processor():

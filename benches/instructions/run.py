@@ -164,7 +164,7 @@ def one_run(evenkeel, scenario, requests, options, label):
             socket.create_server(("127.0.0.1", 0)) as backend:
         web, l4 = free_ports(2)
         values = {"HTTP": web, "L4": l4, "ORIGIN": backend.getsockname()[1]}
-        conf = fill(HERE.parent / "compare" / "evenkeel.toml", Path(scratch) / "evenkeel.toml", **values)
+        conf = fill(HERE / "evenkeel.toml", Path(scratch) / "evenkeel.toml", **values)
         out = Path(scratch) / "callgrind.out"
         argv = ["valgrind", "--tool=callgrind", "--collect-systime=yes", f"--callgrind-out-file={out}",
                 evenkeel, "run", "--config", conf]

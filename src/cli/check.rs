@@ -2,27 +2,23 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 
-use super::log;
-use crate::config::{self, Colour, Config, Protocol, Report};
-
-/// The exit code of a configuration that can not be used: EX_CONFIG of sysexits.h.
-pub const BAD_CONFIGURATION: u8 = 78;
+use super::{Exit, log};
+use crate::config::{self, Colour, Config, Protocol, Report, counted};
 
 /// Checks the file: what is to be said about it goes to stderr, one line to stdout when it is good.
 #[must_use]
-pub fn run(path: &Path) -> ExitCode {
+pub fn run(path: &Path) -> Exit {
     match config::load(path) {
         Ok(loaded) => {
             print_report(&loaded.warnings);
             // Who closed stdout does not want the line; the exit code says the same.
             let _ = writeln!(std::io::stdout(), "{} is good: {}", path.display(), summary(&loaded.config));
-            ExitCode::SUCCESS
+            Exit::Done
         }
         Err(report) => {
             print_report(&report);
-            ExitCode::from(BAD_CONFIGURATION)
+            Exit::BadConfig
         }
     }
 }
@@ -52,8 +48,4 @@ pub fn summary(config: &Config) -> String {
         counted(backends.sum(), "backend"),
     ]
     .join(", ")
-}
-
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

@@ -33,6 +33,8 @@ pub enum Sink {
 pub fn start(level: Option<&str>, sink: &Sink) -> Result<(), String> {
     let filter = filter(level, std::env::var("EVENKEEL_LOG").ok().as_deref())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false);
+    // It would tell of a stderr that nobody reads any more on that stderr, and panic: a dead `| tee` would end the daemon.
+    let builder = builder.log_internal_errors(false);
     // A subscriber that is there already belongs to whoever called us as a library.
     let _ = match sink {
         Sink::Kept(kept) => {

@@ -1,10 +1,10 @@
 //! What a person types, and what the shell gets back.
 
-pub mod check;
+mod check;
 mod demo;
 mod log;
 mod run;
-pub mod schema;
+mod schema;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,7 +30,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
-            Exit::BadConfig => check::BAD_CONFIGURATION,
+            Exit::BadConfig => 78,
         })
     }
 }
@@ -127,12 +127,13 @@ const ALGORITHMS: [&str; 7] = [
 #[must_use]
 pub fn execute(arguments: &Arguments) -> ExitCode {
     let level = arguments.log_level.as_deref();
-    match &arguments.command {
-        Command::Run(file) => run::run(&file.config, level).into(),
+    let exit = match &arguments.command {
+        Command::Run(file) => run::run(&file.config, level),
         Command::Check(file) => check::run(&file.config),
-        Command::Demo(demo) => demo::run(demo, level).into(),
+        Command::Demo(demo) => demo::run(demo, level),
         Command::Schema { reference } => schema::run(*reference),
-    }
+    };
+    exit.into()
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl Conforming<'_> {
             match shape.key(&entry.key) {
                 Some(key) => self.entry(entry, key),
                 None => {
-                    self.faults.push(words::unknown_key(&entry.key, entry.key_place, shape));
+                    self.faults.push(words::unknown_key(entry, shape));
                     entry.node.value = Value::Faulty;
                 }
             }
@@ -57,9 +57,12 @@ impl Conforming<'_> {
     }
 
     fn node(&mut self, node: &mut Node, forms: &'static [Form], name: &str) {
-        let place = node.place;
         let value = std::mem::replace(&mut node.value, Value::Faulty);
-        node.value = match value {
+        node.value = self.value(value, node.place, forms, name);
+    }
+
+    fn value(&mut self, value: Value, place: Place, forms: &'static [Form], name: &str) -> Value {
+        match value {
             Value::Faulty => Value::Faulty,
             Value::Text(text) => self.text(text, place, forms, name),
             Value::Integer(number) => self.integer(number, place, forms, name),
@@ -68,24 +71,33 @@ impl Conforming<'_> {
             Value::List(items) => self.list(items, place, forms, name),
             Value::Table(table) => self.inner_table(table, place, forms, name),
             other => self.wrong_kind(&other, place, forms, name),
-        };
+        }
     }
 
     fn text(&mut self, text: String, place: Place, forms: &'static [Form], name: &str) -> Value {
         let form =
             forms.iter().find(|form| matches!(form, Form::Text(_) | Form::Prose | Form::Choice(_) | Form::Duration(_)));
-        let Some(form) = form else { return self.wrong_kind(&Value::Text(text), place, forms, name) };
+        let is_variable = variable(&text).is_some();
         let Some(text) = self.expanded(text, place, form) else { return Value::Faulty };
+        // A variable can only be written in quotes, whatever it holds.
+        if let Some(bare) = bare(&text, forms).filter(|_| is_variable) {
+            return self.value(bare, place, forms, name);
+        }
         match form {
-            Form::Choice(choices) if !choices.contains(&text.as_str()) => {
-                self.fault(words::unknown_choice(name, &text, place, choices, &expectation(forms)))
+            None => self.wrong_kind(&Value::Text(text), place, forms, name),
+            Some(Form::Choice(choices)) if !choices.contains(&text.as_str()) => {
+                let write = match bare(&text, forms) {
+                    Some(_) => format!("{text} without quotes"),
+                    None => expectation(forms),
+                };
+                self.fault(words::unknown_choice(name, &text, place, choices, &write))
             }
-            Form::Duration(most) => self.duration(&text, place, *most),
-            _ => Value::Text(text),
+            Some(Form::Duration(most)) => self.duration(&text, place, *most),
+            Some(_) => Value::Text(text),
         }
     }
 
-    fn expanded(&mut self, text: String, place: Place, form: &Form) -> Option<String> {
+    fn expanded(&mut self, text: String, place: Place, form: Option<&Form>) -> Option<String> {
         if let Some(name) = variable(&text) {
             let value = (self.environment)(name);
             if value.is_none() {
@@ -94,7 +106,7 @@ impl Conforming<'_> {
             }
             return value;
         }
-        if text.contains("${") && !matches!(form, Form::Prose) {
+        if text.contains("${") && form.is_some_and(|form| !matches!(form, Form::Prose)) {
             let fault = Diagnostic::error("`${…}` stands for a whole value only, not for a part of one").at(place);
             self.faults
                 .push(fault.help("put the whole value into the variable, and write \"${NAME}\" and nothing else"));
@@ -197,17 +209,39 @@ fn kind_help(found: &Value, forms: &'static [Form]) -> String {
     for form in forms {
         match (form, found) {
             (Form::Duration(_), Value::Integer(number)) => return duration_help(&number.to_string()),
-            (Form::Integer(..), Value::Text(text)) if text.parse::<i64>().is_ok() => {
-                return format!("write {text} without quotes");
-            }
-            (Form::Bool, Value::Text(text)) if text == "true" || text == "false" => {
-                return format!("write {text} without quotes");
+            (_, Value::Text(text)) if bare(text, forms).is_some() => return format!("write {text} without quotes"),
+            (Form::Text("address"), Value::Integer(port @ 0..=65535)) => {
+                return format!("write an address and the port in quotes, such as \"127.0.0.1:{port}\"");
             }
             (Form::List(_), Value::Text(text)) => return format!("write a list: [\"{text}\"]"),
+            (Form::List([.., Form::Table(Shape { heading: Some(heading), .. })]), Value::Table(_)) => {
+                return format!("write `{heading}` in double brackets, or a list of tables");
+            }
+            (
+                Form::Map(_, [Form::Table(Shape { heading: Some(heading), .. })])
+                | Form::Table(Shape { heading: Some(heading), .. }),
+                Value::List(_),
+            ) => return format!("write `{heading}` in single brackets"),
+            (Form::Table(shape), Value::Text(text)) if std::ptr::eq(*shape, &keys::PATH) => {
+                return format!("write {{ prefix = \"{text}\" }}, {{ exact = \"{text}\" }} or {{ regex = '…' }}");
+            }
+            (Form::Table(shape), Value::Integer(status)) if shape.key("status").is_some() => {
+                return format!("write a table: {{ status = {status} }}");
+            }
             _ => {}
         }
     }
     format!("write {}", expectation(forms))
+}
+
+/// The number or truth value that a string holds, where one of the forms is of that kind.
+fn bare(text: &str, forms: &[Form]) -> Option<Value> {
+    forms.iter().find_map(|form| match form {
+        Form::Integer(..) => text.parse().ok().map(Value::Integer),
+        Form::Number(..) => text.parse().ok().map(Value::Number),
+        Form::Bool => text.parse().ok().map(Value::Bool),
+        _ => None,
+    })
 }
 
 /// The forms in words: what is to be written.
@@ -231,7 +265,8 @@ fn one_expectation(form: &Form) -> String {
             let keys: Vec<&str> = shape.keys.iter().map(|key| key.name).collect();
             format!("a table with {}", words::quoted(&keys))
         }
-        Form::Map(what, _) => format!("a table of {what}s"),
+        Form::Map(what, [Form::Table(_)]) => format!("a table by {what}"),
+        Form::Map(what, _) => format!("a table by {what}: {{ \"X-Env\" = \"canary\" }}"),
     }
 }
 
@@ -244,7 +279,12 @@ mod tests {
     fn faults(text: &str) -> Report {
         let mut faults = Faults::default();
         let mut table = read::parse(0, text, &mut faults);
-        let environment = |name: &str| (name == "GRACE").then(|| "5s".to_owned());
+        let environment = |name: &str| match name {
+            "GRACE" => Some("5s".to_owned()),
+            "FOUR" => Some("4".to_owned()),
+            "NO" => Some("false".to_owned()),
+            _ => None,
+        };
         conform(&mut table, &environment, &mut faults);
         faults.into_report(vec![Source { name: "t".into(), text: text.into(), folder: "".into() }], Vec::new())
     }
@@ -252,7 +292,19 @@ mod tests {
     #[test]
     fn values_of_the_wrong_kind_say_what_to_write() {
         for (text, help) in [
-            ("runtime.workers = \"4\"", "write \"auto\", or a whole number from 1 to 256"),
+            ("runtime.workers = \"4\"", "write 4 without quotes"),
+            ("runtime.workers = \"many\"", "write \"auto\", or a whole number from 1 to 256"),
+            ("listeners.a.bind = 8080", "\"127.0.0.1:8080\""),
+            ("[listeners.a.routes]\npool = \"a\"", "`[[listeners.NAME.routes]]` in double brackets"),
+            ("[pools.a.backends]\naddress = \"a\"", "`[[pools.NAME.backends]]` in double brackets"),
+            ("[[listeners]]\nbind = \"a\"", "`[listeners.NAME]` in single brackets"),
+            ("[[pools.a]]\nbackends = []", "`[pools.NAME]` in single brackets"),
+            ("[[runtime]]\nworkers = 1", "`[runtime]` in single brackets"),
+            ("listeners.a.routes = [{ path = \"/x\" }]", "{ prefix = \"/x\" }"),
+            ("listeners.a.routes = [{ respond = 503 }]", "{ status = 503 }"),
+            ("listeners.a.headers.request.set = [\"X-A: 1\"]", "\"X-Env\" = \"canary\""),
+            ("listeners.www.example.com.bind = \"a\"", "`[listeners.\"NAME.example\"]`"),
+            ("[runtime]\nworkers = \"${NO}\"", "\"auto\""),
             ("runtime.workers = 0", "a whole number from 1 to 256"),
             ("runtime.shutdown_grace = 30", "\"30s\""),
             ("runtime.shutdown_grace = \"30\"", "\"30s\""),
@@ -274,6 +326,9 @@ mod tests {
     #[test]
     fn a_variable_stands_for_a_whole_value_only() {
         assert!(faults("runtime.shutdown_grace = \"${GRACE}\"").is_empty());
+        assert!(faults("runtime.workers = \"${FOUR}\"\nreload.watch = \"${NO}\"").is_empty());
+        assert!(faults("pools.a.bounded_load = \"${FOUR}\"").is_empty());
+        assert!(faults("pools.a.hash_ipv4_prefix = \"${NO}\"").to_string().contains("can not be a string"));
         assert!(faults("runtime.shutdown_grace = \"${UNSET}\"").to_string().contains("`UNSET` is not set"));
         assert!(faults("pools.a.backends = [\"${HOST}:80\"]").to_string().contains("whole value"));
         let body = "listeners.a.routes = [{ respond = { status = 200, body = \"`${x}`\" } }]";

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str};
 
+use super::words::counted;
+
 /// How many are drawn; a file with more faults is not mended in one go, and drawing each takes time.
 const MOST_DRAWN: usize = 200;
 
@@ -199,7 +201,7 @@ impl Report {
         let source = self.sources.get(place.file)?;
         let before = &source.text[..floor(&source.text, place.start)];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Some((&source.name, before.matches('\n').count() + 1, before[line_start..].chars().count() + 1))
+        Some((&source.name, line_number(&source.text, line_start), before[line_start..].chars().count() + 1))
     }
 
     /// The whole report as text, with a closing line that counts; empty when there is nothing to say.
@@ -255,23 +257,27 @@ impl Report {
     ) -> Option<Snippet<'a, annotate_snippets::Annotation<'a>>> {
         let source = self.sources.get(file)?;
         let labels = diagnostic.labels.iter().enumerate().filter(|(_, label)| label.place.file == file);
+        // Drawing takes as long as the text that is given is: no more than the lines that are shown.
+        let spans = labels.clone().map(|(_, label)| span_within(&source.text, label.place));
+        let (first, last) =
+            spans.fold((usize::MAX, 0), |(first, last), span| (first.min(span.start), last.max(span.end)));
+        let lines = lines_around(&source.text, first.min(last)..last);
         let annotations = labels.map(|(index, label)| {
             let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
-            let annotation = kind.span(span_within(&source.text, label.place));
+            let span = span_within(&source.text, label.place);
+            let annotation = kind.span(span.start - lines.start..span.end - lines.start);
             if label.text.is_empty() { annotation } else { annotation.label(normalize_untrusted_str(&label.text)) }
         });
-        Some(Snippet::source(&source.text).path(normalize_untrusted_str(&source.name)).annotations(annotations))
+        let line_number = line_number(&source.text, lines.start);
+        let snippet = Snippet::source(&source.text[lines.clone()]).line_start(line_number);
+        Some(snippet.path(normalize_untrusted_str(&source.name)).annotations(annotations))
     }
 
     fn closing_line(&self) -> String {
-        let mut counts = Vec::new();
-        for (severity, word) in [(Severity::Error, "error"), (Severity::Warning, "warning")] {
-            match self.count(severity) {
-                0 => {}
-                1 => counts.push(format!("1 {word}")),
-                many => counts.push(format!("{many} {word}s")),
-            }
-        }
+        let counts = [(Severity::Error, "error"), (Severity::Warning, "warning")];
+        let counts = counts.map(|(severity, word)| (self.count(severity), word));
+        let counts: Vec<String> =
+            counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, word)| counted(count, word)).collect();
         let name =
             self.sources.first().map_or("the configuration".into(), |source| normalize_untrusted_str(&source.name));
         format!("{} in {name}", counts.join(", "))
@@ -290,6 +296,18 @@ fn span_within(text: &str, place: Place) -> Range<usize> {
     let line_end = text[start..].find(['\n', '\r']).map_or(text.len(), |length| start + length);
     let end = floor(text, place.end).clamp(start, line_end);
     start..end
+}
+
+/// The whole lines that hold this span.
+fn lines_around(text: &str, span: Range<usize>) -> Range<usize> {
+    let start = text[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
+    let end = text[span.end..].find('\n').map_or(text.len(), |length| span.end + length + 1);
+    start..end
+}
+
+/// The number, from 1, of the line in which the byte at `index` stands.
+fn line_number(text: &str, index: usize) -> usize {
+    memchr::memchr_iter(b'\n', &text.as_bytes()[..index]).count() + 1
 }
 
 /// The nearest character boundary at or before `index`.

@@ -130,7 +130,7 @@ deadline!(
     "client_header",
     DAY,
     "\"10s\"",
-    "For a whole request head, from its first byte."
+    "For a whole request head, from its first byte; and for that first byte on a new connection."
 );
 deadline!(
     CLIENT_BODY,
@@ -157,7 +157,14 @@ deadline!(
     "\"30s\"",
     "From the last byte of the request to the head of the response."
 );
-deadline!(RESPONSE_BODY, OWN_RESPONSE_BODY, "response_body", DAY, "\"30s\"", "Between two reads of a response's body.");
+deadline!(
+    RESPONSE_BODY,
+    OWN_RESPONSE_BODY,
+    "response_body",
+    DAY,
+    "\"30s\"",
+    "Between two reads of a response's body, and between two writes of a request to a backend that takes nothing."
+);
 deadline!(
     UPSTREAM_IDLE,
     OWN_UPSTREAM_IDLE,
@@ -290,7 +297,7 @@ pub static ROUTE: Shape = Shape {
             name: "name",
             forms: &[Form::Text("name")],
             absent: Means("`route-1`, `route-2` …"),
-            doc: "What it is called in logs and metrics. No two of a listener are the same.",
+            doc: "What it is called in logs. No two of a listener are the same.",
         },
         Key {
             name: "hosts",
@@ -529,8 +536,9 @@ pub static POOL: Shape = Shape {
             absent: Default("\"round_robin\""),
             doc: "`round_robin`: each in turn, weights ignored. `weighted_round_robin`: in turn by weight, evenly mixed. \
                   `least_connections`: who has the fewest requests under way for its weight. `ip_hash`: a client's address \
-                  stays with one backend. `least_response_time`: who answers fastest for the load it has. \
-                  `random_two_choices`: the less busy of two chosen by chance. `consistent_hash`: the same key \
+                  stays with one backend. `least_response_time`: who answers fastest for the load it has, by a \
+                  response time that remembers peaks for some 10 s; answers within 10 % of each other count as \
+                  equal, and a backend that fails does not look fast for it. `random_two_choices`: the less busy of two chosen by chance. `consistent_hash`: the same key \
                   (`hash_on`) stays with one backend.",
         },
         Key {
@@ -616,7 +624,7 @@ pub static BACKEND: Shape = Shape {
             name: "name",
             forms: &[Form::Text("name")],
             absent: Means("its address"),
-            doc: "What it is called in logs and metrics. No two of a pool are the same.",
+            doc: "What it is called in logs. No two of a pool are the same.",
         },
         BACKEND_WEIGHT,
         Key {

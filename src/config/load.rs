@@ -51,8 +51,15 @@ fn load_in(path: &Path, environment: Environment<'_>) -> Result<Loaded, Report> 
         }
         Err(fault) => {
             loading.nothing_at(path, folder);
+            let help = match fault.kind() {
+                io::ErrorKind::NotFound => {
+                    "write it (`evenkeel --help` shows the shortest file that works), or name \
+                                            another with `--config FILE`"
+                }
+                _ => "name a file that may be read with `--config FILE`",
+            };
             let fault = Diagnostic::error(format!("can not read {}: {fault}", path.display()));
-            loading.faults.push(fault.help("name the file with `--config FILE`"));
+            loading.faults.push(fault.help(help));
         }
     }
     loading.finish(environment)
@@ -131,7 +138,9 @@ impl Loading {
         for (pattern, place) in wanted {
             for path in self.matches(&folder, &pattern, place) {
                 if self.sources.len() >= MOST_FILES {
-                    self.faults.push(Diagnostic::error(format!("more than {MOST_FILES} files")).at(place));
+                    self.faults.lose_file();
+                    let fault = Diagnostic::error(format!("these are more than {MOST_FILES} files")).at(place);
+                    self.faults.push(fault.help("put what belongs together into one file"));
                     return;
                 }
                 // A file that two patterns match is included once.
@@ -147,7 +156,7 @@ impl Loading {
     }
 
     fn included(&mut self, path: &Path, place: Place) {
-        match read(path) {
+        match read_regular(path) {
             Ok(bytes) => {
                 let folder = path.parent().unwrap_or(Path::new("")).to_owned();
                 let mut table = self.file(path, folder, bytes);
@@ -192,7 +201,8 @@ impl Loading {
             Err(fault) => {
                 let fault = format!("can not list {}: {fault}", parent.display());
                 self.faults.lose_file();
-                self.faults.push(Diagnostic::error(fault).at(place));
+                let fault = Diagnostic::error(fault).at(place);
+                self.faults.push(fault.help("the part before the last `/` names a directory that may be read"));
                 Vec::new()
             }
         }
@@ -224,14 +234,23 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The files of a directory whose names match, sorted. Names that begin with a dot are left alone, as a shell would:
-/// editors keep their copies under such names.
+/// The same of a file that an include names: waiting for the writer of a pipe would stop all reloads.
+fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let kind = fs::metadata(path)?.file_type();
+    if !kind.is_file() {
+        return Err(io::Error::other(if kind.is_dir() { "it is a directory" } else { "it is not a file" }));
+    }
+    read(path)
+}
+
+/// The entries of a directory whose names match, sorted; not its directories, but links that lead nowhere: what they
+/// stood for would be lost without a word. Names that begin with a dot are left alone, as a shell would: editors keep
+/// their copies under such names.
 fn list(folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
-        let is_match = name.to_str().is_some_and(|name| fits(pattern, name));
-        if is_match && folder.join(&name).is_file() {
+        if fits(pattern, &name.to_string_lossy()) && !folder.join(&name).is_dir() {
             names.push(name);
         }
     }

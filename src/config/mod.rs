@@ -26,6 +26,7 @@ use ipnet::IpNet;
 pub use crate::http::fields::HeaderEdits;
 pub use diagnostic::{Colour, Diagnostic, Report, Severity};
 pub use load::{Loaded, from_text, load};
+pub use words::counted;
 
 /// A name given in the file to a listener, pool, route or backend.
 pub type Name = Arc<str>;

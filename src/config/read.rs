@@ -177,6 +177,9 @@ impl Table {
     }
 }
 
+/// Of how many syntax faults of one file it is found out what they mean: a file of another language has one a line.
+const MOST_EXPLAINED: usize = 1000;
+
 /// Reads the text of the file with this index.
 pub fn parse(file: usize, text: &str, faults: &mut Faults) -> Table {
     let (table, errors) = DeTable::parse_recoverable(text);
@@ -184,8 +187,16 @@ pub fn parse(file: usize, text: &str, faults: &mut Faults) -> Table {
     let mut torn_lines = BTreeSet::new();
     for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
+        let line = line_of(&line_ends, span.start);
         // One slip makes the parser stumble several times; the first time says most.
-        if torn_lines.insert(line_of(&line_ends, span.start)) {
+        if !torn_lines.insert(line) || torn_lines.len() > MOST_EXPLAINED {
+            continue;
+        }
+        // What stands under a heading that is there twice is mended with it.
+        let is_echo = error.message() == "duplicate key"
+            && heading_above(text, span.start)
+                .is_some_and(|heading| torn_lines.contains(&line_of(&line_ends, heading)));
+        if !is_echo {
             faults.push(syntax_fault(file, text, error.message(), span));
         }
     }
@@ -256,33 +267,82 @@ fn line_of(line_ends: &[usize], index: usize) -> usize {
     line_ends.partition_point(|&end| end < index)
 }
 
+/// Where the heading that the line of `index` stands under begins.
+fn heading_above(text: &str, index: usize) -> Option<usize> {
+    let line_start = text.get(..index)?.rfind('\n')?;
+    let above = &text[..line_start];
+    if above.starts_with('[') && !above.contains("\n[") { Some(0) } else { above.rfind("\n[").map(|at| at + 1) }
+}
+
 fn syntax_fault(file: usize, text: &str, message: &str, span: Range<usize>) -> Diagnostic {
     let place = Place::new(file, span.clone());
     if message == "duplicate key" {
-        let fault = Diagnostic::error(format!("`{}` is defined twice", text.get(span.clone()).unwrap_or("this key")));
-        let fault = fault.label(place, "defined again");
-        return match earlier_definition(text, span) {
-            Some(earlier) => fault.label(Place::new(file, earlier), "first defined here"),
-            None => fault,
+        return defined_again(file, text, span);
+    }
+    if ["string values must be quoted", "invalid float", "invalid integer", "invalid boolean", "invalid datetime"]
+        .iter()
+        .any(|start| message.contains(start))
+    {
+        let word = word_around(text, &span);
+        if let Some((message, help)) = bare_word(text[word.clone()].trim()) {
+            return Diagnostic::error(message).at(Place::new(file, word)).help(help);
         }
-        .help("give one of them another name, or merge the two");
     }
     let fault = Diagnostic::error(format!("this is not TOML: {message}")).at(place);
-    if message.contains("escape") {
-        return fault
-            .help("in double quotes `\\` begins an escape; write it twice, or write the string in 'single quotes'");
+    match SYNTAX_HELP.iter().find(|(part, _)| message.contains(part)) {
+        Some((_, help)) => fault.help(*help),
+        None => fault,
     }
-    if message.contains("string values must be quoted") {
-        let found = text.get(span).unwrap_or_default();
-        return match found.trim() {
-            "" => Diagnostic::error("there is no value here").at(place).help("write a value, or remove the key"),
-            word => Diagnostic::error("this value is not in quotes").at(place).help(format!("write \"{word}\"")),
-        };
-    }
-    if message.contains("missing comma between array elements") {
-        return fault.help("separate the elements of a list by `,`, and end the list with `]`");
-    }
-    fault
+}
+
+/// What to write, by a part of what the parser says.
+const SYNTAX_HELP: &[(&str, &str)] = &[
+    ("escape", "in double quotes `\\` begins an escape; write it twice, or write the string in 'single quotes'"),
+    ("missing comma between array elements", "separate the elements of a list by `,`, and end the list with `]`"),
+    ("key with no value", "a line is `key = value`, a `[heading]` or a `# comment`"),
+    ("invalid key-value pair", "a line is `key = value`, a `[heading]` or a `# comment`"),
+    ("unclosed table", "end the heading with `]`, and begin a new line after it"),
+    ("unclosed array", "end the list with `]`"),
+    ("unclosed inline table", "end the table with `}`"),
+    ("invalid basic string", "end the string with `\"` on its line"),
+    ("invalid literal string", "end the string with `'` on its line"),
+    ("unexpected key or value", "nothing but a `# comment` follows a value or heading on its line"),
+    ("invalid unquoted key", "write the key in quotes"),
+];
+
+fn defined_again(file: usize, text: &str, span: Range<usize>) -> Diagnostic {
+    let name = text.get(span.clone()).unwrap_or("this key");
+    let fault = Diagnostic::error(format!("`{name}` is defined twice"));
+    let fault = fault.label(Place::new(file, span.clone()), "defined again");
+    let fault = match earlier_definition(text, span) {
+        Some(earlier) => fault.label(Place::new(file, earlier), "first defined here"),
+        None => fault,
+    };
+    fault.help("give one of them another name, or merge the two")
+}
+
+/// The whole of a value that is not in quotes, of which the parser points at a part.
+fn word_around(text: &str, span: &Range<usize>) -> Range<usize> {
+    let ends = |c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']' | '{' | '}' | '=' | '#' | '"' | '\'');
+    let (before, after) = (text.get(..span.start).unwrap_or_default(), text.get(span.end..).unwrap_or_default());
+    let start = before.rfind(ends).map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
+    let end = span.end + after.find(ends).unwrap_or(after.len());
+    if text.get(span.clone()).is_some_and(|part| part.contains(ends)) { span.clone() } else { start..end }
+}
+
+/// What is wrong with a value that is not in quotes, and what to write; `None` for a number.
+fn bare_word(word: &str) -> Option<(&'static str, String)> {
+    let lower = word.to_ascii_lowercase();
+    Some(match lower.as_str() {
+        "" => ("there is no value here", "write a value, or remove the key".to_owned()),
+        "true" | "false" => ("this is not TOML: `true` and `false` are in lower case", format!("write {lower}")),
+        "yes" | "on" => ("this value is not in quotes", format!("write true, or \"{word}\" if it is a text")),
+        "no" | "off" => ("this value is not in quotes", format!("write false, or \"{word}\" if it is a text")),
+        _ if word.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'+')) => return None,
+        _ => {
+            ("this value is not in quotes", format!("write \"{}\"", word.trim_matches(['“', '”', '„', '‘', '’', ';'])))
+        }
+    })
 }
 
 /// Where the key that is defined again at `span` was defined before: the parser does not tell, so the lines above are
@@ -373,8 +433,32 @@ mod tests {
     }
 
     #[test]
+    fn a_value_without_quotes_is_shown_whole() {
+        for (text, help) in [
+            ("a = 127.0.0.1:80", "write \"127.0.0.1:80\""),
+            ("a = [10.0.0.1:80, \"x\"]", "write \"10.0.0.1:80\""),
+            ("a = app", "write \"app\""),
+            ("a = “app”", "write \"app\""),
+            ("a = 2s", "write \"2s\""),
+            ("a = True", "write true"),
+            ("a = off", "write false, or \"off\""),
+            ("a = ", "write a value"),
+            ("a: b", "`key = value`"),
+            ("[a", "end the heading"),
+            ("a = \"b", "on its line"),
+            ("a = \"b\";", "`# comment`"),
+        ] {
+            let report = read(text).1;
+            assert_eq!(report.diagnostics.len(), 1, "{report}");
+            let found = report.diagnostics[0].help.clone().unwrap_or_default();
+            assert!(found.contains(help), "{text}: {help} in {report}");
+        }
+    }
+
+    #[test]
     fn a_table_that_is_written_twice_shows_both_places() {
-        let (_, report) = read("[pools.a]\nx = 1\n\n[pools.a]\ny = 2\n");
+        let (_, report) = read("[pools.a]\nx = 1\n\n[pools.a]\nx = 1\ny = 2\n");
+        assert_eq!(report.diagnostics.len(), 1, "{report}");
         let places: Vec<_> =
             report.diagnostics[0].labels.iter().filter_map(|label| report.position(label.place)).collect();
         assert_eq!(places, [("t", 4, 8), ("t", 1, 1)], "{report}");

@@ -14,7 +14,8 @@ One TOML file says what Evenkeel does. `evenkeel check --config FILE` tells ever
 binds an address. A key that is not listed here is a fault, never ignored.
 
 - A duration is one whole number and its unit, in quotes: `\"500ms\"`, `\"2s\"`, `\"5m\"`, `\"1h\"`, `\"1d\"`.
-- `\"${NAME}\"` as a whole value, in quotes, is replaced by the environment variable of that name.
+- `\"${NAME}\"` as a whole value, in quotes, is replaced by the environment variable of that name, which may hold a number or
+  `true` where the key takes one.
 - A path is relative to the file it stands in.
 - Names of listeners, pools, routes and backends have ASCII letters, digits, `_`, `-` and `.`.
 

@@ -53,15 +53,22 @@ fn any_of(forms: &[Form]) -> Value {
 fn one(form: &Form) -> Value {
     match form {
         Form::Text(_) | Form::Prose => json!({ "type": "string" }),
-        Form::Choice(choices) => json!({ "anyOf": [{ "enum": choices }, { "type": "string", "pattern": VARIABLE }] }),
+        Form::Choice(choices) => or_variable(json!({ "enum": choices })),
         Form::Duration(_) => json!({ "type": "string", "pattern": DURATION }),
-        Form::Integer(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
-        Form::Number(above, most) => json!({ "type": "number", "exclusiveMinimum": above, "maximum": most }),
-        Form::Bool => json!({ "type": "boolean" }),
+        Form::Integer(least, most) => or_variable(json!({ "type": "integer", "minimum": least, "maximum": most })),
+        Form::Number(above, most) => {
+            or_variable(json!({ "type": "number", "exclusiveMinimum": above, "maximum": most }))
+        }
+        Form::Bool => or_variable(json!({ "type": "boolean" })),
         Form::List(element) => json!({ "type": "array", "items": any_of(element) }),
         Form::Table(shape) => table(shape),
         Form::Map(_, value) => json!({ "type": "object", "additionalProperties": any_of(value) }),
     }
+}
+
+/// A variable is written in quotes, whatever it holds.
+fn or_variable(value: Value) -> Value {
+    json!({ "anyOf": [value, { "type": "string", "pattern": VARIABLE }] })
 }
 
 #[cfg(test)]

@@ -2,14 +2,15 @@
 //!
 //! Directories are watched, never files: editors write a new file and rename it over the old one, Kubernetes swaps a
 //! symlink beside the file, and a watch on the file itself would stay with what was replaced. Which directories those
-//! are is decided by [`directories`] alone; when a burst of events is over, by [`Burst`] alone. What is watched says only
-//! "look again": whether anything is different is for the one who loads.
+//! are, and which of their entries are of interest, is decided by [`directories`] alone; when a burst of events is over, by
+//! [`Burst`] alone. What is watched says only "look again": whether anything is different is for the one who loads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
@@ -40,18 +41,30 @@ pub enum Entry {
     Missing,
 }
 
-/// The directories in which a change may mean that one of `paths` changed.
+/// What of a directory is of interest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Every entry: a new one may be wanted.
+    All,
+    /// The entries of these names. Others may change as often as they like, a log for example.
+    Named(BTreeSet<OsString>),
+}
+
+/// The directories in which a change may mean that one of `paths` changed, and what of them is of interest.
 ///
 /// These are, for each path, the directory it stands in, itself if it is one (a new file in it may be wanted), and every
 /// directory in which a symlink on the way to it stands. In place of a directory that is missing comes the nearest one
 /// above it that is there, so that its coming is seen. The paths are absolute; `look` says what stands at a path without
 /// following its last component.
-pub fn directories(paths: &[PathBuf], look: impl Fn(&Path) -> Entry) -> BTreeSet<PathBuf> {
-    paths.iter().flat_map(|path| directories_of(path, &look)).collect()
+pub fn directories(paths: &[PathBuf], look: impl Fn(&Path) -> Entry) -> BTreeMap<PathBuf, Interest> {
+    let mut watched = BTreeMap::new();
+    for path in paths {
+        walk(path, &look, &mut watched);
+    }
+    watched
 }
 
-fn directories_of(path: &Path, look: &impl Fn(&Path) -> Entry) -> BTreeSet<PathBuf> {
-    let mut watched = BTreeSet::new();
+fn walk(path: &Path, look: &impl Fn(&Path) -> Entry, watched: &mut BTreeMap<PathBuf, Interest>) {
     let mut links = 0;
     let mut place = PathBuf::from("/");
     let mut ahead = components(path);
@@ -64,7 +77,7 @@ fn directories_of(path: &Path, look: &impl Fn(&Path) -> Entry) -> BTreeSet<PathB
         match look(&here) {
             Entry::Link(target) if links < MOST_LINKS => {
                 links += 1;
-                watched.insert(place.clone());
+                name(watched, place.clone(), next);
                 if target.is_absolute() {
                     place = PathBuf::from("/");
                 }
@@ -72,15 +85,22 @@ fn directories_of(path: &Path, look: &impl Fn(&Path) -> Entry) -> BTreeSet<PathB
             }
             Entry::Directory => {
                 if ahead.is_empty() {
-                    watched.insert(place);
+                    name(watched, place, next);
                 }
                 place = here;
             }
-            Entry::File | Entry::Missing | Entry::Link(_) => break,
+            Entry::File | Entry::Missing | Entry::Link(_) => return name(watched, place, next),
         }
     }
-    watched.insert(place);
-    watched
+    watched.insert(place, Interest::All);
+}
+
+/// Adds the entry `named` of `directory` to what is of interest.
+fn name(watched: &mut BTreeMap<PathBuf, Interest>, directory: PathBuf, named: OsString) {
+    match watched.entry(directory).or_insert_with(|| Interest::Named(BTreeSet::new())) {
+        Interest::All => {}
+        Interest::Named(names) => _ = names.insert(named),
+    }
 }
 
 /// What is left to walk, the next component last.
@@ -123,6 +143,8 @@ type Identity = (u64, u64);
 pub struct Watch {
     watcher: RecommendedWatcher,
     events: mpsc::Receiver<()>,
+    /// Shared with the watcher's thread, which asks it about every event.
+    interest: Arc<Mutex<BTreeMap<PathBuf, Interest>>>,
     watched: BTreeMap<PathBuf, Identity>,
     burst: Option<Burst>,
 }
@@ -135,12 +157,14 @@ impl Watch {
     pub fn new() -> notify::Result<Watch> {
         // One place is enough: an event that finds it taken says nothing that the waiting one does not.
         let (sender, events) = mpsc::channel(1);
+        let interest = Arc::new(Mutex::new(BTreeMap::new()));
+        let asked = Arc::clone(&interest);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.as_ref().map_or(true, matters) {
+            if event.as_ref().map_or(true, |event| matters(event, &locked(&asked))) {
                 let _ = sender.try_send(());
             }
         })?;
-        Ok(Watch { watcher, events, watched: BTreeMap::new(), burst: None })
+        Ok(Watch { watcher, events, interest, watched: BTreeMap::new(), burst: None })
     }
 
     /// Watches for changes of `paths` from here on, and no longer for those of others.
@@ -152,8 +176,10 @@ impl Watch {
     /// The directories that can not be watched, with the reason; the others are.
     pub fn follow(&mut self, paths: &[PathBuf]) -> Result<(), Vec<notify::Error>> {
         let paths: Vec<PathBuf> = paths.iter().filter_map(|path| std::path::absolute(path).ok()).collect();
+        let interest = directories(&paths, look);
         let wanted: BTreeMap<PathBuf, Identity> =
-            directories(&paths, look).into_iter().filter_map(|at| identity(&at).map(|id| (at, id))).collect();
+            interest.keys().filter_map(|at| identity(at).map(|id| (at.clone(), id))).collect();
+        *locked(&self.interest) = interest;
         let watcher = &mut self.watcher;
         self.watched.retain(|directory, id| {
             let keep = wanted.get(directory) == Some(id);
@@ -202,14 +228,30 @@ impl Watch {
     }
 }
 
+/// Nobody panics while holding it, and what it holds is whole at any time.
+fn locked(interest: &Mutex<BTreeMap<PathBuf, Interest>>) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, Interest>> {
+    interest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Whether an event can mean a change. Opening and reading do not: our own loading would wake us for ever. An overflow
 /// of the queue arrives as an event without a path and matters like any other.
-fn matters(event: &Event) -> bool {
+fn matters(event: &Event, interest: &BTreeMap<PathBuf, Interest>) -> bool {
     match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-        EventKind::Access(_) => false,
-        _ => true,
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
+        EventKind::Access(_) => return false,
+        _ => {}
     }
+    event.paths.is_empty() || event.paths.iter().any(|path| is_of_interest(path, interest))
+}
+
+/// Whether `path` is a watched directory itself, or an entry of one that is of interest.
+fn is_of_interest(path: &Path, interest: &BTreeMap<PathBuf, Interest>) -> bool {
+    let entry = path.parent().and_then(|directory| interest.get(directory)).zip(path.file_name());
+    interest.contains_key(path)
+        || entry.is_some_and(|(interest, entry)| match interest {
+            Interest::All => true,
+            Interest::Named(names) => names.contains(entry),
+        })
 }
 
 fn look(path: &Path) -> Entry {
@@ -231,8 +273,15 @@ mod tests {
 
     use super::*;
 
-    fn set(paths: &[&str]) -> BTreeSet<PathBuf> {
-        paths.iter().map(PathBuf::from).collect()
+    const ALL: &[&str] = &[];
+
+    /// Directories with the names that are of interest in them.
+    fn of_interest(directories: &[(&str, &[&str])]) -> BTreeMap<PathBuf, Interest> {
+        let interest = |names: &[&str]| match names {
+            [] => Interest::All,
+            names => Interest::Named(names.iter().map(OsString::from).collect()),
+        };
+        directories.iter().map(|&(directory, names)| (directory.into(), interest(names))).collect()
     }
 
     /// A file system of files and links; what is above them is a directory, and nothing else is there.
@@ -253,13 +302,17 @@ mod tests {
     #[test]
     fn a_plain_file_is_watched_by_its_directory() {
         let look = tree(&["/etc/evenkeel/evenkeel.toml"], &[]);
-        assert_eq!(directories(&[PathBuf::from("/etc/evenkeel/evenkeel.toml")], look), set(&["/etc/evenkeel"]));
+        assert_eq!(
+            directories(&[PathBuf::from("/etc/evenkeel/evenkeel.toml")], look),
+            of_interest(&[("/etc/evenkeel", &["evenkeel.toml"])])
+        );
     }
 
     #[test]
     fn a_directory_is_watched_inside_and_out() {
         let look = tree(&["/etc/ek/conf.d/a.toml"], &[]);
-        assert_eq!(directories(&[PathBuf::from("/etc/ek/conf.d")], look), set(&["/etc/ek", "/etc/ek/conf.d"]));
+        let watched = directories(&[PathBuf::from("/etc/ek/conf.d"), PathBuf::from("/etc/ek/conf.d/a.toml")], look);
+        assert_eq!(watched, of_interest(&[("/etc/ek", &["conf.d"]), ("/etc/ek/conf.d", ALL)]));
     }
 
     #[test]
@@ -267,7 +320,7 @@ mod tests {
         let plain = ["/etc/ek/..2026/ek.toml"];
         let links = [("/etc/ek/ek.toml", "..data/ek.toml"), ("/etc/ek/..data", "..2026")];
         let watched = directories(&[PathBuf::from("/etc/ek/ek.toml")], tree(&plain, &links));
-        assert_eq!(watched, set(&["/etc/ek", "/etc/ek/..2026"]));
+        assert_eq!(watched, of_interest(&[("/etc/ek", &["ek.toml", "..data"]), ("/etc/ek/..2026", &["ek.toml"])]));
     }
 
     #[test]
@@ -275,19 +328,19 @@ mod tests {
         let plain = ["/srv/live/ek.toml"];
         let links = [("/etc/ek", "/srv/current"), ("/srv/current", "live")];
         let watched = directories(&[PathBuf::from("/etc/ek/ek.toml")], tree(&plain, &links));
-        assert_eq!(watched, set(&["/etc", "/srv", "/srv/live"]));
+        assert_eq!(watched, of_interest(&[("/etc", &["ek"]), ("/srv", &["current"]), ("/srv/live", &["ek.toml"])]));
     }
 
     #[test]
     fn a_missing_directory_is_watched_from_above() {
         let look = tree(&["/etc/passwd"], &[]);
-        assert_eq!(directories(&[PathBuf::from("/etc/ek/conf.d/a.toml")], look), set(&["/etc"]));
+        assert_eq!(directories(&[PathBuf::from("/etc/ek/conf.d/a.toml")], look), of_interest(&[("/etc", &["ek"])]));
     }
 
     #[test]
     fn links_in_a_circle_end() {
         let links = [("/a", "/b"), ("/b", "/a")];
-        assert_eq!(directories(&[PathBuf::from("/a")], tree(&[], &links)), set(&["/"]));
+        assert_eq!(directories(&[PathBuf::from("/a")], tree(&[], &links)), of_interest(&[("/", &["a", "b"])]));
     }
 
     #[test]
@@ -340,6 +393,19 @@ mod tests {
         let _ = fs::read_dir(dir.path()).unwrap().count();
         watch.follow(&[file]).unwrap();
         unseen(&mut watch).await;
+    }
+
+    #[tokio::test]
+    async fn other_files_beside_it_are_not_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ek.toml");
+        fs::write(&file, "a").unwrap();
+        let mut watch = settled(&file).await;
+        fs::write(dir.path().join("access.log"), "a line").unwrap();
+        fs::remove_file(dir.path().join("access.log")).unwrap();
+        unseen(&mut watch).await;
+        fs::write(&file, "b").unwrap();
+        seen(&mut watch).await;
     }
 
     #[tokio::test]

@@ -3,6 +3,29 @@
 
 use super::diagnostic::{Diagnostic, Place};
 use super::keys::{self, Key, Shape};
+use super::read::{Entry, Value};
+
+/// Other programs' words for deadlines, each written in one key.
+const TIMEOUTS: &[&str] = &[
+    "timeout",
+    "client_timeout",
+    "server_timeout",
+    "connect_timeout",
+    "read_timeout",
+    "send_timeout",
+    "idle_timeout",
+    "keepalive_timeout",
+    "keep_alive_timeout",
+    "request_timeout",
+    "timeout_client",
+    "timeout_server",
+    "timeout_connect",
+    "proxy_connect_timeout",
+    "proxy_read_timeout",
+];
+
+const SERVICE_MANAGER: &str =
+    "as whom and how the process runs is for the service manager: see systemd/evenkeel.service";
 
 /// Words of other programs by the kind of table they are written in.
 const FOREIGN: &[(&str, &[&str], &str)] = &[
@@ -39,6 +62,11 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
     ),
     ("the file", &["route", "routes", "routers"], "routes belong to a listener: write `[[listeners.NAME.routes]]`"),
     ("the file", &["global", "process", "settings"], "what belongs to the process is in `[runtime]`"),
+    ("the file", &["worker_processes", "nbthread", "threads", "workers"], "write `[runtime]` with `workers = 4`"),
+    ("the file", &["user", "group", "daemon", "pid", "pidfile", "chroot"], SERVICE_MANAGER),
+    ("[runtime]", &["user", "group", "daemon", "pid", "pidfile", "chroot"], SERVICE_MANAGER),
+    ("[runtime]", &["worker_processes", "nbthread", "threads", "nproc", "cpus"], "write `workers`"),
+    ("[runtime]", &["grace", "grace_period", "shutdown_timeout", "stop_timeout"], "write `shutdown_grace = \"30s\"`"),
     ("the file", &["includes", "import", "imports"], "write `include = [\"conf.d/*.toml\"]`"),
     ("the file", &["timeouts", "timeout"], "write `[defaults.timeouts]`"),
     ("a listener", &["listen", "address", "addresses", "port", "addr", "host"], "write `bind = \"0.0.0.0:8080\"`"),
@@ -68,6 +96,7 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
         ],
         "a listener forwards to a pool by its name: write `pool = \"NAME\"`, and the servers into `[pools.NAME]`",
     ),
+    ("a listener", TIMEOUTS, "write `[listeners.NAME.timeouts]` with `client_header`, `client_body` or `client_idle`"),
     ("a listener", &["redirect_https", "https_redirect", "force_https"], "write `redirect_to_https = true`"),
     ("a listener", &["real_ip", "set_real_ip_from", "trusted"], "write `trusted_proxies = [\"10.0.0.0/8\"]`"),
     ("a route", &["server_name", "server_names", "host", "domains"], "write `hosts = [\"www.example.com\"]`"),
@@ -134,6 +163,18 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
         &["lb_policy", "lb", "algorithm", "strategy", "lb_method", "policy", "method", "load_balancing"],
         "write `balance = \"least_connections\"`",
     ),
+    ("a pool", TIMEOUTS, "write `[pools.NAME.timeouts]` with `connect`, `response_header` or `response_body`"),
+    ("[defaults.timeouts]", &["client", "http_request", "request"], "write `client_header` or `client_body`"),
+    ("[defaults.timeouts]", &["server", "read", "response", "backend"], "write `response_header` or `response_body`"),
+    ("[defaults.timeouts]", &["http_keep_alive", "keepalive", "keep_alive", "idle"], "write `client_idle`"),
+    ("[defaults.timeouts]", &["tunnel"], "write `tunnel_idle`"),
+    ("the timeouts of a listener", &["client", "http_request", "request"], "write `client_header` or `client_body`"),
+    ("the timeouts of a listener", &["http_keep_alive", "keepalive", "keep_alive", "idle"], "write `client_idle`"),
+    (
+        "the timeouts of a pool",
+        &["server", "read", "response", "backend"],
+        "write `response_header` or `response_body`",
+    ),
     ("a pool", &["hash_key", "hash", "hash_policy"], "write `balance = \"consistent_hash\"` and `hash_on = \"uri\"`"),
     ("a pool", &["bounded", "load_factor", "hash_balance_factor"], "write `bounded_load = 1.25`"),
     ("a backend", &["maxconn", "max_conns", "max_conn", "max_requests", "limit"], "write `max_connections`"),
@@ -154,9 +195,12 @@ const LATER: &[(&[&str], &str)] = &[
     (&["log", "logs", "logging", "access_log", "error_log"], "logging keys; see `--log-level`"),
     (&["health_check", "health_checks", "healthcheck", "check", "health"], "health checks"),
     (&["breaker", "circuit_breaker", "outlier_detection", "max_fails", "fail_timeout"], "circuit breakers"),
-    (&["tls", "ssl", "certificate", "certificates", "ssl_certificate", "cert", "acme"], "TLS"),
+    (&["tls", "tls_handshake", "ssl", "certificate", "certificates", "ssl_certificate", "cert", "acme"], "TLS"),
     (&["proxy_protocol", "send_proxy_protocol", "send_proxy", "accept_proxy"], "the PROXY protocol"),
-    (&["limits", "limit", "rate_limit"], "configurable limits"),
+    (
+        &["limits", "limit", "rate_limit", "maxconn", "max_conn", "worker_connections", "client_max_body_size"],
+        "configurable limits, except `max_connections` of a backend",
+    ),
     (&["queue"], "a queue"),
     (&["retry", "retries", "retry_budget", "proxy_next_upstream"], "configurable retries"),
     (&["slow_start", "panic_threshold", "fail_open"], "this kind of protection"),
@@ -165,6 +209,9 @@ const LATER: &[(&[&str], &str)] = &[
     (&["sticky", "session_affinity"], "sticky cookies; `ip_hash` and `consistent_hash` keep a client with a backend"),
     (&["resolver", "resolvers", "dns"], "name resolution"),
 ];
+
+/// How the advice begins when nothing is near to the word.
+const NO_GUESS: &str = "known here";
 
 /// Other programs' words for algorithms.
 const ALGORITHMS: &[(&[&str], &str)] = &[
@@ -182,15 +229,24 @@ const ALGORITHMS: &[(&[&str], &str)] = &[
 
 /// The fault of a key that does not exist in a table of this shape.
 #[must_use]
-pub fn unknown_key(key: &str, place: Place, shape: &'static Shape) -> Diagnostic {
+pub fn unknown_key(entry: &Entry, shape: &'static Shape) -> Diagnostic {
+    let key = &entry.key;
     let whose = if shape.what == "the file" { "at the top of the file" } else { shape.what };
     let message = if shape.what == "the file" {
         format!("there is no key `{key}` {whose}")
     } else {
         format!("there is no key `{key}` in {whose}")
     };
-    let fault = Diagnostic::error(message).label(place, "unknown key");
-    fault.help(key_help(key, shape))
+    let fault = Diagnostic::error(message).label(entry.key_place, "unknown key");
+    let help = key_help(key, shape);
+    let heading = shape.heading.and_then(|heading| heading.strip_suffix("NAME]"));
+    match (&entry.node.value, heading) {
+        // `[listeners.www.example.com]`: TOML takes the dots of a name for its own.
+        (Value::Table(_), Some(heading)) if help.starts_with(NO_GUESS) => {
+            fault.help(format!("a name with dots stands in quotes: `{heading}\"NAME.{key}\"]`"))
+        }
+        _ => fault.help(help),
+    }
 }
 
 fn key_help(key: &str, shape: &'static Shape) -> String {
@@ -207,11 +263,14 @@ fn key_help(key: &str, shape: &'static Shape) -> String {
         return format!("this version does not have {what}");
     }
     if let Some(heading) = home_of(&folded) {
-        return format!("`{folded}` belongs in `{heading}`");
+        return match heading.starts_with('[') {
+            true => format!("`{folded}` belongs in `{heading}`"),
+            false => format!("`{folded}` belongs at the top of the file, before every `[heading]`"),
+        };
     }
     match nearest(&folded, &names) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("known here: {}", quoted(&names)),
+        None => format!("{NO_GUESS}: {}", quoted(&names)),
     }
 }
 
@@ -233,19 +292,18 @@ fn snake_case(key: &str) -> String {
 #[must_use]
 pub fn may_mean(key: &str, shape: &'static Shape, wanted: &str) -> bool {
     let help = key_help(key, shape);
-    !help.starts_with("known here") && help.contains(&format!("`{wanted}"))
+    !help.starts_with(NO_GUESS) && help.contains(&format!("`{wanted}"))
 }
 
 /// The heading under which a key of this name is known, if it is only one.
 fn home_of(name: &str) -> Option<&'static str> {
-    let mut homes = Vec::new();
+    let mut homes: Vec<&'static str> = Vec::new();
     keys::every(&mut |_, shape: &'static Shape, key: &'static Key| {
-        if key.name == name && !homes.contains(&shape.heading) {
-            homes.push(shape.heading);
-        }
+        let heading = shape.heading.filter(|heading| key.name == name && !homes.contains(heading));
+        homes.extend(heading);
     });
     match homes[..] {
-        [Some(heading)] => Some(heading),
+        [heading] => Some(heading),
         _ => None,
     }
 }
@@ -276,6 +334,12 @@ pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let (distance, candidate) = distances.min_by_key(|(distance, _)| *distance)?;
     let is_near = distance <= (candidate.chars().count() / 3).max(1) && distance < word.chars().count();
     is_near.then_some(candidate)
+}
+
+/// `1 pool`, `2 pools`
+#[must_use]
+pub fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// `"a", "b" or "c"`
@@ -326,6 +390,9 @@ mod tests {
             ("lb_policy", &keys::POOL, "balance"),
             ("port", &keys::LISTENER, "bind"),
             ("balance", &keys::LISTENER, "belongs in `[pools.NAME]`"),
+            ("weight", &keys::POOL, "belongs in `[[pools.NAME.backends]]`"),
+            ("include", &keys::POOL, "belongs at the top of the file"),
+            ("connect_timeout", &keys::POOL, "[pools.NAME.timeouts]"),
             ("health_check", &keys::POOL, "does not have health checks"),
             ("xyzzy", &keys::POOL, "known here: `backends`"),
         ] {

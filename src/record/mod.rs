@@ -3,12 +3,12 @@
 //! Each worker writes into its own [`Recorder`], nobody else reads it; control asks for a copy and adds the copies up.
 //! Counts only grow, and they hang on the backend's identity, so a reload keeps them for as long as it is there or drains.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use crate::outcome::Outcome;
+use crate::serial::BySerial;
 
 /// The longest response time that is told apart, in microseconds: one minute.
 const LONGEST: u64 = 60_000_000;
@@ -49,7 +49,7 @@ impl BackendRecord {
 }
 
 /// All that one worker saw, by the serial number of the backend's state.
-pub type Collected = HashMap<u64, BackendRecord>;
+pub type Collected = BySerial<BackendRecord>;
 
 /// One worker's memory.
 #[derive(Debug, Default)]

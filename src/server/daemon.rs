@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Listening, Server, StartError, systemd};
+use crate::config::counted;
 use crate::config::watch::Watch;
 use crate::config::{Config, Loaded, Report, Severity, load};
 
@@ -272,10 +273,6 @@ fn status(config: &Config, generation: u64) -> String {
     let listeners = counted(config.listeners.len(), "listener");
     let pools = counted(config.pools.len(), "pool");
     format!("Serving: {listeners}, {pools}, {}, generation {generation}", counted(backends, "backend"))
-}
-
-fn counted(count: usize, thing: &str) -> String {
-    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
 }
 
 impl Refusal {

@@ -235,7 +235,7 @@ fn offer(bound: &mut Bound, nth: usize, listener: ListenerId, offers: &mut [Vec<
 }
 
 fn add_up(collected: Vec<Collected>) -> Collected {
-    let mut sum = Collected::new();
+    let mut sum = Collected::default();
     for (backend, record) in collected.into_iter().flatten() {
         sum.entry(backend).or_default().add(&record);
     }

@@ -3,10 +3,10 @@
 //! One worker's, by backend, last in first out: the warmest is used first and the others grow old and are closed. It
 //! holds anything, so it can be reasoned about without sockets; the caller looks whether a connection is still silent.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::clock::Instant;
+use crate::serial::BySerial;
 
 /// How many idle connections one worker keeps to one backend. A burst above it is served by connections that are closed
 /// after their answer.
@@ -22,12 +22,12 @@ struct Idle<C> {
 /// The idle connections of one worker, by the serial number of the backend's state.
 #[derive(Debug)]
 pub struct IdleConnections<C> {
-    backends: HashMap<u64, Vec<Idle<C>>>,
+    backends: BySerial<Vec<Idle<C>>>,
 }
 
 impl<C> Default for IdleConnections<C> {
     fn default() -> Self {
-        IdleConnections { backends: HashMap::new() }
+        IdleConnections { backends: BySerial::default() }
     }
 }
 

@@ -73,8 +73,10 @@ fn a_file_that_is_not_toml_or_not_there_is_bad_configuration() {
     assert_eq!(broken.status.code(), Some(78), "{broken:?}");
     assert!(broken.err.contains("evenkeel.toml:1:"), "{broken:?}");
     let missing = run(&["check", "--config", "/nonexistent/evenkeel.toml"]);
-    assert!(matches!(missing.status.code(), Some(1 | 78)), "{missing:?}");
-    assert!(missing.err.contains("/nonexistent/evenkeel.toml"), "{missing:?}");
+    assert_eq!(missing.status.code(), Some(78), "{missing:?}");
+    assert!(missing.err.contains("/nonexistent/evenkeel.toml") && missing.err.contains("--config"), "{missing:?}");
+    let directory = run(&["run", "--config", "/"]);
+    assert_eq!(directory.status.code(), Some(78), "{directory:?}");
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! How a change comes to be noticed: the ways in which people and their tools replace files.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
 
+use crate::support::daemon::BINARY;
 use crate::support::{Client, Daemon, Launch, Origin, backends, eventually, web};
 
 fn file_for(origin: &Origin) -> String {
@@ -92,6 +95,27 @@ fn a_file_that_is_not_watched_stays_unread() {
     witness.reload(&file_for(&new));
     Client::connect(&daemon.address("web")).get("/").assert(200, "old");
     assert!(!daemon.has_logged("reload applied"));
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_stops_nothing() {
+    let (old, new) = (Origin::answering("old"), Origin::answering("new"));
+    let place = Launch::new().write("evenkeel.toml", &file_for(&old));
+    let file = place.directory().join("evenkeel.toml");
+    let mut command = Command::new(BINARY);
+    command.args(["run", "--config"]).arg(&file).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut daemon = command.spawn().expect("the binary was built");
+    let mut said = String::new();
+    BufReader::new(daemon.stdout.take().expect("it is piped")).read_line(&mut said).expect("it says where it listens");
+    let address = said.trim().strip_prefix("listening web ").expect("it says so first").to_owned();
+    Client::connect(&address).get("/").assert(200, "old");
+    // Both of its pipes are broken from here on.
+    drop(daemon.stderr.take());
+    fs::write(&file, file_for(&new)).expect("the directory can be written");
+    let is_followed =
+        || daemon.try_wait().is_ok_and(|end| end.is_none()) && Client::connect(&address).get("/").text() == "new";
+    eventually("the file is followed without a log", is_followed);
+    daemon.kill().and_then(|()| daemon.wait()).expect("it still ran");
 }
 
 #[test]

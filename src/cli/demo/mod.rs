@@ -109,12 +109,13 @@ impl Show {
         let ports = Ports::choose(demo.port, stage::is_free);
         let stage = Stage::build(&stage::script(ports, &demo.algorithm, &company.web, &company.echo))?;
         let daemon = Daemon::start(stage.file()).await.map_err(Trouble::Fault)?;
-        screen.say(&[String::new()])?;
+        let _ = screen.say(&[String::new()]);
         let (history, begun) = (History::default(), clock::now());
         let mut show = Show { company, daemon, stage, screen, kept, history, begun, frames: 0 };
         if !show.screen.is_terminal() {
             let hints = show.hints();
-            show.screen.say(&hints)?;
+            // Nobody looks any more: the first line of numbers notices too, and that is an end like any other.
+            let _ = show.screen.say(&hints);
         }
         Ok(show)
     }

@@ -147,8 +147,11 @@ fn backend_advice(text: &str) -> (String, String) {
     let wrong = format!("`{text}` is not an address to connect to");
     if let Some((scheme, rest)) = text.split_once("://") {
         let rest = rest.trim_end_matches('/');
-        return match scheme {
-            "unix" => (wrong, format!("write \"unix:{rest}\"")),
+        return match (scheme, rest.parse::<SocketAddr>(), rest.parse::<IpAddr>()) {
+            ("unix", ..) => (wrong, format!("write \"unix:{rest}\"")),
+            ("https", ..) => (wrong, "this version has no TLS to backends: write the IP address and plain port".into()),
+            ("http", Err(_), Ok(address)) => (wrong, format!("write \"{}\"", SocketAddr::new(address, 80))),
+            (_, Ok(address), _) => (wrong, format!("write \"{address}\"")),
             _ => (wrong, format!("write only the IP address and port, without `{scheme}://`")),
         };
     }
@@ -215,7 +218,10 @@ mod tests {
         for (text, part) in [
             ("localhost:3000", "\"127.0.0.1:3000\""),
             ("app.internal:3000", "IP address"),
-            ("http://10.0.0.1:3000", "without `http://`"),
+            ("http://10.0.0.1:3000/", "\"10.0.0.1:3000\""),
+            ("http://10.0.0.1", "\"10.0.0.1:80\""),
+            ("http://app:3000", "without `http://`"),
+            ("https://10.0.0.1:3000", "no TLS"),
             ("10.0.0.1", "\"10.0.0.1:3000\""),
             ("2001:db8::1", "\"[2001:db8::1]:3000\""),
             ("3000", "\"127.0.0.1:3000\""),

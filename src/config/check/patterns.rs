@@ -5,8 +5,10 @@ use std::net::Ipv6Addr;
 use regex::Regex;
 
 use super::super::HostPattern;
-use super::super::diagnostic::Place;
+use super::super::diagnostic::{Diagnostic, Place};
 use super::Checking;
+use crate::http::Refusal;
+use crate::http::target::canonical_path;
 
 impl Checking<'_> {
     /// A host pattern, lower case, without trailing dot.
@@ -26,7 +28,7 @@ impl Checking<'_> {
     /// A path as it is compared: in canonical form.
     pub(super) fn path(&mut self, text: &str, place: Place) -> Option<String> {
         if !text.starts_with('/') {
-            self.error(place, format!("the path `{text}` does not begin with `/`"), format!("write \"/{text}\""));
+            self.error(place, format!("the path `{text}` does not begin with `/`"), rootless_help(text));
             return None;
         }
         if text.contains(['?', '#']) {
@@ -34,22 +36,45 @@ impl Checking<'_> {
             self.error(place, format!("`{text}` is more than a path"), help);
             return None;
         }
-        match canonical_path(text.as_bytes()) {
-            Ok(canonical) if canonical == text => Some(canonical),
+        match canonical_path(encoded(text.trim_end()).as_bytes()) {
+            Ok(canonical) if canonical == text => {
+                self.warn_of_placeholders(text, place);
+                Some(canonical)
+            }
             Ok(canonical) => {
-                let message = format!("no request has the path `{text}` in this form");
-                self.error(place, message, format!("paths are compared in canonical form: write \"{canonical}\""));
+                let message = format!("no request has the path `{}` in this form", text.escape_debug());
+                let help = format!("paths are compared as they are sent on, in canonical form: write \"{canonical}\"");
+                self.error(place, message, help);
                 None
             }
-            Err(fault) => {
-                self.error(
-                    place,
-                    format!("`{}` is not a path: {fault}", text.escape_debug()),
-                    "write a path such as \"/v1/\"",
-                );
+            Err(refusal) => {
+                let message = format!("a request with the path `{}` is refused", text.escape_debug());
+                self.error(place, message, refusal_help(refusal));
                 None
             }
         }
+    }
+
+    /// What stands for anything in the files of other programs is a character like any other here.
+    fn warn_of_placeholders(&mut self, text: &str, place: Place) {
+        let help = match (text.split_once('*'), text.split_once('{')) {
+            (Some((before, "")), _) => format!("write {{ prefix = \"{before}\" }}"),
+            (Some(_), _) => "write { regex = '…' } with `[^/]*` for a part of a segment".to_owned(),
+            (None, Some(_)) => "write { regex = '…' } with `[^/]+` for a segment".to_owned(),
+            (None, None) => return,
+        };
+        let warning = Diagnostic::warning(format!("`*` and `{{` stand for themselves in the path `{text}`"));
+        self.faults.push(warning.at(place).help(help));
+    }
+
+    /// A regular expression that paths are compared with.
+    pub(super) fn path_regex(&mut self, text: &str, place: Place) -> Option<Regex> {
+        if let Some(c) = text.chars().find(|c| !c.is_ascii()) {
+            let encoded = encoded(c.encode_utf8(&mut [0; 4]));
+            let warning = Diagnostic::warning(format!("no path has a `{c}`: they are compared percent-encoded"));
+            self.faults.push(warning.at(place).help(format!("write `{encoded}` for it")));
+        }
+        self.regex(text, place)
     }
 
     /// A regular expression that compiles.
@@ -123,88 +148,95 @@ fn host_help(host: &str) -> Option<String> {
     (!is_name).then(|| "write a name of letters, digits, `-` and `.`, such as \"www.example.com\"".into())
 }
 
-/// The form in which paths are compared and forwarded: unreserved characters decoded, other escapes in upper case, runs
-/// of `/` merged, dot segments removed (RFC 3986 §6.2.2, in this order because a decoded `.` can make a dot segment).
-fn canonical_path(path: &[u8]) -> Result<String, String> {
-    let decoded = normal_escapes(path)?;
-    let mut segments: Vec<&str> = Vec::new();
-    let mut ends_open = true;
-    for segment in decoded.split('/').filter(|segment| !segment.is_empty()) {
-        ends_open = matches!(segment, "." | "..");
-        match segment {
-            "." => {}
-            ".." => {
-                segments.pop();
-            }
-            _ => segments.push(segment),
+/// What to write instead of a path that does not begin with `/`.
+fn rootless_help(text: &str) -> String {
+    if text.starts_with(['^', '~']) || text.ends_with('$') {
+        return format!("write {{ regex = '{}' }}", text.trim_start_matches(['~', '*', ' ']));
+    }
+    match text.split_once("://") {
+        Some((_, rest)) => {
+            let path = rest.find('/').map_or("/", |root| &rest[root..]);
+            format!("write \"{path}\", and the host into `hosts`")
         }
+        None => format!("write \"/{text}\""),
     }
-    let mut canonical = format!("/{}", segments.join("/"));
-    if (ends_open || decoded.ends_with('/')) && !segments.is_empty() {
-        canonical.push('/');
-    }
-    Ok(canonical)
 }
 
-/// Every byte as it is or as `%XX`, whichever is its normal form.
-fn normal_escapes(path: &[u8]) -> Result<String, String> {
+/// What to write instead of a path whose requests are refused.
+fn refusal_help(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::PercentEncoding => "two hexadecimal digits follow a `%`, but not `00`; write `%25` for a `%` itself",
+        Refusal::ClimbsAboveRoot => "it leads above the root: leave out the `..`",
+        _ => "control characters and `\\` can not stand in a path: write one such as \"/v1/\"",
+    }
+}
+
+/// Spaces and what is not ASCII as browsers send them.
+fn encoded(path: &str) -> String {
     let mut text = String::with_capacity(path.len());
-    let mut rest = path;
-    while let [byte, after @ ..] = rest {
-        rest = after;
+    for byte in path.bytes() {
         match byte {
-            b'%' => {
-                let digits = after.first_chunk::<2>().and_then(|digits| str::from_utf8(digits).ok());
-                let is_hex = |digits: &&str| digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-                let decoded = digits.filter(is_hex).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-                let decoded = decoded.ok_or("`%` is not followed by two hexadecimal digits")?;
-                rest = &after[2..];
-                if is_unreserved(decoded) {
-                    text.push(char::from(decoded))
-                } else {
-                    text.push_str(&format!("%{decoded:02X}"))
-                }
-            }
-            b'\\' => return Err("it has a backslash".into()),
-            0..=31 | 127 => return Err("it has a control character".into()),
-            b' ' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' | 128.. => {
-                text.push_str(&format!("%{byte:02X}"))
-            }
-            _ => text.push(char::from(*byte)),
+            b' ' | 128.. => text.push_str(&format!("%{byte:02X}")),
+            _ => text.push(char::from(byte)),
         }
     }
-    Ok(text)
-}
-
-/// RFC 3986 §2.3.
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{POOLS, assert_said, meant};
     use super::*;
 
+    fn with(path: &str) -> String {
+        format!(
+            "listeners.w = {{ bind = '127.0.0.1:1', pool = 'b', routes = [{{ path = {{ {path} }}, pool = 'a' }}] }}\n{POOLS}"
+        )
+    }
+
     #[test]
-    fn a_path_has_one_canonical_form() {
-        for (path, canonical) in [
-            ("/", "/"),
-            ("/v1/", "/v1/"),
+    fn a_path_is_what_requests_have_once_they_are_canonical() {
+        for path in ["/", "/v1/", "/a|b\"<>^`}", "/%C3%BC%2F~", "/a;b=c,d", "/..."] {
+            meant(&with(&format!("exact = '{path}'")));
+        }
+        for (path, write) in [
             ("/a//b", "/a/b"),
             ("/a/./b/../c", "/a/c"),
             ("/a/..", "/"),
-            ("/a/b/..", "/a/"),
-            ("/../a", "/a"),
             ("/%61%2f%7e", "/a%2F~"),
-            ("/%2e%2E/x", "/x"),
-            ("/ü", "/%C3%BC"),
+            ("/a b", "/a%20b"),
+            ("/v1 ", "/v1"),
+            ("/bücher", "/b%C3%BCcher"),
         ] {
-            let once = canonical_path(path.as_bytes()).unwrap();
-            assert_eq!(once, canonical, "{path}");
-            assert_eq!(canonical_path(once.as_bytes()).unwrap(), once);
+            assert_said(&with(&format!("prefix = '{path}'")), &["in this form", &format!("write \"{write}\"")]);
         }
-        for wrong in ["/%", "/%2", "/%zz", "/%+1", "/\\", "/\n"] {
-            assert!(canonical_path(wrong.as_bytes()).is_err(), "{wrong}");
+    }
+
+    #[test]
+    fn a_path_whose_requests_are_refused_says_why() {
+        for (path, part) in [
+            ("'/%'", "`%25`"),
+            ("'/%zz'", "`%25`"),
+            ("'/%00'", "not `00`"),
+            ("'/../a'", "above the root"),
+            ("'/a\\b'", "`\\`"),
+            ("\"/a\\nb\"", "control characters"),
+        ] {
+            assert_said(&with(&format!("exact = {path}")), &["is refused", part]);
+        }
+    }
+
+    #[test]
+    fn paths_as_other_programs_write_them_are_understood() {
+        for (path, part) in [
+            ("prefix = '/api/*'", "warning: `*` and `{` stand for themselves"),
+            ("prefix = '/api/*'", "write { prefix = \"/api/\" }"),
+            ("exact = '/users/{id}'", "`[^/]+`"),
+            ("exact = '^/a$'", "write { regex = '^/a$' }"),
+            ("exact = 'https://x.example/a'", "write \"/a\""),
+            ("regex = '^/ü'", "write `%C3%BC`"),
+        ] {
+            assert_said(&with(path), &[part]);
         }
     }
 

@@ -74,7 +74,7 @@ impl Checking<'_> {
         match entry.key.as_str() {
             "exact" => self.path(text, place).map(PathPattern::Exact),
             "prefix" => self.path(text, place).map(PathPattern::Prefix),
-            _ => self.regex(text, place).map(PathPattern::Regex),
+            _ => self.path_regex(text, place).map(PathPattern::Regex),
         }
     }
 
@@ -378,7 +378,7 @@ mod tests {
             ("pool = 'a'\nhosts = []", "leave `hosts` out"),
             ("pool = 'a'\nhosts = ['x', 'X']", "this host twice"),
             ("pool = 'a'\nhosts = ['x:80']", "\"x\""),
-            ("pool = 'a'\npath = '/x'", "a table with `exact`, `prefix` and `regex`"),
+            ("pool = 'a'\npath = '/x'", "{ prefix = \"/x\" }"),
             ("pool = 'a'\npath = {}", "exactly one of"),
             ("pool = 'a'\npath = { exact = '/a', prefix = '/b' }", "exactly one of"),
             ("pool = 'a'\npath = { exact = 'a' }", "write \"/a\""),

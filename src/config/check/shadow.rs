@@ -21,9 +21,9 @@ pub(super) struct Placed {
 impl Checking<'_> {
     /// Warns of every route that can never match.
     pub(super) fn warn_of_shadowed_routes(&mut self, routes: &[Placed]) {
-        let by_host = by_host(routes);
+        let rivals = Rivals::new(routes);
         for (index, placed) in routes.iter().enumerate() {
-            let Some(cover) = cover_of(routes, &by_host, index) else { continue };
+            let Some(cover) = cover_of(routes, &rivals, index) else { continue };
             let cover = &routes[cover];
             let message = format!("the route `{}` can never match", placed.route.name);
             let warning = Diagnostic::warning(message).label(placed.place, "never reached");
@@ -33,30 +33,59 @@ impl Checking<'_> {
     }
 }
 
-/// Which routes are for which host pattern: only the same pattern both covers a host and is no less exact.
-type ByHost<'a> = BTreeMap<Option<&'a HostPattern>, Vec<usize>>;
+/// Routes by host pattern and path: only the same host pattern both covers a host and is no less exact, and only the same
+/// path, or the prefix of all paths, covers one. Comparing all with all would take seconds for ten thousand routes.
+struct Rivals<'a>(BTreeMap<(Option<&'a HostPattern>, PathKey<'a>), Vec<usize>>);
 
-fn by_host(routes: &[Placed]) -> ByHost<'_> {
-    let mut by_host = ByHost::new();
-    for (index, placed) in routes.iter().enumerate() {
-        for host in alternatives(&placed.route.hosts) {
-            by_host.entry(host).or_default().push(index);
+/// A path pattern as far as it is the same as another.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum PathKey<'a> {
+    Any,
+    Exact(&'a str),
+    Prefix(&'a str),
+    Regex(&'a str),
+}
+
+impl<'a> From<&'a PathPattern> for PathKey<'a> {
+    fn from(path: &'a PathPattern) -> PathKey<'a> {
+        match path {
+            PathPattern::Any => PathKey::Any,
+            PathPattern::Exact(path) => PathKey::Exact(path),
+            PathPattern::Prefix(path) => PathKey::Prefix(path),
+            PathPattern::Regex(regex) => PathKey::Regex(regex.as_str()),
         }
     }
-    by_host
+}
+
+impl<'a> Rivals<'a> {
+    fn new(routes: &'a [Placed]) -> Rivals<'a> {
+        let mut rivals = BTreeMap::<_, Vec<usize>>::new();
+        for (index, placed) in routes.iter().enumerate() {
+            for host in alternatives(&placed.route.hosts) {
+                rivals.entry((host, PathKey::from(&placed.route.path))).or_default().push(index);
+            }
+        }
+        Rivals(rivals)
+    }
+
+    /// Those that may take what a route with this path gets for this host.
+    fn of(&self, host: Option<&'a HostPattern>, path: &'a PathPattern) -> impl Iterator<Item = usize> {
+        let same = self.0.get(&(host, PathKey::from(path)));
+        let root = self.0.get(&(host, PathKey::Prefix("/")));
+        same.into_iter().chain(root).flatten().copied()
+    }
 }
 
 /// The first of the routes that together take everything from the one at `index`.
 ///
 /// Each pair of one of its hosts and one of its methods has to be taken by one other route.
-fn cover_of(routes: &[Placed], by_host: &ByHost<'_>, index: usize) -> Option<usize> {
+fn cover_of(routes: &[Placed], rivals: &Rivals<'_>, index: usize) -> Option<usize> {
     let route = &routes[index].route;
     let mut first = None;
     for host in alternatives(&route.hosts) {
-        let rivals = by_host.get(&host)?;
         for method in alternatives(&route.methods) {
-            let takes = |rival: &&usize| **rival != index && takes_all(routes, **rival, index, method);
-            let cover = *rivals.iter().find(takes)?;
+            let takes = |rival: &usize| *rival != index && takes_all(routes, *rival, index, method);
+            let cover = rivals.of(host, &route.path).find(takes)?;
             first = first.or(Some(cover));
         }
     }
