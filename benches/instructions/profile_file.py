@@ -1,7 +1,7 @@
 """Reads what callgrind writes, as far as this bench needs it: what each function costs, itself and with what it calls.
 
-The format is that of valgrind's manual, "Callgrind Format Specification": lines of `position costs…` under the function and
-file named last; a `calls=` line makes the next one the cost of the calls, told of the caller.
+The format is that of valgrind's manual, "Callgrind Format Specification": lines of `position costs…` under the function
+and file named last; a `calls=` line makes the next one the cost of the calls, told of the caller.
 """
 
 import re

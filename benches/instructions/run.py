@@ -7,6 +7,7 @@ Exit code: 0 counted, 1 Evenkeel answered wrongly, 2 the bench could not run. No
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -43,12 +44,18 @@ Cookie: session=0123456789abcdef0123456789abcdef; theme=dark; seen=1
 
 
 def answer(size, more=b""):
-    head = b"HTTP/1.1 200 OK\r\nServer: origin\r\nContent-Type: text/plain\r\n%sContent-Length: %d\r\n\r\n" % (more, size)
-    return head + b"x" * size
+    head = b"HTTP/1.1 200 OK\r\nServer: origin\r\nContent-Type: text/plain\r\n%sContent-Length: %d\r\n\r\n"
+    return head % (more, size) + b"x" * size
 
 
-USUAL = (b"Date: Mon, 01 Jan 2024 00:00:00 GMT\r\nLast-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\nETag: \"0123456789\"\r\n"
-         b"Cache-Control: max-age=600\r\nVary: Accept-Encoding\r\nX-Frame-Options: DENY\r\nSet-Cookie: seen=2; Path=/\r\n")
+USUAL = b"""Date: Mon, 01 Jan 2024 00:00:00 GMT
+Last-Modified: Mon, 01 Jan 2024 00:00:00 GMT
+ETag: "0123456789"
+Cache-Control: max-age=600
+Vary: Accept-Encoding
+X-Frame-Options: DENY
+Set-Cookie: seen=2; Path=/
+""".replace(b"\n", b"\r\n")
 
 # name → listener, request, answer
 SCENARIOS = {
@@ -93,7 +100,8 @@ def arguments():
     parser.add_argument("--smoke", action="store_true", help="a few requests, once: does it run?")
     parser.add_argument("--evenkeel", type=Path, metavar="PATH", help="this binary; nothing is built")
     parser.add_argument("--no-build", action="store_true", help="take target/dist/evenkeel")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="leave callgrind's files there, for callgrind_annotate")
+    parser.add_argument("--keep", type=Path, metavar="DIR",
+                        help="leave callgrind's files there, for callgrind_annotate")
     parser.add_argument("--json", metavar="FILE", help="also write all counts to FILE")
     options = parser.parse_args()
     if options.smoke:
@@ -203,7 +211,7 @@ def converse(program, port, backend, request, response, requests):
                 receive(origin, lambda got: got.endswith(b"\r\n\r\n"), "a request reached the origin")
                 wait_until_asleep(program)
                 origin.sendall(response)
-                got = receive(client, lambda got: len(got) >= len(response) and b"\r\n\r\n" in got and complete(got), "an answer came")
+                got = receive(client, is_whole, "an answer came")
                 if not got.startswith(b"HTTP/1.1 200 "):
                     raise Wrong(f"this is no answer of the origin: {got[:200]!r}")
                 wait_until_asleep(program)
@@ -215,11 +223,13 @@ def converse(program, port, backend, request, response, requests):
                 pass
 
 
-def complete(got):
+def is_whole(got):
     """Whether a response with a Content-Length is all there."""
-    head, _, body = got.partition(b"\r\n\r\n")
-    length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
-    return len(body) >= int(length.split(b":")[1])
+    head, end, body = got.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *([0-9]+)", head)
+    if end and not length:
+        raise Wrong(f"this answer has no length: {got[:200]!r}")
+    return bool(end) and len(body) >= int(length[1])
 
 
 def receive(connection, is_complete, what):
