@@ -2,9 +2,9 @@
 //!
 //! A [`Buffer`] is a window of unread bytes in a block of memory. Blocks come in sizes that double from 16 KiB to
 //! 512 KiB; [`Buffers`] keeps a bounded number of free ones of each size, so a warm worker allocates none and an idle
-//! connection holds none.
+//! connection holds none. How much may be out in blocks larger than the smallest is bounded too.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// The size of the smallest block, in bytes.
 pub const SMALLEST: usize = 16 * 1024;
@@ -12,6 +12,11 @@ pub const SMALLEST: usize = 16 * 1024;
 pub const LARGEST: usize = 512 * 1024;
 
 const SIZES: usize = (LARGEST / SMALLEST).trailing_zeros() as usize + 1;
+
+/// How many bytes a worker may have lent out at once in blocks that are larger than the smallest. Large blocks save system
+/// calls where much moves; a connection whose client takes nothing holds its block without any use. Without a bound, 250 of
+/// those held 100 MiB.
+const LENT_BYTES: usize = 8 * 1024 * 1024;
 
 /// How many bytes of free blocks are kept per size.
 const KEPT_BYTES: usize = 2 * 1024 * 1024;
@@ -93,6 +98,9 @@ impl Buffer {
 #[derive(Debug, Default)]
 pub struct Buffers {
     free: RefCell<[Vec<Buffer>; SIZES]>,
+    /// Bytes in blocks larger than the smallest that are out. A block that a panic takes along stays counted: that costs
+    /// speed and nothing else.
+    lent: Cell<usize>,
 }
 
 impl Buffers {
@@ -100,18 +108,37 @@ impl Buffers {
     #[must_use]
     pub fn take(&self, size: usize) -> Buffer {
         let free = self.free.borrow_mut()[class(size)].pop();
-        free.unwrap_or_else(|| Buffer::new(SMALLEST << class(size)))
+        let buffer = free.unwrap_or_else(|| Buffer::new(SMALLEST << class(size)));
+        self.lent.set(self.lent.get() + large(buffer.size()));
+        buffer
+    }
+
+    /// An empty buffer with a block of `size` bytes, or a smaller one where there are too many large ones out.
+    #[must_use]
+    pub fn take_at_most(&self, size: usize) -> Buffer {
+        let left = LENT_BYTES.saturating_sub(self.lent.get());
+        let mut size = size;
+        while size > SMALLEST && size > left {
+            size /= 2;
+        }
+        self.take(size)
     }
 
     /// Takes a buffer back; what was unread in it is forgotten.
     pub fn give(&self, mut buffer: Buffer) {
         buffer.start = 0;
         buffer.end = 0;
+        self.lent.set(self.lent.get().saturating_sub(large(buffer.size())));
         let free = &mut self.free.borrow_mut()[class(buffer.size())];
         if free.len() * buffer.size() < KEPT_BYTES {
             free.push(buffer);
         }
     }
+}
+
+/// What a block of this size counts as a large one.
+fn large(size: usize) -> usize {
+    if size > SMALLEST { size } else { 0 }
 }
 
 fn class(size: usize) -> usize {
@@ -144,6 +171,18 @@ mod tests {
         assert_eq!(again.block.as_ptr(), block);
         assert!(again.is_empty());
         assert_eq!(again.size(), SMALLEST * 4);
+    }
+
+    #[test]
+    fn only_so_much_is_lent_in_large_blocks_and_the_rest_gets_small_ones() {
+        let buffers = Buffers::default();
+        let held: Vec<_> = (0..250).map(|_| buffers.take_at_most(LARGEST)).collect();
+        let large = held.iter().filter(|buffer| buffer.size() == LARGEST).count();
+        let small = held.iter().filter(|buffer| buffer.size() == SMALLEST).count();
+        assert_eq!((large, small), (LENT_BYTES / LARGEST, 250 - LENT_BYTES / LARGEST));
+        assert_eq!(buffers.take(2 * SMALLEST).size(), 2 * SMALLEST, "who needs one gets it");
+        held.into_iter().for_each(|buffer| buffers.give(buffer));
+        assert_eq!(buffers.take_at_most(LARGEST).size(), LARGEST);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The halves borrow the stream, so one task reads and writes both sides of an exchange without locks. Reads go through
 //! tokio's `poll_read`, which notes a short read as "nothing more there": the next poll costs no system call.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -78,6 +78,23 @@ impl Stream {
             // Failing means that it is gone already: then there is nobody left to tell.
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
+    }
+
+    /// Says this and closes it, now and without waiting for anything: what does not fit into the kernel's buffers is lost. What
+    /// has come in already is read first, as far as it is little, because closing with unread bytes would be a reset.
+    pub fn say_and_close(self, words: &[u8]) {
+        let socket = match &self {
+            Stream::Tcp(stream) => socket2::SockRef::from(stream),
+            Stream::Unix(stream) => socket2::SockRef::from(stream),
+        };
+        let mut unread = [0; 4096];
+        for _ in 0..4 {
+            if !matches!((&*socket).read(&mut unread), Ok(1..)) {
+                break;
+            }
+        }
+        // Whoever does not take it, or is gone, does not hear it.
+        let _ = socket.send(words);
     }
 
     /// Whether it is silent and open: nothing to read, no end, no error. Asked of an idle connection before it is used.

@@ -43,7 +43,7 @@ const ROOMS: [&str; 25] = [
 ];
 
 /// What decides and does nothing else; a folder ends with `/`.
-const PURE: [&str; 14] = [
+const PURE: [&str; 15] = [
     "buffer.rs",
     "serial.rs",
     "outcome.rs",
@@ -56,6 +56,7 @@ const PURE: [&str; 14] = [
     "upstream/idle.rs",
     "health/streak.rs",
     "record/",
+    "l7/pace.rs",
     "l7/retry.rs",
     "simulation/",
 ];

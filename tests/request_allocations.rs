@@ -11,8 +11,8 @@ use allocations::allocations;
 use evenkeel::balance::{Dice, Tried};
 use evenkeel::clock::Instant;
 use evenkeel::config::{
-    self, Address, Backend, Config, HashOn, HeaderRules, HostPattern, Http, Listener, PathPattern, Policy, Pool,
-    Protocol, Reload, Runtime, Service, Timeouts, WeightedPool,
+    self, Address, Backend, Bytes, Config, HashOn, HeaderRules, HostPattern, Http, Limits, Listener, PathPattern,
+    Policy, Pool, Protocol, Reload, Runtime, Service, Timeouts, WeightedPool,
 };
 use evenkeel::http::Fields;
 use evenkeel::outcome::{Outcome, Verdict};
@@ -24,6 +24,7 @@ fn timeouts() -> Timeouts {
     Timeouts {
         client_header: SECOND,
         client_body: SECOND,
+        client_min_rate: Bytes::default(),
         client_idle: SECOND,
         connect: SECOND,
         response_header: SECOND,
@@ -84,10 +85,15 @@ fn config() -> Config {
     ];
     let http =
         Http { trusted_proxies: Vec::new(), forwarded: false, via: false, routes, headers: HeaderRules::default() };
-    let listener =
-        Listener { name: "web".into(), bind: Vec::new(), protocol: Protocol::Http(http), timeouts: timeouts() };
+    let listener = Listener {
+        name: "web".into(),
+        bind: Vec::new(),
+        protocol: Protocol::Http(http),
+        timeouts: timeouts(),
+        limits: Limits::default(),
+    };
     Config {
-        runtime: Runtime { workers: None, shutdown_grace: SECOND },
+        runtime: Runtime { workers: None, shutdown_grace: SECOND, connections: None },
         reload: Reload { watch: true, drain_timeout: SECOND },
         listeners: vec![listener],
         pools,

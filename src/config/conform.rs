@@ -6,14 +6,14 @@
 use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, Faults, Place};
-use super::keys::{self, Form, Key, Shape};
+use super::keys::{self, Bytes, Form, Key, Shape};
 use super::read::{Entry, Node, Table, Value};
 use super::words;
 
 /// What the environment says about a variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Checks the whole tree and turns the strings of durations into durations.
+/// Checks the whole tree and turns the strings of durations and sizes into these.
 pub fn conform(root: &mut Table, environment: Environment<'_>, faults: &mut Faults) {
     Conforming { environment, faults }.table(root, &keys::FILE);
 }
@@ -75,8 +75,10 @@ impl Conforming<'_> {
     }
 
     fn text(&mut self, text: String, place: Place, forms: &'static [Form], name: &str) -> Value {
-        let form =
-            forms.iter().find(|form| matches!(form, Form::Text(_) | Form::Prose | Form::Choice(_) | Form::Duration(_)));
+        let is_of_text = |form: &&Form| {
+            matches!(form, Form::Text(_) | Form::Prose | Form::Choice(_) | Form::Duration(_) | Form::Bytes(..))
+        };
+        let form = forms.iter().find(is_of_text);
         let is_variable = variable(&text).is_some();
         let Some(text) = self.expanded(text, place, form) else { return Value::Faulty };
         // A variable can only be written in quotes, whatever it holds.
@@ -93,6 +95,7 @@ impl Conforming<'_> {
                 self.fault(words::unknown_choice(name, &text, place, choices, &write))
             }
             Some(Form::Duration(most)) => self.duration(&text, place, *most),
+            Some(Form::Bytes(least, most)) => self.bytes(&text, place, *least, *most),
             Some(_) => Value::Text(text),
         }
     }
@@ -125,6 +128,20 @@ impl Conforming<'_> {
             None => {
                 let fault = Diagnostic::error(format!("`{text}` is not a duration")).at(place);
                 self.fault(fault.help(duration_help(text)))
+            }
+        }
+    }
+
+    fn bytes(&mut self, text: &str, place: Place, least: Bytes, most: Bytes) -> Value {
+        match keys::parse_bytes(text) {
+            Some(value) if value >= least && value <= most => Value::Bytes(value),
+            Some(_) => {
+                let fault = Diagnostic::error(format!("`{text}` is out of range")).at(place);
+                self.fault(fault.help(format!("write a size from \"{least}\" to \"{most}\"")))
+            }
+            None => {
+                let fault = Diagnostic::error(format!("`{text}` is not a size")).at(place);
+                self.fault(fault.help(bytes_help(text)))
             }
         }
     }
@@ -204,11 +221,33 @@ fn duration_help(text: &str) -> String {
     "write one whole number and its unit (ms, s, m, h or d) without a space, such as \"500ms\", \"2s\" or \"1h\"".into()
 }
 
+fn bytes_help(text: &str) -> String {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        _ if number.is_empty() => None,
+        "" => return format!("add the unit: \"{number}B\", \"{number}KiB\" or \"{number}MiB\""),
+        "b" => Some("B"),
+        "k" | "kb" | "kib" => Some("KiB"),
+        "m" | "mb" | "mib" => Some("MiB"),
+        "g" | "gb" | "gib" => Some("GiB"),
+        _ => None,
+    };
+    match unit {
+        Some(unit) => {
+            format!("write \"{number}{unit}\": units are B, KiB, MiB and GiB, of which each is 1024 of the one before")
+        }
+        None => "write one whole number and its unit (B, KiB, MiB or GiB) without a space, such as \"32KiB\"".into(),
+    }
+}
+
 /// What to write instead of a value of the wrong kind, with the value itself where it only lacks its dress.
 fn kind_help(found: &Value, forms: &'static [Form]) -> String {
     for form in forms {
         match (form, found) {
             (Form::Duration(_), Value::Integer(number)) => return duration_help(&number.to_string()),
+            (Form::Bytes(..), Value::Integer(number)) => return bytes_help(&number.to_string()),
             (_, Value::Text(text)) if bare(text, forms).is_some() => return format!("write {text} without quotes"),
             (Form::Text("address"), Value::Integer(port @ 0..=65535)) => {
                 return format!("write an address and the port in quotes, such as \"127.0.0.1:{port}\"");
@@ -256,6 +295,7 @@ fn one_expectation(form: &Form) -> String {
         Form::Prose => "a text in quotes".into(),
         Form::Choice(choices) => words::listed(choices),
         Form::Duration(_) => "a duration with its unit, such as \"2s\"".into(),
+        Form::Bytes(least, most) => format!("a size from \"{least}\" to \"{most}\""),
         Form::Integer(least, most) if *most == i64::from(u32::MAX) => format!("a whole number from {least}"),
         Form::Integer(least, most) => format!("a whole number from {least} to {most}"),
         Form::Number(above, most) => format!("a number above {above} and up to {most}"),
@@ -310,6 +350,13 @@ mod tests {
             ("runtime.shutdown_grace = \"30\"", "\"30s\""),
             ("runtime.shutdown_grace = \"1.5h\"", "\"500ms\""),
             ("runtime.shutdown_grace = \"0s\"", "from \"1ms\" to \"24h\""),
+            ("listeners.a.limits.header_bytes = 32768", "\"32768B\""),
+            ("listeners.a.limits.header_bytes = \"32\"", "\"32KiB\""),
+            ("listeners.a.limits.header_bytes = \"32k\"", "write \"32KiB\""),
+            ("listeners.a.limits.header_bytes = \"big\"", "\"32KiB\""),
+            ("listeners.a.limits.header_bytes = \"1B\"", "from \"1KiB\" to \"256KiB\""),
+            ("listeners.a.limits.header_bytes = \"1GiB\"", "from \"1KiB\" to \"256KiB\""),
+            ("listeners.a.limits.headers = \"100\"", "100 without quotes"),
             ("reload.watch = \"true\"", "write true without quotes"),
             ("include = \"a.toml\"", "[\"a.toml\"]"),
             ("pools.a.bounded_load = 1", "a number above 1"),

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-pub use super::shape::{Absent, Form, Key, Shape, parse_duration};
+pub use super::shape::{Absent, Bytes, Form, Key, Shape, parse_bytes, parse_duration};
 use Absent::{Default, Means, Required};
 
 const HOUR: u64 = 3600;
@@ -63,7 +63,7 @@ static RUNTIME: Shape = Shape {
     what: "[runtime]",
     heading: Some("[runtime]"),
     doc: "The process. A change of `workers` needs a restart.",
-    keys: &[WORKERS, SHUTDOWN_GRACE],
+    keys: &[WORKERS, SHUTDOWN_GRACE, CONNECTIONS],
 };
 
 const WORKERS: Key = Key {
@@ -78,6 +78,14 @@ pub const SHUTDOWN_GRACE: Key = Key {
     forms: &[DAY],
     absent: Default("\"30s\""),
     doc: "How long a stop waits for requests and sessions under way before it cuts them.",
+};
+
+const CONNECTIONS: Key = Key {
+    name: "connections",
+    forms: &[Form::Integer(1, u32::MAX as i64)],
+    absent: Means("half as many as files may be open (`LimitNOFILE=`)"),
+    doc: "How many client connections may be open at once, over all listeners. More are not accepted until some end: they \
+          wait in the kernel's queue.",
 };
 
 static RELOAD: Shape = Shape {
@@ -182,6 +190,22 @@ deadline!(
     "For a TCP session or an upgraded connection (WebSocket) in which no byte moves."
 );
 
+const RATE: Form = Form::Bytes(Bytes(0), Bytes(1 << 30));
+const MIN_RATE_DOC: &str = "How many bytes a client has to send of a request's body, and take of a response, in each second \
+                            in which it is what we wait for. A request's body has 10 s to come up to it (`client_body`, \
+                            where that is shorter); whoever was quick enough may pause as long as `client_body`. A request \
+                            that is too slow is answered 408, or reset when its answer has begun; so is a response. \
+                            `\"0B\"`: any rate will do.";
+/// `defaults.timeouts.client_min_rate`
+pub const CLIENT_MIN_RATE: Key =
+    Key { name: "client_min_rate", forms: &[RATE], absent: Default("\"240B\""), doc: MIN_RATE_DOC };
+const OWN_CLIENT_MIN_RATE: Key = Key {
+    name: "client_min_rate",
+    forms: &[RATE],
+    absent: Means("`defaults.timeouts.client_min_rate`"),
+    doc: MIN_RATE_DOC,
+};
+
 /// `[defaults.timeouts]`
 pub static DEFAULT_TIMEOUTS: Shape = Shape {
     what: "[defaults.timeouts]",
@@ -190,6 +214,7 @@ pub static DEFAULT_TIMEOUTS: Shape = Shape {
     keys: &[
         CLIENT_HEADER,
         CLIENT_BODY,
+        CLIENT_MIN_RATE,
         CLIENT_IDLE,
         CONNECT,
         RESPONSE_HEADER,
@@ -203,7 +228,7 @@ static LISTENER_TIMEOUTS: Shape = Shape {
     what: "the timeouts of a listener",
     heading: Some("[listeners.NAME.timeouts]"),
     doc: "The deadlines on the client's side. A tcp listener has only `tunnel_idle`.",
-    keys: &[OWN_CLIENT_HEADER, OWN_CLIENT_BODY, OWN_CLIENT_IDLE, OWN_TUNNEL_IDLE],
+    keys: &[OWN_CLIENT_HEADER, OWN_CLIENT_BODY, OWN_CLIENT_MIN_RATE, OWN_CLIENT_IDLE, OWN_TUNNEL_IDLE],
 };
 
 static POOL_TIMEOUTS: Shape = Shape {
@@ -281,7 +306,75 @@ pub static LISTENER: Shape = Shape {
             absent: Means("`[defaults.timeouts]`"),
             doc: "Its own deadlines.",
         },
+        Key {
+            name: "limits",
+            forms: &[Form::Table(&LIMITS)],
+            absent: Means("the defaults below"),
+            doc: "How much clients may ask for.",
+        },
     ],
+};
+
+/// `[listeners.NAME.limits]`
+pub static LIMITS: Shape = Shape {
+    what: "the limits of a listener",
+    heading: Some("[listeners.NAME.limits]"),
+    doc: "How much clients may ask for. A change holds for the next request and the next connection; what is open stays. A \
+          tcp listener has only `connections` and `connections_per_ip`.",
+    keys: &[
+        HEADER_BYTES,
+        HEADERS_LIMIT,
+        REQUEST_LINE,
+        REQUESTS_PER_CONNECTION,
+        LISTENER_CONNECTIONS,
+        CONNECTIONS_PER_IP,
+    ],
+};
+
+/// `listeners.*.limits.header_bytes`
+pub const HEADER_BYTES: Key = Key {
+    name: "header_bytes",
+    forms: &[Form::Bytes(Bytes(1 << 10), Bytes(256 << 10))],
+    absent: Default("\"32KiB\""),
+    doc: "A request's head, from the method to the empty line. A larger one is answered 431 and the connection closed. \
+          The trailer fields behind a body may be as large; with larger ones it is answered 400.",
+};
+/// `listeners.*.limits.headers`
+pub const HEADERS_LIMIT: Key = Key {
+    name: "headers",
+    forms: &[Form::Integer(1, 1000)],
+    absent: Default("100"),
+    doc: "How many header fields a request may have. With more it is answered 431 and the connection closed. There may \
+          be as many trailer fields; with more it is answered 400.",
+};
+/// `listeners.*.limits.request_line`
+pub const REQUEST_LINE: Key = Key {
+    name: "request_line",
+    forms: &[Form::Bytes(Bytes(64), Bytes(256 << 10))],
+    absent: Default("\"8KiB\""),
+    doc: "A request's first line: method, target and version. A longer one is answered 414 and the connection closed.",
+};
+/// `listeners.*.limits.requests_per_connection`
+pub const REQUESTS_PER_CONNECTION: Key = Key {
+    name: "requests_per_connection",
+    forms: &[Form::Integer(1, u32::MAX as i64)],
+    absent: Default("10000"),
+    doc: "How many requests a client may send on one connection. The last one is answered with `Connection: close`.",
+};
+const LISTENER_CONNECTIONS: Key = Key {
+    name: "connections",
+    forms: &[Form::Integer(1, u32::MAX as i64)],
+    absent: Means("only `runtime.connections`"),
+    doc: "How many connections may be open at once, over all its addresses. More are not accepted until some end: they \
+          wait in the kernel's queue.",
+};
+const CONNECTIONS_PER_IP: Key = Key {
+    name: "connections_per_ip",
+    forms: &[Form::Integer(1, u32::MAX as i64)],
+    absent: Means("no limit"),
+    doc: "How many connections one client may have open at once: an IPv4 address, or an IPv6 network of 64 bits. More are \
+          refused at once: answered 503 and closed (http), or reset (tcp). Connections of `trusted_proxies` and over a Unix \
+          socket are not counted, nor those that were open when this was first set.",
 };
 
 /// `[[listeners.NAME.routes]]`
@@ -699,6 +792,9 @@ mod tests {
                 Form::Text(_) | Form::Prose => text.starts_with('"'),
                 Form::Choice(choices) => choices.contains(&text.trim_matches('"')),
                 Form::Duration(most) => parse_duration(text.trim_matches('"')).is_some_and(|value| value <= *most),
+                Form::Bytes(least, most) => {
+                    parse_bytes(text.trim_matches('"')).is_some_and(|value| (*least..=*most).contains(&value))
+                }
                 Form::Integer(least, most) => text.parse().is_ok_and(|value: i64| (*least..=*most).contains(&value)),
                 Form::Number(..) => text.parse::<f64>().is_ok(),
                 Form::Bool => text == "true" || text == "false",

@@ -24,8 +24,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use crate::http::fields::HeaderEdits;
+pub use crate::http::h1::parse::HeadLimits;
 pub use diagnostic::{Colour, Diagnostic, Report, Severity};
 pub use load::{Loaded, from_text, load};
+pub use shape::Bytes;
 pub use words::counted;
 
 /// A name given in the file to a listener, pool, route or backend.
@@ -59,6 +61,8 @@ pub struct Runtime {
     pub workers: Option<NonZeroU32>,
     /// How long a stop waits for what is under way. Default 30 s.
     pub shutdown_grace: Duration,
+    /// Client connections of all listeners at once; `None`: half as many as files may be open.
+    pub connections: Option<NonZeroU32>,
 }
 
 /// `[reload]`
@@ -95,6 +99,9 @@ pub struct Timeouts {
     pub client_header: Duration,
     /// Between two reads of a request body, and two writes to a client. Default 30 s.
     pub client_body: Duration,
+    /// How much of a body a client has to send or take in each second in which it is waited for; 0: no matter how much.
+    /// Default 240 bytes.
+    pub client_min_rate: Bytes,
     /// For the next request on a keep-alive connection. Default 60 s.
     pub client_idle: Duration,
     /// For making a connection to a backend. Default 2 s.
@@ -120,6 +127,32 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Its client-side deadlines.
     pub timeouts: Timeouts,
+    /// How much a client may ask for.
+    pub limits: Limits,
+}
+
+/// `[listeners.NAME.limits]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// What a request's head may be, and its trailer fields. Only for http.
+    pub head: HeadLimits,
+    /// Connections at once; `None`: only what `runtime.connections` allows.
+    pub connections: Option<NonZeroU32>,
+    /// Connections at once of one client; `None`: no limit.
+    pub connections_per_ip: Option<NonZeroU32>,
+    /// Requests on one connection, at least one. Default 10,000. Only for http.
+    pub requests_per_connection: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            head: HeadLimits::default(),
+            requests_per_connection: 10_000,
+            connections: None,
+            connections_per_ip: None,
+        }
+    }
 }
 
 /// What a listener speaks.

@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Faults, Place};
-use super::keys::{Form, Shape};
+use super::keys::{Bytes, Form, Shape};
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +41,8 @@ pub enum Value {
     Table(Table),
     /// A duration, once a key's form says that its string is one.
     Duration(Duration),
+    /// A number of bytes, once a key's form says that its string is one.
+    Bytes(Bytes),
     /// Something that a fault was reported for. It is there, but has no meaning.
     Faulty,
 }
@@ -68,7 +70,7 @@ impl Value {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Value::Text(_) | Value::Duration(_) => "a string",
+            Value::Text(_) | Value::Duration(_) | Value::Bytes(_) => "a string",
             Value::Integer(_) => "a whole number",
             Value::Number(_) => "a number",
             Value::Bool(_) => "true or false",
@@ -160,6 +162,15 @@ impl Table {
     pub fn duration(&self, key: &str) -> Option<Duration> {
         match self.node(key)?.value {
             Value::Duration(duration) => Some(duration),
+            _ => None,
+        }
+    }
+
+    /// The number of bytes under this key.
+    #[must_use]
+    pub fn bytes(&self, key: &str) -> Option<Bytes> {
+        match self.node(key)?.value {
+            Value::Bytes(bytes) => Some(bytes),
             _ => None,
         }
     }

@@ -14,6 +14,7 @@ One TOML file says what Evenkeel does. `evenkeel check --config FILE` tells ever
 binds an address. A key that is not listed here is a fault, never ignored.
 
 - A duration is one whole number and its unit, in quotes: `\"500ms\"`, `\"2s\"`, `\"5m\"`, `\"1h\"`, `\"1d\"`.
+- A size is one whole number and its unit, in quotes: `\"240B\"`, `\"32KiB\"`, `\"64MiB\"`, `\"1GiB\"`. A KiB is 1024 bytes.
 - `\"${NAME}\"` as a whole value, in quotes, is replaced by the environment variable of that name, which may hold a number or
   `true` where the key takes one.
 - A path is relative to the file it stands in.
@@ -85,6 +86,7 @@ fn kind(form: &Form) -> String {
         Form::Duration(most) => {
             format!("duration up to {}", if most.as_secs() > 86400 { "7 days" } else { "24 hours" })
         }
+        Form::Bytes(least, most) => format!("size from `\"{least}\"` to `\"{most}\"`"),
         Form::Integer(..) | Form::Number(..) => expectation(std::slice::from_ref(form)).replacen("a ", "", 1),
         Form::Bool => "`true`, `false`".into(),
         Form::List(element) => format!("list: {}", element.iter().map(kind).collect::<Vec<_>>().join(" or ")),

@@ -6,6 +6,7 @@ use super::keys::{Absent, FILE, Form, Key, Shape};
 
 /// A string that is replaced by an environment variable.
 const VARIABLE: &str = r"^\$\{[A-Za-z0-9_]+\}$";
+const BYTES: &str = r"^([0-9]+(B|KiB|MiB|GiB)|\$\{[A-Za-z0-9_]+\})$";
 const DURATION: &str = r"^([0-9]+(ms|s|m|h|d)|\$\{[A-Za-z0-9_]+\})$";
 
 /// The schema.
@@ -54,6 +55,7 @@ fn one(form: &Form) -> Value {
     match form {
         Form::Text(_) | Form::Prose => json!({ "type": "string" }),
         Form::Choice(choices) => or_variable(json!({ "enum": choices })),
+        Form::Bytes(..) => json!({ "type": "string", "pattern": BYTES }),
         Form::Duration(_) => json!({ "type": "string", "pattern": DURATION }),
         Form::Integer(least, most) => or_variable(json!({ "type": "integer", "minimum": least, "maximum": most })),
         Form::Number(above, most) => {

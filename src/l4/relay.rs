@@ -160,7 +160,7 @@ impl Flow {
         from: &mut Reader<'_>,
     ) -> Poll<std::io::Result<()>> {
         let size = self.size;
-        let buffer = self.buffer.get_or_insert_with(|| buffers.take(size));
+        let buffer = self.buffer.get_or_insert_with(|| buffers.take_at_most(size));
         match from.poll_read(cx, buffer) {
             Poll::Ready(Ok(0)) => {
                 self.course = Course::Ending;

@@ -2,12 +2,14 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use super::body::{Pump, PumpFault, SourceFault, Waits};
-use super::h1::{After, Connection};
+use super::body::{Pump, PumpFault, Sink, SourceFault, Waits};
+use super::h1::{After, Connection, Terms};
+use super::pace::Pace;
 use super::talk::watch_client;
 use super::wire::Wire;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::config::Timeouts;
 use crate::http::Framing;
 use crate::local::{Desk, Local, Phase};
@@ -22,14 +24,15 @@ pub(super) struct Running {
     pub sending: Pump,
     /// The client's connection may be used again when all goes well.
     pub keep_client: bool,
-    /// A deadline for the bodies is set.
-    pub waiting: bool,
+    /// What it means when the deadline passes; `None` before one is set.
+    pub late: Option<Outcome>,
 }
 
 /// The bodies' part: moves the response down, and what is left of the request up, and puts everything away.
 pub(super) async fn run(connection: &mut Connection, desk: &mut Desk, mut running: Running, framing: Framing) -> After {
     let local = connection.session.local().clone();
-    let mut answering = Pump::default();
+    let Terms { min_rate, body, .. } = connection.terms;
+    let mut answering = Pump::paced(Pace::of_taker(min_rate, body, connection.wire.outbound.written()));
     let outcome = poll_fn(|cx| running.poll_bodies(cx, connection, &mut answering)).await;
     let status = desk.response.status;
     let outcome = outcome.map_or_else(|fault| fault, |()| Outcome::Completed { status });
@@ -92,16 +95,34 @@ impl Running {
         if local.phase() == Phase::Cut || self.lease.is_cut() {
             return Poll::Ready(Err(Outcome::Cut));
         }
-        let (wait, late) = match answering.waits {
-            Waits::ForSource => (self.timeouts.response_body, Outcome::ResponseBodyTimeout),
-            Waits::ForSink => (connection.timeouts.body, Outcome::ClientWriteTimeout),
-        };
         let moved = answering.has_moved(&to_client) | self.sending.has_moved(&to_backend);
-        if moved || !self.waiting {
-            self.waiting = true;
-            connection.deadline.set(clock::now() + wait);
-        }
+        let late = match self.late {
+            Some(late) if !moved => late,
+            _ => {
+                let (until, late) = self.patience(answering, to_client.written(), connection.terms.body);
+                connection.deadline.set(until);
+                *self.late.insert(late)
+            }
+        };
         connection.deadline.poll(cx).map(|()| Err(late))
+    }
+
+    /// Until when what is waited for now may take, and what it means when it takes longer. So much was `written` to the
+    /// client.
+    fn patience(&mut self, answering: &mut Pump, written: u64, client_body: Duration) -> (Instant, Outcome) {
+        let now = clock::now();
+        let stalled = answering.waits == Waits::ForSink;
+        // A client that sends while it is answered may be slow in one as long as the other moves.
+        let owes = !stalled && self.sending.is_running() && self.sending.waits == Waits::ForSource;
+        let sender = self.sending.pace.turn(now, self.sending.taken + answering.taken, owes);
+        let taker = answering.pace.turn(now, written, stalled);
+        let between = match stalled {
+            true => (now + client_body, Outcome::ClientWriteTimeout),
+            false => (now + self.timeouts.response_body, Outcome::ResponseBodyTimeout),
+        };
+        let slow = sender.map(|until| (until, Outcome::ClientTimeout));
+        let slow = slow.or(taker.map(|until| (until, Outcome::ClientWriteTimeout)));
+        slow.filter(|slow| slow.0 < between.0).unwrap_or(between)
     }
 
     /// Whether the backend's connection is where the next exchange can begin: there will be one, the backend said nothing

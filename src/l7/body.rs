@@ -6,6 +6,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use super::pace::Pace;
 use crate::http::Fields;
 
 /// A body that comes in.
@@ -84,17 +85,24 @@ pub struct Pump {
     pub waits: Waits,
     /// Body bytes taken from the source.
     pub taken: u64,
+    /// How quick the client has to be that is at one end.
+    pub pace: Pace,
     /// How far it was when it was last asked whether anything moves.
     seen: (u64, Waits),
 }
 
 impl Default for Pump {
     fn default() -> Self {
-        Pump { course: Course::Running, waits: Waits::ForSource, taken: 0, seen: (0, Waits::ForSource) }
+        Pump::paced(Pace::default())
     }
 }
 
 impl Pump {
+    /// One whose client has to keep this pace.
+    pub fn paced(pace: Pace) -> Pump {
+        Pump { course: Course::Running, waits: Waits::ForSource, taken: 0, pace, seen: (0, Waits::ForSource) }
+    }
+
     /// Whether there is something left to do.
     pub fn is_running(&self) -> bool {
         matches!(self.course, Course::Running | Course::Flushing)

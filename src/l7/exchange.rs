@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::bodies::{self, Running, put_away};
 use super::body::Pump;
-use super::h1::{After, ClientTimeouts, Connection};
+use super::h1::{After, Connection};
 use super::replies::{self, Answer};
 use super::request_id::RequestId;
 use super::retry::{self, Next};
@@ -85,7 +85,6 @@ async fn open(view: Rc<View>, connection: &mut Connection, desk: &mut Desk, id: 
     let Some((plan, Protocol::Http(http))) = plan.map(|plan| (plan, &plan.protocol)) else {
         return Opened::Answer(Answer::plain(503).closing());
     };
-    connection.timeouts = ClientTimeouts::of(&plan.timeouts);
     let peer = connection.peer.map(|peer| peer.ip());
     let trusted = peer.is_some_and(|peer| config::is_within(&http.trusted_proxies, peer));
     if let Some(given) = fields::given_request_id(&desk.request.fields, trusted).and_then(RequestId::given) {
@@ -238,23 +237,20 @@ impl Way<'_> {
         let local = connection.session.local();
         local.responded(lease.state().id(), now.since(lease.sent_at()));
         let mut timeouts = self.view.pool(self.pool).timeouts.clone();
-        timeouts.tunnel_idle = timeouts.tunnel_idle.min(connection.timeouts.tunnel_idle);
+        timeouts.tunnel_idle = timeouts.tunnel_idle.min(connection.terms.tunnel_idle);
         if response.status == 101 {
             self.write_head(connection, desk, Framing::None, Persistence::Upgrade);
-            return Opened::Tunnel(Running { upstream, lease, timeouts, sending, keep_client: false, waiting: false });
+            return Opened::Tunnel(Running { upstream, lease, timeouts, sending, keep_client: false, late: None });
         }
         let framing = write::reply_framing(response, desk.request.version);
-        // An upgrade that was asked for and not given leaves doubt about what the bytes after it mean (security.md R2, R3).
-        let keep_client = desk.request.keeps_alive()
-            && !desk.request.connection.websocket
+        let keep_client = connection.may_go_on(desk)
             && framing != Framing::ToClose
             && connection.wire.inbound.is_done()
-            && !connection.wire.inbound.is_over()
-            && local.phase() == Phase::Serving;
+            && !connection.wire.inbound.is_over();
         upstream.inbound.begin(response.framing);
         let persistence = if keep_client { Persistence::KeepAlive } else { Persistence::Close };
         self.write_head(connection, desk, framing, persistence);
-        Opened::Response(Running { upstream, lease, timeouts, sending, keep_client, waiting: false }, framing)
+        Opened::Response(Running { upstream, lease, timeouts, sending, keep_client, late: None }, framing)
     }
 
     fn write_head(&self, connection: &mut Connection, desk: &Desk, framing: Framing, persistence: Persistence) {

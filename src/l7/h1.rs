@@ -14,21 +14,18 @@ use super::exchange;
 use super::replies::Answer;
 use super::request_id::RequestId;
 use super::wire::Wire;
-use crate::buffer::{Buffers, SMALLEST};
+use crate::buffer::Buffers;
 use crate::clock::{self, Instant};
 use crate::deadline::Deadline;
 use crate::http::h1::parse::{self, HeadLimits, Parsed};
 use crate::http::{Framing, Refusal};
 use crate::local::{Desk, LAST_REQUEST, Local, Phase, Session};
-use crate::state::ListenerId;
+use crate::state::{ListenerId, ListenerPlan};
 use crate::stream::Incoming;
 
 /// How much a lingering close reads and forgets, in bytes, and for how long.
 const LINGER_BYTES: usize = 64 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
-
-/// How large the block for one head may become: past the limit on heads, so that the parser refuses and not we.
-const LARGEST_HEAD_BLOCK: usize = 64 * 1024;
 
 /// A client's connection.
 pub(super) struct Connection {
@@ -39,17 +36,26 @@ pub(super) struct Connection {
     pub peer: Option<SocketAddr>,
     /// The port it came to; `None` over a Unix socket.
     pub local_port: Option<u16>,
-    pub timeouts: ClientTimeouts,
+    pub terms: Terms,
+    /// How many requests it has brought, the one under way included.
+    requests: u32,
 }
 
-/// The deadlines of the client's side, copied from the listener at each request.
+/// What the listener grants a client, copied from it at each request.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ClientTimeouts {
+pub(super) struct Terms {
+    /// For a whole head.
     pub header: Duration,
     pub body: Duration,
+    /// Bytes a second of a body; 0: any rate.
+    pub min_rate: u64,
     pub idle: Duration,
     /// Of a tunnel; the pool has one too, the shorter counts.
     pub tunnel_idle: Duration,
+    /// How large a head may be.
+    pub head: HeadLimits,
+    /// How many requests one connection may bring.
+    pub requests: u32,
 }
 
 /// What becomes of the client's connection after an exchange.
@@ -68,7 +74,7 @@ pub(super) enum After {
 /// Serves one connection from its acceptance to its end.
 pub async fn serve(local: Rc<Local>, incoming: Incoming) {
     let mut connection = Connection::new(&local, incoming);
-    let mut wait = connection.timeouts.header;
+    let mut wait = connection.terms.header;
     while connection.request_begins(wait).await {
         let mut desk = local.desk();
         // Housed, so that the connection keeps no room for it while it idles.
@@ -79,7 +85,7 @@ pub async fn serve(local: Rc<Local>, incoming: Incoming) {
             After::KeepAlive => {}
             ending => return connection.end(ending).await,
         }
-        wait = connection.timeouts.idle;
+        wait = connection.terms.idle;
     }
     connection.end(After::Close).await;
 }
@@ -92,7 +98,7 @@ impl Connection {
             buffer.put(&incoming.prefix);
             wire.inbound.buffer = Some(buffer);
         }
-        let timeouts = local.view().listener(incoming.listener).map(|plan| ClientTimeouts::of(&plan.timeouts));
+        let terms = local.view().listener(incoming.listener).map(Terms::of);
         Connection {
             wire,
             session: local.session(),
@@ -100,7 +106,8 @@ impl Connection {
             listener: incoming.listener,
             peer: incoming.peer,
             local_port: incoming.local.map(|local| local.port()),
-            timeouts: timeouts.unwrap_or_default(),
+            terms: terms.unwrap_or_default(),
+            requests: 0,
         }
     }
 
@@ -133,6 +140,11 @@ impl Connection {
     /// Reads one request and answers it.
     async fn answer_one(&mut self, desk: &mut Desk) -> After {
         self.wire.outbound.lend(std::mem::take(&mut desk.to_client));
+        // A listener that has just gone lets what it has begun come to its end, on the terms it began with.
+        if let Some(plan) = self.session.local().view().listener(self.listener) {
+            self.terms = Terms::of(plan);
+        }
+        self.requests = self.requests.saturating_add(1);
         match self.read_head(desk).await {
             Ok(()) => exchange::run(self, desk).await,
             Err(HeadFault::Refused(refusal)) => {
@@ -153,9 +165,8 @@ impl Connection {
 
     /// Reads the head of a request into `desk.request` and begins its body.
     async fn read_head(&mut self, desk: &mut Desk) -> Result<(), HeadFault> {
-        let limits = HeadLimits::default();
+        let Terms { head: limits, header, .. } = self.terms;
         let mut seen = 0;
-        let header = self.timeouts.header;
         let Connection { wire, session, deadline, .. } = self;
         let mut limit: Option<Instant> = None;
         poll_fn(|cx| {
@@ -166,12 +177,14 @@ impl Connection {
                 match parse::request(source.bytes(), seen, &limits, &mut desk.request) {
                     Ok(Parsed::Complete(length)) => {
                         source.begin(length, desk.request.framing);
+                        wire.inbound.limit_trailers(limits);
                         return Poll::Ready(Ok(()));
                     }
                     Ok(Parsed::Partial) => seen = source.bytes().len(),
                     Err(refusal) => return Poll::Ready(Err(HeadFault::Refused(refusal))),
                 }
-                source.make_room(LARGEST_HEAD_BLOCK);
+                // Past the limit, so that it is the parser that refuses.
+                source.make_room(2 * limits.head_bytes);
                 match source.poll_fill(cx) {
                     Poll::Ready(Ok(true)) => {}
                     Poll::Ready(_) => return Poll::Ready(Err(HeadFault::Gone)),
@@ -197,7 +210,7 @@ impl Connection {
 
     /// Writes what is pending; false when the client does not take it.
     pub(super) async fn flush(&mut self) -> bool {
-        self.deadline.set(clock::now() + self.timeouts.body);
+        self.deadline.set(clock::now() + self.terms.body);
         let Connection { wire, session, deadline, .. } = self;
         poll_fn(|cx| {
             session.watch(cx);
@@ -210,6 +223,16 @@ impl Connection {
             }
         })
         .await
+    }
+
+    /// Whether another request may follow the one on the desk, once both bodies are at their ends: the client wants that,
+    /// may send more, and what comes will be requests. Bytes behind an upgrade that was not given may be anything
+    /// (security.md R2, R3).
+    pub(super) fn may_go_on(&self, desk: &Desk) -> bool {
+        desk.request.keeps_alive()
+            && !desk.request.connection.websocket
+            && self.requests < self.terms.requests
+            && self.session.local().phase() == Phase::Serving
     }
 
     /// How it is closed after a whole answer. A client that may still send is given the time to read first: what comes in
@@ -274,13 +297,17 @@ fn idle_until(local: &Local, listener: ListenerId, latest: Instant) -> Option<In
     }
 }
 
-impl ClientTimeouts {
-    pub(super) fn of(timeouts: &crate::config::Timeouts) -> ClientTimeouts {
-        ClientTimeouts {
+impl Terms {
+    fn of(plan: &ListenerPlan) -> Terms {
+        let ListenerPlan { timeouts, limits, .. } = plan;
+        Terms {
             header: timeouts.client_header,
             body: timeouts.client_body,
+            min_rate: timeouts.client_min_rate.0,
             idle: timeouts.client_idle,
             tunnel_idle: timeouts.tunnel_idle,
+            head: limits.head,
+            requests: limits.requests_per_connection,
         }
     }
 }
@@ -294,5 +321,3 @@ enum HeadFault {
     /// The client went.
     Gone,
 }
-
-const _: () = assert!(LARGEST_HEAD_BLOCK > SMALLEST);

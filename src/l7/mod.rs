@@ -7,6 +7,7 @@ mod bodies;
 mod body;
 mod exchange;
 mod h1;
+mod pace;
 mod replies;
 mod request_id;
 mod retry;
@@ -15,3 +16,4 @@ mod upgrade;
 mod wire;
 
 pub use h1::serve;
+pub use replies::turn_away;

@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use super::h1::{After, Connection};
+use super::request_id::RequestId;
 use crate::config::HeaderEdits;
 use crate::http::h1::write::{self, Connection as Persistence, OwnAnswer};
 use crate::http::{Method, Refusal, Target};
-use crate::local::{Desk, Phase};
+use crate::local::{Desk, Local};
 use crate::state::Action;
+use crate::stream::Stream;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -68,9 +70,7 @@ impl Answer {
     /// Sends it. A request body that was not read ends the connection: what is left of it is not the next request.
     pub(super) async fn send(self, connection: &mut Connection, desk: &mut Desk, id: &str) -> After {
         let unread = self.close || !connection.wire.inbound.is_done();
-        let draining = connection.session.local().phase() != Phase::Serving;
-        // Bytes behind an upgrade that was not given may be anything (security.md R2).
-        let keep = !unread && !draining && desk.request.keeps_alive() && !desk.request.connection.websocket;
+        let keep = !unread && connection.may_go_on(desk);
         let location = self.location.as_deref().map(|to| ("Location", to));
         let answer = OwnAnswer {
             status: self.status,
@@ -90,6 +90,25 @@ impl Answer {
             (true, false, false) => connection.farewell(desk),
         }
     }
+}
+
+/// Answers 503 to a client that has too many connections, without reading a request or waiting for anything: it must not cost
+/// more than it takes to say no.
+pub fn turn_away(local: &Local, stream: Stream) {
+    let id = local.roll(RequestId::roll);
+    let mut words = Vec::with_capacity(256);
+    let answer = OwnAnswer {
+        status: 503,
+        content_type: PLAIN,
+        body: b"There are too many connections from your address.\n",
+        request_id: id.as_str(),
+        connection: Persistence::Close,
+        extra: &[],
+        edits: &[],
+        head_request: false,
+    };
+    write::own_answer(&mut words, &answer);
+    stream.say_and_close(&words);
 }
 
 /// What a route that does not forward answers.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::body::{Pump, PumpFault, Sink, SourceFault, Waits};
 use super::h1::Connection;
+use super::pace::Pace;
 use super::wire::{Wire, WireSource};
 use crate::clock::{self, Instant};
 use crate::config::Timeouts;
@@ -57,7 +58,7 @@ impl<'a> Talk<'a> {
         timeouts: &'a Timeouts,
         reused: bool,
     ) -> Talk<'a> {
-        let sending = Pump::default();
+        let sending = Pump::paced(Pace::of_sender(connection.terms.min_rate, connection.terms.body));
         let wait = Wait::Anew;
         Talk { connection, upstream, desk, lease, timeouts, reused, sending, wait, seen: 0, interim: 0, begun: false }
     }
@@ -121,7 +122,11 @@ impl<'a> Talk<'a> {
         let (wait, late) = self.patience();
         let deadline = &mut self.connection.deadline;
         match std::mem::replace(&mut self.wait, Wait::On) {
-            Wait::Anew => deadline.set(clock::now() + wait),
+            Wait::Anew => {
+                let now = clock::now();
+                let slow = self.sending.pace.turn(now, self.sending.taken, late == Outcome::ClientTimeout);
+                deadline.set(slow.map_or(now + wait, |slow| slow.min(now + wait)));
+            }
             Wait::Since(then) => deadline.set(then + wait),
             Wait::On => {}
         }
@@ -133,7 +138,7 @@ impl<'a> Talk<'a> {
         // A client that asked for a 100 rightly sends nothing before it has heard of the backend.
         let held_back = self.desk.request.expects_continue && self.interim == 0 && self.sending.taken == 0;
         match (self.sending.is_running(), self.sending.waits) {
-            (true, Waits::ForSource) if !held_back => (self.connection.timeouts.body, Outcome::ClientTimeout),
+            (true, Waits::ForSource) if !held_back => (self.connection.terms.body, Outcome::ClientTimeout),
             (true, Waits::ForSink) => (self.timeouts.response_body, Outcome::BackendWriteTimeout),
             _ => (self.timeouts.response_header, Outcome::ResponseHeaderTimeout),
         }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use super::body::{Piece, Sink, Source, SourceFault};
 use crate::buffer::{Buffer, Buffers, LARGEST, SMALLEST};
 use crate::http::h1::body::{self, Decoder, Step};
+use crate::http::h1::parse::HeadLimits;
 use crate::http::{Fields, Framing};
 use crate::stream::{Reader, Stream, Writer};
 
@@ -66,6 +67,11 @@ impl Inbound {
     pub fn begin(&mut self, framing: Framing) {
         self.decoder = Decoder::new(framing);
         self.ready = 0;
+    }
+
+    /// The body that has begun may have trailer fields only within these limits.
+    pub fn limit_trailers(&mut self, limits: HeadLimits) {
+        self.decoder.limit_trailers(limits);
     }
 
     /// Whether the body has been read to its end.
@@ -147,7 +153,7 @@ impl WireSource<'_> {
     /// Reads more; false is the end. A full buffer is an error: nobody reads on without consuming.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let size = self.inbound.size;
-        let buffer = self.inbound.buffer.get_or_insert_with(|| self.buffers.take(size));
+        let buffer = self.inbound.buffer.get_or_insert_with(|| self.buffers.take_at_most(size));
         if buffer.is_full() {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
@@ -281,6 +287,11 @@ impl Outbound {
         let mut memory = std::mem::take(&mut self.pending);
         memory.clear();
         memory
+    }
+
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     /// Whether nothing waits to be written.

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
+use super::admission::Admission;
 use super::receipt::receipts;
 use super::retire::{Order, attend, orders};
 use super::sockets::SocketId;
@@ -38,6 +39,7 @@ pub(super) struct Control {
     snapshots: Arc<ArcSwap<Snapshot>>,
     workers: Vec<Worker>,
     loads: Arc<Loads>,
+    admission: Arc<Admission>,
     deaths: mpsc::Receiver<usize>,
     orders: mpsc::Sender<Order>,
     /// The attendant of leaving backends, and those who hold a snapshot that is out of force. They end with this.
@@ -49,7 +51,7 @@ impl Control {
     ///
     /// # Errors
     /// A thread or its runtime could not be made; then none is left running.
-    pub(super) async fn start(first: Snapshot, workers: usize) -> io::Result<Control> {
+    pub(super) async fn start(first: Snapshot, workers: usize, admission: Arc<Admission>) -> io::Result<Control> {
         first.settle();
         let (died, deaths) = mpsc::channel(workers);
         let (orders, received) = orders();
@@ -57,6 +59,7 @@ impl Control {
             snapshots: Arc::new(ArcSwap::from_pointee(first)),
             workers: Vec::with_capacity(workers),
             loads: Loads::new(workers),
+            admission,
             deaths,
             orders,
             tasks: JoinSet::new(),
@@ -75,6 +78,7 @@ impl Control {
                 snapshots: Arc::clone(&self.snapshots),
                 seed: fastrand::u64(..),
                 loads: Arc::clone(&self.loads),
+                admission: Arc::clone(&self.admission),
                 colleagues: colleagues.clone().into(),
                 handed,
                 deaths: deaths.clone(),
@@ -123,6 +127,7 @@ impl Control {
         if !all.all_within(PATIENCE).await {
             tracing::warn!(generation = next.generation(), "a worker is slow to take up the new configuration");
         }
+        self.admission.look_again();
         next.settle();
         self.tell_all(|| Mail::Settled);
         // Only connections of a listener that is gone stand on something that is no more. To wake them all is not cheap.
@@ -227,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn any_number_of_reloads_leaves_nothing_behind() {
-        let mut control = Control::start(snapshot(1, None), 2).await.unwrap();
+        let mut control = Control::start(snapshot(1, None), 2, Admission::new(1000)).await.unwrap();
         for port in 2..500 {
             let before = control.snapshot();
             let next = snapshot(port, Some(&before));

@@ -2,17 +2,17 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one. The soft one is 1024 on most systems for the sake of `select(2)`, which nothing
-/// here calls. When it can not be raised, the program runs with what it has.
-pub(super) fn raise_limit() {
+/// Raises the soft limit to the hard one, and says where it stands then. The soft one is 1024 on most systems for the sake of
+/// `select(2)`, which nothing here calls. When it can not be raised, the program runs with what it has.
+pub(super) fn raise_limit() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current == maximum {
-        return;
+    if current != maximum {
+        match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+            Ok(()) => tracing::debug!(from = current, to = maximum, "raised the limit of open files"),
+            Err(error) => tracing::debug!(current, maximum, %error, "cannot raise the limit of open files"),
+        }
     }
-    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        Ok(()) => tracing::debug!(from = current, to = maximum, "raised the limit of open files"),
-        Err(error) => tracing::debug!(current, maximum, %error, "cannot raise the limit of open files"),
-    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -21,8 +21,9 @@ mod tests {
 
     #[test]
     fn the_soft_limit_becomes_the_hard_one() {
-        raise_limit();
+        let raised = raise_limit();
         let limit = getrlimit(Resource::Nofile);
         assert_eq!(limit.current, limit.maximum);
+        assert_eq!(limit.current.unwrap_or(u64::MAX), raised);
     }
 }

@@ -11,6 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -18,6 +19,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
 
+use super::admission::{Admitted, Entry, Gate};
 use super::receipt::Receipt;
 use super::reception::Reception;
 use super::sockets::SocketId;
@@ -59,6 +61,8 @@ pub(super) struct Acceptor {
     acceptors: Acceptors,
     /// Whose connections these are; a reload can give the address to another listener.
     listener: Rc<Cell<ListenerId>>,
+    /// A connection that was accepted and waits for room.
+    in_hand: Cell<Option<Accepted>>,
 }
 
 /// A listening socket that this worker's runtime watches.
@@ -77,14 +81,21 @@ impl Acceptor {
             Address::Ip(_) => Socket::Tcp(TcpListener::from_std(offer.socket.into())?),
             Address::Unix(_) => Socket::Unix(UnixListener::from_std(offer.socket.into())?),
         };
-        Ok(Acceptor { reception, socket, address: offer.address, acceptors: offer.acceptors, listener })
+        Ok(Acceptor {
+            reception,
+            socket,
+            address: offer.address,
+            acceptors: offer.acceptors,
+            listener,
+            in_hand: Cell::default(),
+        })
     }
 
     /// Accepts until it is told to end; then takes those who wait already and closes the socket.
     pub(super) async fn run(self, end: oneshot::Receiver<Receipt>) {
         let receipt = tokio::select! {
             biased;
-            // Cancelling loses nothing: a connection is placed in the same step in which it is accepted.
+            // Cancelling loses nothing: a connection is placed, or put into the hand, in the same step in which it is accepted.
             receipt = end => receipt,
             never = self.accept_for_ever() => match never {},
         };
@@ -100,7 +111,8 @@ impl Acceptor {
                 match self.socket.accept().await {
                     Ok(accepted) => {
                         self.end_episode(&mut pauses);
-                        self.place(accepted);
+                        self.in_hand.set(Some(accepted));
+                        self.let_in().await;
                     }
                     Err(error) => self.pause(&mut pauses, &error).await,
                 }
@@ -109,18 +121,44 @@ impl Acceptor {
         }
     }
 
-    fn place(&self, (stream, peer): Accepted) {
+    /// Lets the connection in hand in, as soon as there is room for it. Meanwhile nothing is accepted here: who comes waits
+    /// in the kernel's queue. Cancelled, it stays in hand.
+    async fn let_in(&self) {
+        let mut waited: Option<Arc<Gate>> = None;
+        while let Some(full) = self.try_let_in() {
+            full.news().await;
+            waited = Some(full);
+        }
+        if let Some(gate) = waited {
+            gate.pass_on();
+        }
+    }
+
+    /// Lets the connection in hand in, unless a limit does not allow it: then it says which, and keeps it.
+    fn try_let_in(&self) -> Option<Arc<Gate>> {
+        let (stream, peer) = self.in_hand.take()?;
+        // When nobody owns the address any more, the connection goes as well.
+        let listener = self.reception.owner(self.listener.get(), &self.address)?;
+        match self.reception.admit(listener, peer)? {
+            Entry::Admitted(admitted) => self.place(stream, peer, listener, admitted),
+            Entry::Refused => self.reception.turn_away(listener, stream),
+            Entry::Full(gate) => {
+                self.in_hand.set(Some((stream, peer)));
+                return Some(gate);
+            }
+        }
+        None
+    }
+
+    fn place(&self, stream: Stream, peer: Option<SocketAddr>, listener: ListenerId, admitted: Admitted) {
         let local = match (&stream, &self.address) {
             // A socket that listens on every address has to ask which one it was.
             (Stream::Tcp(stream), Address::Ip(bound)) if bound.ip().is_unspecified() => stream.local_addr().ok(),
             (_, Address::Ip(bound)) => Some(*bound),
             (_, Address::Unix(_)) => None,
         };
-        // When nobody owns the address any more, the connection goes as well.
-        if let Some(listener) = self.reception.owner(self.listener.get(), &self.address) {
-            let incoming = Incoming { stream, listener, peer, local, prefix: Vec::new() };
-            self.reception.place(incoming, self.acceptors);
-        }
+        let incoming = Incoming { stream, listener, peer, local, prefix: Vec::new() };
+        self.reception.place(incoming, admitted, self.acceptors);
     }
 
     fn end_episode(&self, pauses: &mut Pauses) {
@@ -139,11 +177,14 @@ impl Acceptor {
         tokio::time::sleep(pauses.next(clock::now())).await;
     }
 
-    /// Takes all who wait, whatever the runtime believes of the socket's readiness.
+    /// Takes all who wait, whatever the runtime believes of the socket's readiness, as long as there is room for them.
     fn sweep(&self) {
         for _ in 0..SWEEP {
+            if self.try_let_in().is_some() {
+                return;
+            }
             match self.socket.accept_now() {
-                Ok(accepted) => self.place(accepted),
+                Ok(accepted) => self.in_hand.set(Some(accepted)),
                 Err(error) if Setback::of(&error) == Setback::OneConnection => {}
                 Err(_) => return,
             }

@@ -6,6 +6,8 @@
 //!
 //! What a connection is and what becomes of it stands in `l4` and `l7`; this room only brings it to a worker.
 
+mod admission;
+mod clients;
 mod control;
 pub mod daemon;
 mod descriptors;
@@ -31,6 +33,7 @@ use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::record::Collected;
 use crate::state::{Backend, BackendState, ListenerId, Pool, Snapshot};
+use admission::Admission;
 use control::Control;
 use listener::Offer;
 use places::{Place, Wanted};
@@ -52,6 +55,8 @@ pub struct Server {
     /// Before the control: when a server is dropped, the files of Unix sockets go first.
     bound: Vec<Bound>,
     control: Control,
+    /// How many files this process may have open.
+    descriptors: u64,
 }
 
 impl Server {
@@ -62,13 +67,14 @@ impl Server {
     /// # Errors
     /// An address can not be listened on, or a worker can not be started. Then nothing is left of it.
     pub async fn start(config: &Config) -> Result<Server, StartError> {
-        descriptors::raise_limit();
+        let descriptors = descriptors::raise_limit();
         let workers = workers_of(config);
         let wanted = places::wanted(config);
         let bound = bind_all(&wanted.iter().collect::<Vec<_>>(), &[], workers).map_err(StartError::Listen)?;
-        let control = Control::start(Snapshot::next(config, None), workers).await.map_err(StartError::Worker)?;
-        let mut server = Server { bound: Vec::new(), control };
+        let control = Control::start(Snapshot::next(config, None), workers, Admission::new(descriptors / 2));
+        let mut server = Server { bound: Vec::new(), control: control.await.map_err(StartError::Worker)?, descriptors };
         server.listen(bound);
+        server.warnings(config).iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(server)
     }
 
@@ -203,9 +209,14 @@ impl Server {
 
     fn warnings(&self, config: &Config) -> Vec<String> {
         let (now, wanted) = (self.control.workers(), workers_of(config));
-        let changed = now != wanted;
-        let sentence = || format!("runtime.workers stays {now} until the next start; the file asks for {wanted}");
-        changed.then(sentence).into_iter().collect()
+        let workers = (now != wanted)
+            .then(|| format!("runtime.workers stays {now} until the next start; the file asks for {wanted}"));
+        let descriptors = self.descriptors;
+        let asked = config.runtime.connections.filter(|asked| u64::from(asked.get()) > descriptors / 2);
+        let connections = asked.map(|asked| {
+            format!("runtime.connections is {asked}, but only {descriptors} files may be open: a connection and the one to its backend are two (LimitNOFILE= in systemd, `ulimit -n` in a shell)")
+        });
+        workers.into_iter().chain(connections).collect()
     }
 }
 
@@ -266,7 +277,7 @@ fn states(snapshot: &Snapshot) -> BTreeMap<u64, Arc<BackendState>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Address, Listener, Policy, Protocol, Reload, Runtime, Service, Timeouts};
+    use crate::config::{self, Address, Bytes, Limits, Listener, Policy, Protocol, Reload, Runtime, Service, Timeouts};
     use std::net::SocketAddr;
     use std::num::NonZeroU32;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -279,6 +290,7 @@ mod tests {
         Timeouts {
             client_header: all,
             client_body: all,
+            client_min_rate: Bytes::default(),
             client_idle: all,
             connect: all,
             response_header: all,
@@ -295,6 +307,7 @@ mod tests {
             bind: bind.clone(),
             protocol: Protocol::Tcp { pool: "app".into() },
             timeouts: timeouts(),
+            limits: Limits::default(),
         };
         let backend = |address: &SocketAddr| config::Backend {
             name: address.to_string().into(),
@@ -306,7 +319,11 @@ mod tests {
         };
         let backends = backends.iter().map(backend).collect();
         Config {
-            runtime: Runtime { workers: NonZeroU32::new(workers), shutdown_grace: Duration::from_secs(5) },
+            runtime: Runtime {
+                workers: NonZeroU32::new(workers),
+                shutdown_grace: Duration::from_secs(5),
+                connections: None,
+            },
             reload: Reload { watch: false, drain_timeout: Duration::ZERO },
             listeners: listeners.iter().map(listener).collect(),
             pools: vec![config::Pool {
@@ -514,6 +531,19 @@ mod tests {
         let expected = "runtime.workers stays 2 until the next start; the file asks for 1";
         assert_eq!(applied.warnings, [expected]);
         assert_eq!(server.control.workers(), 2);
+    }
+
+    #[tokio::test]
+    async fn more_connections_than_files_may_be_open_is_a_warning() {
+        let listeners = [("raw", vec![loopback(0)])];
+        let mut server = Server::start(&config(1, &listeners, &[])).await.unwrap();
+        server.descriptors = 200;
+        for (asked, warned) in [(100, false), (101, true)] {
+            let mut config = config(1, &listeners, &[]);
+            config.runtime.connections = NonZeroU32::new(asked);
+            let warnings = server.apply(&config).await.unwrap().warnings;
+            assert_eq!(warnings.iter().any(|warning| warning.contains("only 200 files")), warned, "{warnings:?}");
+        }
     }
 
     #[tokio::test]

@@ -14,7 +14,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
+use super::admission::{Admission, Admitted, Entry};
 use super::spread::{Acceptors, Loads, Open};
+use crate::clock;
 use crate::config::Address;
 use crate::local::Local;
 use crate::state::{ListenerId, Protocol, Snapshot};
@@ -28,7 +30,14 @@ pub(super) struct Handed {
     listener: ListenerId,
     peer: Option<SocketAddr>,
     local: Option<SocketAddr>,
-    open: Open,
+    seat: Seat,
+}
+
+/// What counts a connection: for the worker that serves it, and against the limits.
+#[derive(Debug)]
+struct Seat {
+    _open: Open,
+    _admitted: Admitted,
 }
 
 /// A connected socket that no runtime watches; it does not block.
@@ -43,6 +52,7 @@ pub(super) struct Reception {
     worker: usize,
     local: Rc<Local>,
     loads: Arc<Loads>,
+    admission: Arc<Admission>,
     /// Every worker's, its own included so that an index is a worker.
     colleagues: Box<[mpsc::Sender<Handed>]>,
     turn: Cell<usize>,
@@ -53,9 +63,10 @@ impl Reception {
         worker: usize,
         local: Rc<Local>,
         loads: Arc<Loads>,
+        admission: Arc<Admission>,
         colleagues: Box<[mpsc::Sender<Handed>]>,
     ) -> Reception {
-        Reception { worker, local, loads, colleagues, turn: Cell::new(worker) }
+        Reception { worker, local, loads, admission, colleagues, turn: Cell::new(worker) }
     }
 
     /// Whose a connection is that came in at `address`, as far as the newest snapshot says.
@@ -63,30 +74,49 @@ impl Reception {
         owner(self.local.view().snapshot(), known, address)
     }
 
+    /// Whether a connection of `client` may come in at a listener; `None` when there is no such listener.
+    pub(super) fn admit(&self, listener: ListenerId, client: Option<SocketAddr>) -> Option<Entry> {
+        let view = self.local.view();
+        let plan = view.listener(listener)?;
+        Some(self.admission.admit(view.snapshot(), plan, client.map(|client| client.ip()), clock::now()))
+    }
+
+    /// Closes a connection that may not come in; a client that speaks HTTP is told.
+    pub(super) fn turn_away(&self, listener: ListenerId, stream: Stream) {
+        match self.local.view().listener(listener).map(|plan| &plan.protocol) {
+            Some(Protocol::Http(_)) => l7::turn_away(&self.local, stream),
+            Some(Protocol::Tcp { .. }) | None => stream.reset(),
+        }
+    }
+
     /// Serves a connection that this worker has accepted, or hands it over. Where the other's channel is full it is kept.
-    pub(super) fn place(&self, incoming: Incoming, acceptors: Acceptors) {
+    pub(super) fn place(&self, incoming: Incoming, admitted: Admitted, acceptors: Acceptors) {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let other = acceptors.hand_to(self.worker, &self.loads, turn);
         match other.and_then(|other| Some((other, self.colleagues[other].try_reserve().ok()?))) {
-            Some((other, place)) => match release(incoming, self.loads.open(other)) {
+            Some((other, place)) => match release(incoming, self.seat(other, admitted)) {
                 Ok(handed) => place.send(handed),
                 Err(error) => tracing::debug!(%error, "connection lost while it was handed over"),
             },
-            None => self.serve(incoming, self.loads.open(self.worker)),
+            None => self.serve(incoming, self.seat(self.worker, admitted)),
         }
+    }
+
+    fn seat(&self, worker: usize, admitted: Admitted) -> Seat {
+        Seat { _open: self.loads.open(worker), _admitted: admitted }
     }
 
     /// Serves a connection that another worker has accepted.
     pub(super) fn take_over(&self, handed: Handed) {
         match register(handed) {
-            Ok((incoming, open)) => self.serve(incoming, open),
+            Ok((incoming, seat)) => self.serve(incoming, seat),
             Err(error) => tracing::debug!(%error, "connection lost while it was handed over"),
         }
     }
 
     /// Starts serving. The task belongs to the worker's runtime, which drops it when it ends itself; a panic in it ends
     /// this connection only.
-    fn serve(&self, incoming: Incoming, open: Open) {
+    fn serve(&self, incoming: Incoming, seat: Seat) {
         let view = self.local.view();
         // By a reload, the listener can have gone while the connection was handed over: then so does the connection.
         let Some(plan) = view.snapshot().listener(incoming.listener) else { return incoming.stream.reset() };
@@ -94,11 +124,11 @@ impl Reception {
         match plan.protocol {
             Protocol::Tcp { .. } => drop(spawn_local(async move {
                 l4::serve(local, incoming).await;
-                drop(open);
+                drop(seat);
             })),
             Protocol::Http(_) => drop(spawn_local(async move {
                 l7::serve(local, incoming).await;
-                drop(open);
+                drop(seat);
             })),
         }
     }
@@ -116,22 +146,22 @@ fn owner(snapshot: &Snapshot, known: ListenerId, address: &Address) -> Option<Li
 }
 
 /// Takes a connection away from this worker's runtime.
-fn release(incoming: Incoming, open: Open) -> io::Result<Handed> {
+fn release(incoming: Incoming, seat: Seat) -> io::Result<Handed> {
     let socket = match incoming.stream {
         Stream::Tcp(stream) => Socket::Tcp(stream.into_std()?),
         Stream::Unix(stream) => Socket::Unix(stream.into_std()?),
     };
-    Ok(Handed { socket, listener: incoming.listener, peer: incoming.peer, local: incoming.local, open })
+    Ok(Handed { socket, listener: incoming.listener, peer: incoming.peer, local: incoming.local, seat })
 }
 
 /// Registers a connection with this worker's runtime.
-fn register(handed: Handed) -> io::Result<(Incoming, Open)> {
-    let Handed { socket, listener, peer, local, open } = handed;
+fn register(handed: Handed) -> io::Result<(Incoming, Seat)> {
+    let Handed { socket, listener, peer, local, seat } = handed;
     let stream = match socket {
         Socket::Tcp(socket) => Stream::Tcp(TcpStream::from_std(socket)?),
         Socket::Unix(socket) => Stream::Unix(UnixStream::from_std(socket)?),
     };
-    Ok((Incoming { stream, listener, peer, local, prefix: Vec::new() }, open))
+    Ok((Incoming { stream, listener, peer, local, prefix: Vec::new() }, seat))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
+use super::admission::Admission;
 use super::listener::{Acceptor, Offer};
 use super::receipt::Receipt;
 use super::reception::{Handed, Reception};
@@ -60,6 +61,7 @@ pub(super) struct Setup {
     pub(super) snapshots: Arc<ArcSwap<Snapshot>>,
     pub(super) seed: u64,
     pub(super) loads: Arc<Loads>,
+    pub(super) admission: Arc<Admission>,
     /// How every worker, this one included, is handed connections.
     pub(super) colleagues: Box<[mpsc::Sender<Handed>]>,
     pub(super) handed: mpsc::Receiver<Handed>,
@@ -114,10 +116,10 @@ fn text(panic: &(dyn Any + Send)) -> &str {
 }
 
 fn work(runtime: &LocalRuntime, setup: Setup, mut inbox: mpsc::Receiver<Mail>, ready: oneshot::Sender<io::Result<()>>) {
-    let Setup { worker, snapshots, seed, loads, colleagues, mut handed, .. } = setup;
+    let Setup { worker, snapshots, seed, loads, admission, colleagues, mut handed, .. } = setup;
     runtime.block_on(async move {
         let local = Local::new(worker, snapshots, seed);
-        let reception = Rc::new(Reception::new(worker, Rc::clone(&local), loads, colleagues));
+        let reception = Rc::new(Reception::new(worker, Rc::clone(&local), loads, admission, colleagues));
         let mut station = Station { local, reception, accepting: HashMap::new(), tasks: JoinSet::new() };
         // If nobody waits for it any more, the mailbox is closed as well.
         let _ = ready.send(Ok(()));

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::config::{
-    Address, Backend, Config, HeaderRules, Http, Listener, Policy, Pool, Protocol, Reload, Runtime, Service, Timeouts,
+    Address, Backend, Bytes, Config, HeaderRules, Http, Limits, Listener, Policy, Pool, Protocol, Reload, Runtime,
+    Service, Timeouts,
 };
 
 pub fn timeouts() -> Timeouts {
@@ -11,6 +12,7 @@ pub fn timeouts() -> Timeouts {
     Timeouts {
         client_header: long,
         client_body: long,
+        client_min_rate: Bytes::default(),
         client_idle: long,
         connect: long,
         response_header: long,
@@ -57,12 +59,12 @@ pub fn http(name: &str) -> Listener {
 }
 
 fn listener(name: &str, protocol: Protocol) -> Listener {
-    Listener { name: name.into(), bind: Vec::new(), protocol, timeouts: timeouts() }
+    Listener { name: name.into(), bind: Vec::new(), protocol, timeouts: timeouts(), limits: Limits::default() }
 }
 
 pub fn config(listeners: Vec<Listener>, pools: Vec<Pool>) -> Config {
     Config {
-        runtime: Runtime { workers: None, shutdown_grace: Duration::from_secs(30) },
+        runtime: Runtime { workers: None, shutdown_grace: Duration::from_secs(30), connections: None },
         reload: Reload { watch: true, drain_timeout: Duration::from_secs(30) },
         listeners,
         pools,

@@ -19,11 +19,12 @@ mod route;
 mod view;
 
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::config::{self, Address, Config, Name, Service, Timeouts};
+use crate::config::{self, Address, Config, Limits, Name, Service, Timeouts};
 
 pub use backend::{Backend, BackendKey, BackendState, Epoch, Refused, Transport};
 use ids::Roster;
@@ -45,6 +46,8 @@ pub struct ListenerPlan {
     pub bind: Vec<Address>,
     /// Its client-side deadlines.
     pub timeouts: Timeouts,
+    /// How much a client may ask for.
+    pub limits: Limits,
     /// What is spoken there, and where it goes.
     pub protocol: Protocol,
 }
@@ -78,6 +81,7 @@ pub struct HttpPlan {
 #[derive(Debug)]
 pub struct Snapshot {
     generation: u64,
+    connections: Option<NonZeroU32>,
     /// By [`ListenerId`]; `None` for a name that is gone.
     listeners: Vec<Option<Arc<ListenerPlan>>>,
     /// By [`PoolId`]; `None` for a name that is gone.
@@ -102,6 +106,7 @@ impl Snapshot {
         let listeners = plan_listeners(config, &mut listener_names, &pool_names);
         Snapshot {
             generation: previous.map_or(1, |previous| previous.generation + 1),
+            connections: config.runtime.connections,
             listeners,
             pools,
             next_backend_id: registry.next_id(),
@@ -115,6 +120,12 @@ impl Snapshot {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// How many client connections may be open in all; `None`: what the system allows.
+    #[must_use]
+    pub fn connections(&self) -> Option<NonZeroU32> {
+        self.connections
     }
 
     /// The listener of this number, if this configuration has it.
@@ -234,6 +245,7 @@ fn plan_listeners(config: &Config, names: &mut Roster, pools: &Roster) -> Vec<Op
             name: listener.name.clone(),
             bind: listener.bind.clone(),
             timeouts: listener.timeouts.clone(),
+            limits: listener.limits.clone(),
             protocol: plan_protocol(&listener.protocol, pools),
         };
         put(&mut listeners, id.index(), plan);

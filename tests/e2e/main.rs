@@ -12,6 +12,7 @@ mod http_connections;
 mod http_refusals;
 mod instruments;
 mod l4;
+mod limits;
 mod reload;
 mod reload_sessions;
 mod reload_watch;

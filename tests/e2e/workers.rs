@@ -14,6 +14,12 @@ fn file(workers: &str, bind: &str, origin: &Origin) -> String {
     )
 }
 
+/// The same in a process that may have 64 files open, and takes more connections than that.
+fn short_of_descriptors(origin: &Origin) -> (Launch, String) {
+    let file = file("1", "127.0.0.1:0", origin).replace("[runtime]", "[runtime]\nconnections = 1000");
+    (Launch::new().limit("-n 64"), file)
+}
+
 #[test]
 fn any_number_of_workers_serves() {
     for workers in ["1", "2", "\"auto\""] {
@@ -95,7 +101,8 @@ fn the_limit_of_descriptors_is_raised_as_far_as_it_goes() {
 #[test]
 fn running_out_of_descriptors_is_survived() {
     let origin = Origin::answering("served");
-    let mut daemon = Launch::new().limit("-n 64").write("evenkeel.toml", &file("1", "127.0.0.1:0", &origin)).start();
+    let (launch, file) = short_of_descriptors(&origin);
+    let mut daemon = launch.write("evenkeel.toml", &file).start();
     let address = daemon.address("web");
     let crowd: Vec<_> = (0..100).map(|_| Client::connect(&address)).collect();
     daemon.wait_log("cannot accept");
@@ -110,7 +117,8 @@ fn running_out_of_descriptors_is_survived() {
 #[test]
 fn at_the_limit_of_descriptors_a_warning_is_not_repeated_for_each_that_still_gets_in() {
     let origin = Origin::answering("served");
-    let daemon = Launch::new().limit("-n 64").write("evenkeel.toml", &file("1", "127.0.0.1:0", &origin)).start();
+    let (launch, file) = short_of_descriptors(&origin);
+    let daemon = launch.write("evenkeel.toml", &file).start();
     let address = daemon.address("web");
     let mut crowd: Vec<_> = (0..100).map(|_| Client::connect(&address)).collect();
     daemon.wait_log("cannot accept");
@@ -126,9 +134,9 @@ fn at_the_limit_of_descriptors_a_warning_is_not_repeated_for_each_that_still_get
 #[test]
 fn a_reload_that_runs_out_of_descriptors_changes_nothing() {
     let origin = Origin::answering("served");
-    let limited = Launch::new().limit("-n 64");
-    let before = file("1", "127.0.0.1:0", &origin) + "[reload]\nwatch = false\n";
-    let daemon = limited.write("evenkeel.toml", &before).start();
+    let (launch, file) = short_of_descriptors(&origin);
+    let before = file + "[reload]\nwatch = false\n";
+    let daemon = launch.write("evenkeel.toml", &before).start();
     let address = daemon.address("web");
     let mut crowd = Vec::new();
     while !daemon.has_logged("cannot accept") {

@@ -138,6 +138,12 @@ impl Client {
         bytes
     }
 
+    /// Exactly so many bytes; `None` when the connection ends before.
+    pub fn take(&mut self, length: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.reader.read_exact(&mut bytes).ok().map(|()| bytes)
+    }
+
     /// Waits until something can be read, and leaves it there.
     #[track_caller]
     pub fn await_bytes(&mut self) {

@@ -193,6 +193,16 @@ impl Daemon {
         self.process.out.choose(|line| Some(line.to_owned()))
     }
 
+    /// How much memory it has, in bytes, of which the kernel's buffers are no part.
+    #[allow(dead_code, reason = "for the tests with greedy clients")]
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id()));
+        let status = status.expect("the daemon has not been waited for");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kibibytes.expect("Linux says so") * 1024
+    }
+
     /// How many files and sockets it has open.
     pub fn descriptors(&self) -> usize {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.process.child.id()));

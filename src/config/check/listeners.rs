@@ -3,13 +3,17 @@
 use super::super::diagnostic::{Diagnostic, Place};
 use super::super::read::{Entry, Table};
 use super::super::{
-    Action, Address, HeaderRules, Http, Listener, Name, PathPattern, Protocol, Route, Timeouts, WeightedPool, keys,
+    Action, Address, HeadLimits, HeaderRules, Http, Limits, Listener, Name, PathPattern, Protocol, Route, Timeouts,
+    WeightedPool, keys,
 };
 use super::shadow::Placed;
-use super::{Checking, own_timeouts};
+use super::{Checking, own_timeouts, to_count};
 
 /// What only an http listener can have.
 const HTTP_KEYS: &[&str] = &["redirect_to_https", "routes", "trusted_proxies", "forwarded", "via", "headers"];
+
+/// Which of its limits only an http listener can have.
+const HTTP_LIMITS: &[&str] = &["header_bytes", "headers", "request_line", "requests_per_connection"];
 
 impl Checking<'_> {
     pub(super) fn listener(&mut self, entry: &Entry, defaults: &Timeouts) -> Option<Listener> {
@@ -20,7 +24,29 @@ impl Checking<'_> {
             Some(("tcp", place)) => self.tcp(entry, table, place),
             _ => Some(Protocol::Http(self.http(entry, table))),
         };
-        Some(Listener { name: name?, bind, protocol: protocol?, timeouts: own_timeouts(table, defaults) })
+        let limits = self.limits(table.table("limits"));
+        Some(Listener { name: name?, bind, protocol: protocol?, timeouts: own_timeouts(table, defaults), limits })
+    }
+
+    fn limits(&mut self, table: Option<&Table>) -> Limits {
+        let bytes = |key: &keys::Key| table.and_then(|table| table.bytes(key.name)).unwrap_or(key.default_bytes());
+        let (head, line) = (bytes(&keys::HEADER_BYTES), bytes(&keys::REQUEST_LINE));
+        if let Some(written) = table.and_then(|table| table.node("request_line")).filter(|_| line > head) {
+            let help = format!("write at most \"{head}\" (`header_bytes`), or raise that");
+            self.error(written.place, "a request line can not be larger than the head it begins", help);
+        }
+        let head = HeadLimits {
+            head_bytes: head.as_usize(),
+            fields: count(table, &keys::HEADERS_LIMIT),
+            request_line: line.as_usize(),
+        };
+        let limit = |name: &str| table.and_then(|table| table.integer(name)).and_then(to_count);
+        Limits {
+            head,
+            requests_per_connection: count(table, &keys::REQUESTS_PER_CONNECTION),
+            connections: limit("connections"),
+            connections_per_ip: limit("connections_per_ip"),
+        }
     }
 
     fn bind(&mut self, entry: &Entry, table: &Table) -> Vec<Address> {
@@ -42,6 +68,11 @@ impl Checking<'_> {
     fn tcp(&mut self, entry: &Entry, table: &Table, protocol: Place) -> Option<Protocol> {
         for entry in &table.entries {
             if HTTP_KEYS.contains(&entry.key.as_str()) {
+                self.http_only(&entry.key, entry.key_place, protocol);
+            }
+        }
+        for entry in super::entries(table, "limits") {
+            if HTTP_LIMITS.contains(&entry.key.as_str()) {
                 self.http_only(&entry.key, entry.key_place, protocol);
             }
         }
@@ -148,6 +179,12 @@ impl Checking<'_> {
     }
 }
 
+/// A whole number that is never below zero, or the key's default.
+fn count<T: TryFrom<i64> + Default>(table: Option<&Table>, key: &keys::Key) -> T {
+    let written = table.and_then(|table| table.integer(key.name));
+    written.unwrap_or(key.default_integer()).try_into().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{POOLS, assert_said, meant};
@@ -204,6 +241,14 @@ mod tests {
             ("bind = '127.0.0.1:1'\nprotocol = 'tcp'", &["the tcp listener `w` has no `pool`"]),
             ("bind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\nvia = true", &["no meaning on a tcp listener"]),
             (
+                "bind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\nlimits.headers = 9",
+                &["`headers` has no meaning on a tcp listener"],
+            ),
+            (
+                "bind = '127.0.0.1:1'\npool = 'a'\nlimits = { header_bytes = '4KiB', request_line = '5KiB' }",
+                &["a request line can not be larger", "at most \"4KiB\""],
+            ),
+            (
                 "bind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\ntimeouts.client_idle = '1s'",
                 &["no meaning on a tcp"],
             ),
@@ -218,6 +263,19 @@ mod tests {
         ] {
             assert_said(&with(&format!("[listeners.w]\n{wrong}")), parts);
         }
+    }
+
+    #[test]
+    fn limits_that_are_not_written_are_those_of_the_table() {
+        let listener = |limits: &str| {
+            meant(&with(&format!("[listeners.w]\nbind = '127.0.0.1:1'\npool = 'a'\n{limits}"))).listeners[1]
+                .limits
+                .clone()
+        };
+        assert_eq!(listener(""), Limits::default());
+        let head = listener("limits = { header_bytes = '4KiB', headers = 7, request_line = '1KiB' }").head;
+        assert_eq!(head, HeadLimits { head_bytes: 4096, fields: 7, request_line: 1024 });
+        assert_eq!(listener("limits.header_bytes = '4KiB'").head.head_bytes, 4096, "though lines might be longer");
     }
 
     #[test]

@@ -179,6 +179,7 @@ fn runtime(root: &Table) -> Runtime {
     Runtime {
         workers: table.and_then(|table| table.integer("workers")).and_then(to_count),
         shutdown_grace: duration(table, &keys::SHUTDOWN_GRACE),
+        connections: table.and_then(|table| table.integer("connections")).and_then(to_count),
     }
 }
 
@@ -202,6 +203,7 @@ fn default_timeouts(root: &Table) -> Timeouts {
     let mut timeouts = Timeouts {
         client_header: Duration::ZERO,
         client_body: Duration::ZERO,
+        client_min_rate: keys::CLIENT_MIN_RATE.default_bytes(),
         client_idle: Duration::ZERO,
         connect: Duration::ZERO,
         response_header: Duration::ZERO,
@@ -215,7 +217,14 @@ fn default_timeouts(root: &Table) -> Timeouts {
             *slot = duration(table, key);
         }
     }
+    set_min_rate(table, &mut timeouts);
     timeouts
+}
+
+fn set_min_rate(table: Option<&Table>, timeouts: &mut Timeouts) {
+    if let Some(rate) = table.and_then(|table| table.bytes(keys::CLIENT_MIN_RATE.name)) {
+        timeouts.client_min_rate = rate;
+    }
 }
 
 /// The defaults, with what the table's own `timeouts` set.
@@ -226,6 +235,7 @@ fn own_timeouts(table: &Table, defaults: &Timeouts) -> Timeouts {
             *slot = *value;
         }
     }
+    set_min_rate(table.table("timeouts"), &mut timeouts);
     timeouts
 }
 
@@ -281,17 +291,22 @@ mod testing {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Bytes;
     use super::testing::{assert_said, meant, said};
     use super::*;
 
     #[test]
     fn what_is_not_written_has_the_documented_default() {
         let config = meant("listeners.w = { bind = '127.0.0.1:0', pool = 'a' }\npools.a.backends = ['10.0.0.1:80']");
-        assert_eq!(config.runtime, Runtime { workers: None, shutdown_grace: Duration::from_secs(30) });
+        assert_eq!(
+            config.runtime,
+            Runtime { workers: None, shutdown_grace: Duration::from_secs(30), connections: None }
+        );
         assert_eq!(config.reload, Reload { watch: true, drain_timeout: Duration::from_secs(30) });
         let timeouts = &config.listeners[0].timeouts;
         assert_eq!(timeouts, &config.pools[0].timeouts);
         assert_eq!((timeouts.client_header, timeouts.connect), (Duration::from_secs(10), Duration::from_secs(2)));
+        assert_eq!(timeouts.client_min_rate, Bytes(240));
         assert_eq!((timeouts.client_idle, timeouts.tunnel_idle), (Duration::from_secs(60), Duration::from_secs(3600)));
         assert_eq!(config.pools[0].policy, super::super::Policy::RoundRobin);
     }
@@ -299,11 +314,14 @@ mod tests {
     #[test]
     fn a_timeout_falls_back_to_the_defaults_table() {
         let config = meant(
-            "defaults.timeouts = { connect = '7s', tunnel_idle = '2d' }\n\
+            "defaults.timeouts = { connect = '7s', tunnel_idle = '2d', client_min_rate = '1KiB' }\n\
              listeners.w = { bind = '127.0.0.1:0', pool = 'a', timeouts = { client_idle = '5s' } }\n\
+             listeners.x = { bind = '127.0.0.1:0', pool = 'a', timeouts = { client_min_rate = '0B' } }\n\
              pools.a = { backends = ['10.0.0.1:80'], timeouts = { connect = '100ms' } }",
         );
         assert_eq!(config.pools[0].timeouts.connect, Duration::from_millis(100));
+        assert_eq!(config.listeners[0].timeouts.client_min_rate, Bytes(1024), "a rate too");
+        assert_eq!(config.listeners[1].timeouts.client_min_rate, Bytes(0));
         assert_eq!(config.listeners[0].timeouts.client_idle, Duration::from_secs(5));
         assert_eq!(config.pools[0].timeouts.tunnel_idle, Duration::from_secs(2 * 86400));
     }

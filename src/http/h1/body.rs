@@ -108,6 +108,7 @@ pub struct Decoder {
     extension_bytes: usize,
     trailer_text: Vec<u8>,
     trailers: Fields,
+    limits: HeadLimits,
 }
 
 impl Decoder {
@@ -120,7 +121,13 @@ impl Decoder {
             Framing::Chunked => FIRST_DIGIT,
             Framing::ToClose => Place::ToClose,
         };
-        Decoder { place, extension_bytes: 0, trailer_text: Vec::new(), trailers: Fields::default() }
+        let limits = HeadLimits::default();
+        Decoder { place, extension_bytes: 0, trailer_text: Vec::new(), trailers: Fields::default(), limits }
+    }
+
+    /// Sets how many trailer fields there may be, and how large.
+    pub fn limit_trailers(&mut self, limits: HeadLimits) {
+        self.limits = limits;
     }
 
     /// Whether the body has ended.
@@ -224,35 +231,34 @@ impl Decoder {
             self.place = Place::Done;
             return Ok(2);
         }
-        let limits = HeadLimits::default();
         let mut taken = 0;
         while let Some(offset) = memchr::memchr(b'\n', &input[taken..]) {
-            self.gather(&input[taken..=taken + offset], &limits)?;
+            self.gather(&input[taken..=taken + offset])?;
             taken += offset + 1;
             if !self.trailer_text.ends_with(b"\r\n") {
                 return Err(BodyFault::Trailers(Refusal::BareLineFeed));
             }
             if self.trailer_text == b"\r\n" || self.trailer_text.ends_with(b"\n\r\n") {
-                self.read_trailers(&limits)?;
+                self.read_trailers()?;
                 self.place = Place::Done;
                 return Ok(taken);
             }
         }
-        self.gather(&input[taken..], &limits)?;
+        self.gather(&input[taken..])?;
         Ok(input.len())
     }
 
-    fn gather(&mut self, text: &[u8], limits: &HeadLimits) -> Result<(), BodyFault> {
-        if self.trailer_text.len() + text.len() > limits.head_bytes {
+    fn gather(&mut self, text: &[u8]) -> Result<(), BodyFault> {
+        if self.trailer_text.len() + text.len() > self.limits.head_bytes {
             return Err(BodyFault::Trailers(Refusal::HeadTooLarge));
         }
         self.trailer_text.extend_from_slice(text);
         Ok(())
     }
 
-    fn read_trailers(&mut self, limits: &HeadLimits) -> Result<(), BodyFault> {
+    fn read_trailers(&mut self) -> Result<(), BodyFault> {
         let mut all = Fields::default();
-        parse::trailers(&self.trailer_text, limits, &mut all).map_err(BodyFault::Trailers)?;
+        parse::trailers(&self.trailer_text, &self.limits, &mut all).map_err(BodyFault::Trailers)?;
         for field in all.iter().filter(|field| may_trail(field.known, field.name)) {
             self.trailers.push(field.known, field.name, field.value);
         }
