@@ -207,6 +207,11 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
     ("[defaults.timeouts]", &["server", "read", "response", "backend"], "write `response_header` or `response_body`"),
     ("[defaults.timeouts]", &["http_keep_alive", "keepalive", "keep_alive", "idle"], "write `client_idle`"),
     ("[defaults.timeouts]", &["tunnel"], "write `tunnel_idle`"),
+    (
+        "the timeouts of a listener",
+        &["min_rate", "minrate", "client_rate", "min_request_body_data_rate"],
+        "write `client_min_rate = \"240B\"`",
+    ),
     ("the timeouts of a listener", &["client", "http_request", "request"], "write `client_header` or `client_body`"),
     ("the timeouts of a listener", &["http_keep_alive", "keepalive", "keep_alive", "idle"], "write `client_idle`"),
     (

@@ -92,6 +92,35 @@ fn limits_can_be_wider_than_the_defaults() {
     }
 }
 
+/// A response of 2 bytes whose head has exactly so many bytes.
+fn response_head_of(bytes: usize) -> String {
+    let start = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Fill: ";
+    format!("{start}{}\r\n\r\nok", "x".repeat(bytes - start.len() - 4))
+}
+
+/// A response of 2 bytes with so many fields.
+fn response_fields_of(count: usize) -> String {
+    let fields: String = (1..count).map(|n| format!("X-{n}: y\r\n")).collect();
+    format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{fields}\r\nok")
+}
+
+#[test]
+fn answers_of_backends_have_limits_of_their_own_whatever_a_listener_allows() {
+    for limits in ["header_bytes = \"1KiB\", headers = 5", "header_bytes = \"256KiB\", headers = 1000"] {
+        for (within, beyond) in [
+            (response_head_of(32 * 1024), response_head_of(32 * 1024 + 1)),
+            (response_fields_of(100), response_fields_of(101)),
+        ] {
+            let origin = Origin::saying(&within);
+            let daemon = Daemon::start(&limited(limits, &origin));
+            Client::connect(&daemon.address("web")).get("/").assert(200, "ok");
+            let origin = Origin::saying(&beyond);
+            daemon.reload(&limited(limits, &origin));
+            assert_eq!(Client::connect(&daemon.address("web")).get("/").status(), 502);
+        }
+    }
+}
+
 #[test]
 fn a_head_without_an_end_is_refused_at_the_limit() {
     let origin = Origin::answering("must not be seen");
