@@ -71,23 +71,17 @@ pub(super) enum After {
     Reset,
 }
 
-/// Serves one connection from its acceptance to its end.
-pub async fn serve(local: Rc<Local>, incoming: Incoming) {
-    let mut connection = Connection::new(&local, incoming);
-    let mut wait = connection.terms.header;
-    while connection.request_begins(wait).await {
-        let mut desk = local.desk();
-        // Housed, so that the connection keeps no room for it while it idles.
-        let after = local.housing.house(connection.answer_one(&mut desk)).await;
-        connection.take_up(&mut desk);
-        local.give_desk(desk);
-        match after {
-            After::KeepAlive => {}
-            ending => return connection.end(ending).await,
-        }
-        wait = connection.terms.idle;
+/// Serves one connection from its acceptance to its end; `seat` is let go of when nothing of it is left.
+///
+/// The connection is made here and not in the task: what a task is handed keeps its place in it until the end, beside what
+/// is made of it.
+pub fn serve(local: &Rc<Local>, incoming: Incoming, seat: impl Sized + 'static) -> impl Future<Output = ()> + 'static {
+    let mut connection = Connection::new(local, incoming);
+    async move {
+        let ending = connection.serve().await;
+        connection.end(ending);
+        drop(seat);
     }
-    connection.end(After::Close).await;
 }
 
 impl Connection {
@@ -111,30 +105,55 @@ impl Connection {
         }
     }
 
-    /// Waits for the first bytes of a request; false when none will come.
-    async fn request_begins(&mut self, at_most: Duration) -> bool {
-        if self.wire.inbound.buffer.is_some() {
-            return true;
-        }
-        if self.wire.inbound.ended {
-            return false;
-        }
-        let latest = clock::now() + at_most;
-        let Connection { wire, session, deadline, listener, .. } = self;
-        poll_fn(|cx| {
-            session.watch(cx);
-            let local = session.local();
-            let (mut source, _) = wire.split(&local.buffers);
-            match source.poll_fill(cx) {
-                Poll::Ready(Ok(more)) => return Poll::Ready(more),
-                Poll::Ready(Err(_)) => return Poll::Ready(false),
-                Poll::Pending => {}
+    /// Answers one request after the other; says how it is to end when there will be none any more.
+    async fn serve(&mut self) -> After {
+        let local = Rc::clone(self.session.local());
+        let mut wait = self.terms.header;
+        while self.request_has_begun() || self.request_begins(wait).await {
+            let mut desk = local.desk();
+            // Housed, so that the connection keeps no room for it while it idles.
+            let after = local.housing.house(self.answer_one(&mut desk)).await;
+            self.take_up(&mut desk);
+            local.give_desk(desk);
+            match after {
+                After::KeepAlive => {}
+                After::Linger => {
+                    self.linger().await;
+                    return After::Close;
+                }
+                ending => return ending,
             }
-            let Some(until) = idle_until(local, *listener, latest) else { return Poll::Ready(false) };
-            deadline.set(until);
-            deadline.poll(cx).map(|()| false)
-        })
-        .await
+            wait = self.terms.idle;
+        }
+        After::Close
+    }
+
+    /// Whether bytes of the next request came ahead.
+    fn request_has_begun(&self) -> bool {
+        self.wire.inbound.buffer.is_some()
+    }
+
+    /// Waits for the first bytes of a request; false when none will come. What it holds, an idle connection holds.
+    fn request_begins(&mut self, at_most: Duration) -> impl Future<Output = bool> {
+        let latest = clock::now() + at_most;
+        poll_fn(move |cx| self.poll_request_begins(cx, latest))
+    }
+
+    fn poll_request_begins(&mut self, cx: &mut Context<'_>, latest: Instant) -> Poll<bool> {
+        if self.wire.inbound.ended {
+            return Poll::Ready(false);
+        }
+        self.session.watch(cx);
+        let local = self.session.local();
+        let (mut source, _) = self.wire.split(&local.buffers);
+        match source.poll_fill(cx) {
+            Poll::Ready(Ok(more)) => return Poll::Ready(more),
+            Poll::Ready(Err(_)) => return Poll::Ready(false),
+            Poll::Pending => {}
+        }
+        let Some(until) = idle_until(local, self.listener, latest) else { return Poll::Ready(false) };
+        self.deadline.set(until);
+        self.deadline.poll(cx).map(|()| false)
     }
 
     /// Reads one request and answers it.
@@ -243,32 +262,26 @@ impl Connection {
         if last && inbound.is_done() && inbound.is_empty() { After::Close } else { After::Linger }
     }
 
-    async fn end(mut self, how: After) {
-        if how == After::Linger {
-            self.linger().await;
-        }
-        let Connection { mut wire, session, .. } = self;
-        wire.inbound.release(&session.local().buffers);
+    fn end(mut self, how: After) {
+        self.wire.inbound.release(&self.session.local().buffers);
         if how == After::Reset {
-            wire.stream.reset();
+            self.wire.stream.reset();
         }
     }
 
     /// Ends our direction and forgets what the client still sends, within bounds: closing with unread bytes would reset
     /// the connection and could take the answer with it.
-    async fn linger(&mut self) {
+    fn linger(&mut self) -> impl Future<Output = ()> {
         self.deadline.set(clock::now() + LINGER_TIME);
         let mut left = LINGER_BYTES;
-        let Connection { wire, session, deadline, .. } = self;
-        poll_fn(|cx| {
-            session.watch(cx);
-            let local = session.local();
-            if local.phase() == Phase::Cut || deadline.poll(cx).is_ready() {
+        poll_fn(move |cx| {
+            self.session.watch(cx);
+            let local = self.session.local();
+            if local.phase() == Phase::Cut || self.deadline.poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            poll_forget(wire, &local.buffers, &mut left, cx)
+            poll_forget(&mut self.wire, &local.buffers, &mut left, cx)
         })
-        .await;
     }
 }
 
