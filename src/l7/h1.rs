@@ -17,10 +17,10 @@ use super::wire::Wire;
 use crate::buffer::Buffers;
 use crate::clock::{self, Instant};
 use crate::deadline::Deadline;
-use crate::http::h1::parse::{self, HeadLimits, Parsed};
+use crate::http::h1::parse::{self, Parsed};
 use crate::http::{Framing, Refusal};
 use crate::local::{Desk, LAST_REQUEST, Local, Phase, Session};
-use crate::state::{ListenerId, ListenerPlan};
+use crate::state::{ListenerId, Terms};
 use crate::stream::Incoming;
 
 /// How much a lingering close reads and forgets, in bytes, and for how long.
@@ -36,26 +36,10 @@ pub(super) struct Connection {
     pub peer: Option<SocketAddr>,
     /// The port it came to; `None` over a Unix socket.
     pub local_port: Option<u16>,
-    pub terms: Terms,
+    /// The listener's when the latest request began.
+    pub terms: Rc<Terms>,
     /// How many requests it has brought, the one under way included.
     requests: u32,
-}
-
-/// What the listener grants a client, copied from it at each request.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Terms {
-    /// For a whole head.
-    pub header: Duration,
-    pub body: Duration,
-    /// Bytes a second of a body; 0: any rate.
-    pub min_rate: u64,
-    pub idle: Duration,
-    /// Of a tunnel; the pool has one too, the shorter counts.
-    pub tunnel_idle: Duration,
-    /// How large a head may be.
-    pub head: HeadLimits,
-    /// How many requests one connection may bring.
-    pub requests: u32,
 }
 
 /// What becomes of the client's connection after an exchange.
@@ -92,7 +76,7 @@ impl Connection {
             buffer.put(&incoming.prefix);
             wire.inbound.buffer = Some(buffer);
         }
-        let terms = local.view().listener(incoming.listener).map(Terms::of);
+        let terms = local.view().terms(incoming.listener).cloned();
         Connection {
             wire,
             session: local.session(),
@@ -160,8 +144,10 @@ impl Connection {
     async fn answer_one(&mut self, desk: &mut Desk) -> After {
         self.wire.outbound.lend(std::mem::take(&mut desk.to_client));
         // A listener that has just gone lets what it has begun come to its end, on the terms it began with.
-        if let Some(plan) = self.session.local().view().listener(self.listener) {
-            self.terms = Terms::of(plan);
+        if let Some(terms) = self.session.local().view().terms(self.listener)
+            && !Rc::ptr_eq(terms, &self.terms)
+        {
+            self.terms = Rc::clone(terms);
         }
         self.requests = self.requests.saturating_add(1);
         match self.read_head(desk).await {
@@ -184,7 +170,7 @@ impl Connection {
 
     /// Reads the head of a request into `desk.request` and begins its body.
     async fn read_head(&mut self, desk: &mut Desk) -> Result<(), HeadFault> {
-        let Terms { head: limits, header, .. } = self.terms;
+        let Terms { head: limits, header, .. } = *self.terms;
         let mut seen = 0;
         let Connection { wire, session, deadline, .. } = self;
         let mut limit: Option<Instant> = None;
@@ -307,21 +293,6 @@ fn idle_until(local: &Local, listener: ListenerId, latest: Instant) -> Option<In
         Phase::Cut => None,
         Phase::Draining { since } => Some(latest.min(since + LAST_REQUEST)),
         Phase::Serving => local.view().listener(listener).map(|_| latest),
-    }
-}
-
-impl Terms {
-    fn of(plan: &ListenerPlan) -> Terms {
-        let ListenerPlan { timeouts, limits, .. } = plan;
-        Terms {
-            header: timeouts.client_header,
-            body: timeouts.client_body,
-            min_rate: timeouts.client_min_rate.0,
-            idle: timeouts.client_idle,
-            tunnel_idle: timeouts.tunnel_idle,
-            head: limits.head,
-            requests: limits.requests_per_connection,
-        }
     }
 }
 
