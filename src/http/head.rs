@@ -201,6 +201,12 @@ pub struct Fields {
 }
 
 impl Fields {
+    /// None yet, and no memory.
+    #[must_use]
+    pub const fn new() -> Fields {
+        Fields { bytes: Vec::new(), table: Vec::new() }
+    }
+
     /// Empties it and keeps its memory.
     pub fn clear(&mut self) {
         self.bytes.clear();

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::body::{Pump, PumpFault, Sink, SourceFault, Waits};
-use super::h1::{After, Connection, Terms};
+use super::h1::{After, Connection};
 use super::pace::Pace;
 use super::talk::watch_client;
 use super::wire::Wire;
@@ -14,7 +14,7 @@ use crate::config::Timeouts;
 use crate::http::Framing;
 use crate::local::{Desk, Local, Phase};
 use crate::outcome::Outcome;
-use crate::state::Lease;
+use crate::state::{Lease, Terms};
 
 /// An attempt that has got its response.
 pub(super) struct Running {
@@ -31,7 +31,7 @@ pub(super) struct Running {
 /// The bodies' part: moves the response down, and what is left of the request up, and puts everything away.
 pub(super) async fn run(connection: &mut Connection, desk: &mut Desk, mut running: Running, framing: Framing) -> After {
     let local = connection.session.local().clone();
-    let Terms { min_rate, body, .. } = connection.terms;
+    let Terms { min_rate, body, .. } = *connection.terms;
     let mut answering = Pump::paced(Pace::of_taker(min_rate, body, connection.wire.outbound.written()));
     let outcome = poll_fn(|cx| running.poll_bodies(cx, connection, &mut answering)).await;
     let status = desk.response.status;

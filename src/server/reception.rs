@@ -120,16 +120,15 @@ impl Reception {
         let view = self.local.view();
         // By a reload, the listener can have gone while the connection was handed over: then so does the connection.
         let Some(plan) = view.snapshot().listener(incoming.listener) else { return incoming.stream.reset() };
-        let local = Rc::clone(&self.local);
         match plan.protocol {
-            Protocol::Tcp { .. } => drop(spawn_local(async move {
-                l4::serve(local, incoming).await;
-                drop(seat);
-            })),
-            Protocol::Http(_) => drop(spawn_local(async move {
-                l7::serve(local, incoming).await;
-                drop(seat);
-            })),
+            Protocol::Tcp { .. } => {
+                let local = Rc::clone(&self.local);
+                drop(spawn_local(async move {
+                    l4::serve(local, incoming).await;
+                    drop(seat);
+                }));
+            }
+            Protocol::Http(_) => drop(spawn_local(l7::serve(&self.local, incoming, seat))),
         }
     }
 }

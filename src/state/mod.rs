@@ -16,6 +16,7 @@ mod lease;
 mod pool;
 mod registry;
 mod route;
+mod terms;
 mod view;
 
 use std::collections::HashSet;
@@ -33,6 +34,7 @@ pub use lease::Lease;
 pub use pool::{HashInput, Pool};
 use registry::Registry;
 pub use route::{Action, Route, RouteAsk, RouteTable, Split};
+pub use terms::Terms;
 pub use view::{Census, NoBackend, Taken, View, Why};
 
 /// One listener as a worker and a request see it.

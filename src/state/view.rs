@@ -14,7 +14,7 @@ use super::backend::Backend;
 use super::ids::{ListenerId, PoolId};
 use super::lease::{Hold, Lease};
 use super::pool::Pool;
-use super::{ListenerPlan, Snapshot};
+use super::{ListenerPlan, Snapshot, Terms};
 use crate::balance::{AnyPicker, Ask, Candidate, Dice, Rung, Standing, Tried, climb};
 use crate::clock::Instant;
 
@@ -119,6 +119,8 @@ pub struct View {
     snapshot: Arc<Snapshot>,
     /// By [`PoolId`].
     pools: Vec<Option<WorkerPool>>,
+    /// By [`ListenerId`]. The worker's own: its connections share them without writing to what other workers read.
+    terms: Vec<Option<Rc<Terms>>>,
 }
 
 /// What one worker has of a pool.
@@ -177,7 +179,9 @@ impl View {
             pools.resize_with(id.index(), || None);
             pools.push(Some(WorkerPool::new(pool, before, seed)));
         }
-        View { snapshot, pools }
+        let terms_of = |plan: &Option<Arc<ListenerPlan>>| plan.as_ref().map(|plan| Rc::new(Terms::of(plan)));
+        let terms = snapshot.listeners.iter().map(terms_of).collect();
+        View { snapshot, pools, terms }
     }
 
     /// The snapshot it shows.
@@ -190,6 +194,12 @@ impl View {
     #[must_use]
     pub fn listener(&self, id: ListenerId) -> Option<&ListenerPlan> {
         self.snapshot.listener(id).map(|plan| &**plan)
+    }
+
+    /// What the listener of this number grants a client, if this configuration has it.
+    #[must_use]
+    pub fn terms(&self, id: ListenerId) -> Option<&Rc<Terms>> {
+        self.terms.get(id.index())?.as_ref()
     }
 
     /// The pool that a listener or route of this very view names.

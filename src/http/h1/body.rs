@@ -106,9 +106,18 @@ const FIRST_DIGIT: Place = Place::Between(Between::Size { size: 0, digits: 0 });
 pub struct Decoder {
     place: Place,
     extension_bytes: usize,
-    trailer_text: Vec<u8>,
-    trailers: Fields,
+    /// Few bodies have any, and every idle connection has a decoder.
+    trailing: Option<Box<Trailing>>,
     limits: HeadLimits,
+}
+
+/// What comes behind the last chunk.
+#[derive(Clone, Debug, Default)]
+struct Trailing {
+    /// The lines as they came.
+    text: Vec<u8>,
+    /// Those that may be forwarded, once all are there.
+    fields: Fields,
 }
 
 impl Decoder {
@@ -122,7 +131,7 @@ impl Decoder {
             Framing::ToClose => Place::ToClose,
         };
         let limits = HeadLimits::default();
-        Decoder { place, extension_bytes: 0, trailer_text: Vec::new(), trailers: Fields::default(), limits }
+        Decoder { place, extension_bytes: 0, trailing: None, limits }
     }
 
     /// Sets how many trailer fields there may be, and how large.
@@ -149,7 +158,8 @@ impl Decoder {
     /// The trailer fields that may be forwarded; there are none before the end.
     #[must_use]
     pub fn trailers(&self) -> &Fields {
-        &self.trailers
+        static NONE: Fields = Fields::new();
+        self.trailing.as_ref().map_or(&NONE, |trailing| &trailing.fields)
     }
 
     /// Takes the next input; to be called again with what follows the bytes taken.
@@ -227,40 +237,43 @@ impl Decoder {
 
     /// Gathers trailer lines until the empty one and reads them then; returns how many bytes were taken.
     fn take_trailers(&mut self, input: &[u8]) -> Result<usize, BodyFault> {
-        if self.trailer_text.is_empty() && input.starts_with(b"\r\n") {
+        if self.trailing.is_none() && input.starts_with(b"\r\n") {
             self.place = Place::Done;
             return Ok(2);
         }
+        let trailing = self.trailing.get_or_insert_default();
         let mut taken = 0;
         while let Some(offset) = memchr::memchr(b'\n', &input[taken..]) {
-            self.gather(&input[taken..=taken + offset])?;
+            trailing.gather(&input[taken..=taken + offset], &self.limits)?;
             taken += offset + 1;
-            if !self.trailer_text.ends_with(b"\r\n") {
+            if !trailing.text.ends_with(b"\r\n") {
                 return Err(BodyFault::Trailers(Refusal::BareLineFeed));
             }
-            if self.trailer_text == b"\r\n" || self.trailer_text.ends_with(b"\n\r\n") {
-                self.read_trailers()?;
+            if trailing.text == b"\r\n" || trailing.text.ends_with(b"\n\r\n") {
+                trailing.read(&self.limits)?;
                 self.place = Place::Done;
                 return Ok(taken);
             }
         }
-        self.gather(&input[taken..])?;
+        trailing.gather(&input[taken..], &self.limits)?;
         Ok(input.len())
     }
+}
 
-    fn gather(&mut self, text: &[u8]) -> Result<(), BodyFault> {
-        if self.trailer_text.len() + text.len() > self.limits.head_bytes {
+impl Trailing {
+    fn gather(&mut self, text: &[u8], limits: &HeadLimits) -> Result<(), BodyFault> {
+        if self.text.len() + text.len() > limits.head_bytes {
             return Err(BodyFault::Trailers(Refusal::HeadTooLarge));
         }
-        self.trailer_text.extend_from_slice(text);
+        self.text.extend_from_slice(text);
         Ok(())
     }
 
-    fn read_trailers(&mut self) -> Result<(), BodyFault> {
+    fn read(&mut self, limits: &HeadLimits) -> Result<(), BodyFault> {
         let mut all = Fields::default();
-        parse::trailers(&self.trailer_text, &self.limits, &mut all).map_err(BodyFault::Trailers)?;
+        parse::trailers(&self.text, limits, &mut all).map_err(BodyFault::Trailers)?;
         for field in all.iter().filter(|field| may_trail(field.known, field.name)) {
-            self.trailers.push(field.known, field.name, field.value);
+            self.fields.push(field.known, field.name, field.value);
         }
         Ok(())
     }
