@@ -23,7 +23,7 @@
 //! | [`http`] ● | the HTTP message: strict in, canonical out |
 //! | [`config`] ● | what the user wrote → what we mean (reading and watching the files apart) |
 //! | [`state`] ● | what a request can see: one snapshot, the live state it is bound to, leases, routes, views |
-//! | [`buffer`] ●, [`serial`] ●, [`deadline`], [`housing`], [`stream`] | bytes, maps, deadlines, memory and connections as the data plane needs them |
+//! | [`buffer`] ●, [`serial`] ●, [`deadline`], [`housing`], [`pipe`], [`stream`] | bytes, maps, deadlines, memory, kernel pipes and connections as the data plane needs them |
 //! | [`upstream`] | connections to backends, new and idle |
 //! | [`record`] ● | what is remembered of the traffic |
 //! | [`local`] | what one worker owns and lends to its connections |
@@ -50,6 +50,7 @@ pub mod l4;
 pub mod l7;
 pub mod local;
 pub mod outcome;
+pub mod pipe;
 pub mod record;
 pub mod serial;
 pub mod server;

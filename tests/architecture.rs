@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use source_text::{blanked, paths, without_tests};
 
 /// The order in which a request meets the rooms: one may use what stands before it, never what stands behind it.
-const ROOMS: [&str; 25] = [
+const ROOMS: [&str; 26] = [
     "clock",
     "sync",
     "deadline",
@@ -28,6 +28,7 @@ const ROOMS: [&str; 25] = [
     "proxy_protocol",
     "config",
     "state",
+    "pipe",
     "stream",
     "upstream",
     "health",

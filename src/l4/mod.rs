@@ -45,7 +45,7 @@ async fn run(
 ) -> Outcome {
     let mut client = incoming.stream;
     let held = (!incoming.prefix.is_empty()).then(|| {
-        let mut buffer = session.local().buffers.take(incoming.prefix.len());
+        let mut buffer = session.local().buffers.blocks.take(incoming.prefix.len());
         buffer.put(&incoming.prefix);
         buffer
     });
