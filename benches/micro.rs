@@ -233,7 +233,7 @@ fn decisions(bench: &Bench) {
     let loaded = from_text("bench.toml", &configuration()).expect("the configuration checks");
     let snapshot = Snapshot::next(&loaded.config, None);
     snapshot.settle();
-    let view = View::new(Arc::new(snapshot), None, 1);
+    let view = View::new(Arc::new(snapshot), None, 0, 1);
     let id = view.snapshot().listeners().next().expect("there is one").id;
     let Some(Protocol::Http(http)) = view.listener(id).map(|plan| &plan.protocol) else { panic!("it speaks HTTP") };
     let fields = Fields::default();

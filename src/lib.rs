@@ -20,6 +20,7 @@
 //! | [`clock`], [`sync`] | time; the atomics that loom can replace |
 //! | [`outcome`] ● | how an attempt ended, and what follows from it |
 //! | [`balance`] ● | who gets the next request: one file an algorithm |
+//! | [`breaker`] ● | whether a failing backend is left alone for a while |
 //! | [`http`] ● | the HTTP message: strict in, canonical out |
 //! | [`config`] ● | what the user wrote → what we mean (reading and watching the files apart) |
 //! | [`state`] ● | what a request can see: one snapshot, the live state it is bound to, leases, routes, views |
@@ -39,6 +40,7 @@
 //! files, makes the next [`state::Snapshot`] and swaps it in; workers notice at their next unit of work.
 
 pub mod balance;
+pub mod breaker;
 pub mod buffer;
 pub mod cli;
 pub mod clock;

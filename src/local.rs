@@ -108,7 +108,7 @@ impl Local {
     #[must_use]
     pub fn new(worker: usize, snapshots: Arc<ArcSwap<Snapshot>>, seed: u64) -> Rc<Local> {
         let mut cache = Cache::new(snapshots);
-        let view = Rc::new(View::new(cache.load().clone(), None, seed));
+        let view = Rc::new(View::new(cache.load().clone(), None, worker, seed));
         Rc::new(Local {
             worker,
             buffers: Buffers::default(),
@@ -134,7 +134,7 @@ impl Local {
         let newest = snapshots.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(newest, view.snapshot()) {
-            *view = Rc::new(View::new(newest.clone(), Some(&view), self.seed));
+            *view = Rc::new(View::new(newest.clone(), Some(&view), self.worker, self.seed));
         }
         view.clone()
     }

@@ -49,7 +49,7 @@ const PURE: [&str; 15] = [
     "serial.rs",
     "outcome.rs",
     "balance/",
-    "breaker.rs",
+    "breaker/",
     "http/",
     "proxy_protocol.rs",
     "config/",

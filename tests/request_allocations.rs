@@ -44,7 +44,13 @@ fn pool(number: usize, policy: Policy) -> Pool {
         service: Service::Active,
     };
     let backends = (1..=3).map(backend).collect();
-    Pool { name: format!("pool{number}").into(), policy, backends, timeouts: timeouts() }
+    Pool {
+        name: format!("pool{number}").into(),
+        policy,
+        backends,
+        timeouts: timeouts(),
+        breaker: Some(evenkeel::breaker::Settings::default()),
+    }
 }
 
 fn pools() -> Vec<Pool> {
@@ -127,7 +133,7 @@ fn request(view: &View, path: &str, number: u64, dice: &mut Dice) {
 fn a_request_is_routed_and_leased_without_an_allocation() {
     let snapshot = Snapshot::next(&config(), None);
     snapshot.settle();
-    let view = View::new(Arc::new(snapshot), None, 1);
+    let view = View::new(Arc::new(snapshot), None, 0, 1);
     let dice = &mut Dice::seeded(1);
     let allocated = allocations(|| {
         for number in 0..300 {
@@ -142,5 +148,5 @@ fn a_request_is_routed_and_leased_without_an_allocation() {
 #[test]
 fn a_view_is_what_allocates() {
     let snapshot = Arc::new(Snapshot::next(&config(), None));
-    assert!(allocations(|| drop(View::new(snapshot, None, 1))) > 0, "the count can fail");
+    assert!(allocations(|| drop(View::new(snapshot, None, 0, 1))) > 0, "the count can fail");
 }

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::breaker::LONGEST_WINDOW;
+
 pub use super::shape::{Absent, Bytes, Form, Key, Shape, parse_bytes, parse_duration};
 use Absent::{Default, Means, Required};
 
@@ -115,12 +117,20 @@ static DEFAULTS: Shape = Shape {
     what: "[defaults]",
     heading: None,
     doc: "",
-    keys: &[Key {
-        name: "timeouts",
-        forms: &[Form::Table(&DEFAULT_TIMEOUTS)],
-        absent: Means("the defaults below"),
-        doc: "The deadlines of every listener and pool that does not set its own.",
-    }],
+    keys: &[
+        Key {
+            name: "timeouts",
+            forms: &[Form::Table(&DEFAULT_TIMEOUTS)],
+            absent: Means("the defaults below"),
+            doc: "The deadlines of every listener and pool that does not set its own.",
+        },
+        Key {
+            name: "breaker",
+            forms: &[Form::Table(&DEFAULT_BREAKER)],
+            absent: Means("the defaults below"),
+            doc: "The breakers of every pool that does not set its own.",
+        },
+    ],
 };
 
 /// Declares one deadline as a key with its default, and as the same key of a listener or pool, which falls back to it.
@@ -221,6 +231,160 @@ pub static DEFAULT_TIMEOUTS: Shape = Shape {
         RESPONSE_BODY,
         UPSTREAM_IDLE,
         TUNNEL_IDLE,
+    ],
+};
+
+/// Declares one key of the breakers with its default, and as the same key of a pool, which falls back to it.
+macro_rules! breaker {
+    ($key:ident, $own:ident, $name:literal, $form:expr, $default:literal, $doc:literal) => {
+        const $key: Key = Key { name: $name, forms: &[$form], absent: Default($default), doc: $doc };
+        const $own: Key =
+            Key { name: $name, forms: &[$form], absent: Means(concat!("`defaults.breaker.", $name, "`")), doc: $doc };
+    };
+}
+
+breaker!(
+    MODE,
+    OWN_MODE,
+    "mode",
+    Form::Choice(&["enforce", "observe", "off"]),
+    "\"enforce\"",
+    "`enforce`: a backend whose breaker is open gets nothing. `observe`: breakers open and close and the log tells, but \
+     everything is let through. `off`: there are none."
+);
+breaker!(
+    CONSECUTIVE_FAILURES,
+    OWN_CONSECUTIVE_FAILURES,
+    "consecutive_failures",
+    Form::Integer(1, 1_000_000),
+    "5",
+    "So many failures in a row open it: connections that were refused or took too long, resets, time-outs, answers 5xx \
+     other than 501 and 505. What clients or Evenkeel did never counts."
+);
+breaker!(
+    FAILURE_RATIO,
+    OWN_FAILURE_RATIO,
+    "failure_ratio",
+    Form::Number(0.0, 1.0),
+    "0.5",
+    "This share of failures within the `window` opens it too."
+);
+breaker!(
+    MIN_REQUESTS,
+    OWN_MIN_REQUESTS,
+    "min_requests",
+    Form::Integer(1, 1_000_000),
+    "20",
+    "Shares count only when there were so many requests within the `window`."
+);
+breaker!(
+    WINDOW,
+    OWN_WINDOW,
+    "window",
+    Form::Duration(LONGEST_WINDOW),
+    "\"10s\"",
+    "How far back shares look, in whole seconds."
+);
+breaker!(
+    OPEN_FOR,
+    OWN_OPEN_FOR,
+    "open_for",
+    DAY,
+    "\"5s\"",
+    "How long it stays open at first; twice as long each time a probe fails. One fifth more or less by chance."
+);
+breaker!(
+    OPEN_FOR_MAX,
+    OWN_OPEN_FOR_MAX,
+    "open_for_max",
+    DAY,
+    "\"60s\"",
+    "How long it stays open at most, chance apart."
+);
+breaker!(
+    HALF_OPEN_PROBES,
+    OWN_HALF_OPEN_PROBES,
+    "half_open_probes",
+    Form::Integer(1, 1000),
+    "3",
+    "When its time is over so many requests at once are let through, over all workers. As many successes close it, one \
+     failure opens it again."
+);
+breaker!(
+    MAX_OPEN_RATIO,
+    OWN_MAX_OPEN_RATIO,
+    "max_open_ratio",
+    Form::Number(0.0, 1.0),
+    "0.5",
+    "At most this share of a pool's backends is left alone at once, but always one may be. The last usable backend never \
+     is, whatever is written here."
+);
+
+const LATENCY_FORM: Form = Form::Table(&LATENCY);
+const LATENCY_DOC: &str = "Opens it for slowness too: when this quantile of the response times within the `window` is above \
+                           the bound. A slow probe counts as failed.";
+const BREAKER_LATENCY: Key =
+    Key { name: "latency", forms: &[LATENCY_FORM], absent: Means("slowness opens no breaker"), doc: LATENCY_DOC };
+const OWN_BREAKER_LATENCY: Key =
+    Key { name: "latency", forms: &[LATENCY_FORM], absent: Means("`defaults.breaker.latency`"), doc: LATENCY_DOC };
+
+/// `latency` of the breakers
+pub static LATENCY: Shape = Shape {
+    what: "`latency`",
+    heading: None,
+    doc: "",
+    keys: &[
+        Key {
+            name: "quantile",
+            forms: &[Form::Number(0.0, 1.0)],
+            absent: Default("0.99"),
+            doc: "The quantile: `0.99` leaves one answer of a hundred out of account.",
+        },
+        Key {
+            name: "above",
+            forms: &[DAY],
+            absent: Required,
+            doc: "The bound, from the last byte of a request to the head of its response; for tcp, for the connection.",
+        },
+    ],
+};
+
+/// `[defaults.breaker]`
+pub static DEFAULT_BREAKER: Shape = Shape {
+    what: "[defaults.breaker]",
+    heading: Some("[defaults.breaker]"),
+    doc: "The breakers of every pool that does not set its own: each backend has one, which opens when the backend fails \
+          and keeps requests from it for a while. Where no other backend is usable, it gets them all the same.",
+    keys: &[
+        MODE,
+        CONSECUTIVE_FAILURES,
+        FAILURE_RATIO,
+        MIN_REQUESTS,
+        WINDOW,
+        OPEN_FOR,
+        OPEN_FOR_MAX,
+        HALF_OPEN_PROBES,
+        MAX_OPEN_RATIO,
+        BREAKER_LATENCY,
+    ],
+};
+
+static POOL_BREAKER: Shape = Shape {
+    what: "the breaker of a pool",
+    heading: Some("[pools.NAME.breaker]"),
+    doc: "When a backend that fails is left alone for a while. A change holds from the next request on; breakers that are \
+          open stay so.",
+    keys: &[
+        OWN_MODE,
+        OWN_CONSECUTIVE_FAILURES,
+        OWN_FAILURE_RATIO,
+        OWN_MIN_REQUESTS,
+        OWN_WINDOW,
+        OWN_OPEN_FOR,
+        OWN_OPEN_FOR_MAX,
+        OWN_HALF_OPEN_PROBES,
+        OWN_MAX_OPEN_RATIO,
+        OWN_BREAKER_LATENCY,
     ],
 };
 
@@ -655,6 +819,12 @@ pub static POOL: Shape = Shape {
             forms: &[Form::Table(&POOL_TIMEOUTS)],
             absent: Means("`[defaults.timeouts]`"),
             doc: "Its own deadlines.",
+        },
+        Key {
+            name: "breaker",
+            forms: &[Form::Table(&POOL_BREAKER)],
+            absent: Means("`[defaults.breaker]`"),
+            doc: "Its own breakers.",
         },
     ],
 };

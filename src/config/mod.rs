@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::breaker;
 pub use crate::http::fields::HeaderEdits;
 pub use crate::http::h1::parse::HeadLimits;
 pub use diagnostic::{Colour, Diagnostic, Report, Severity};
@@ -298,6 +299,8 @@ pub struct Pool {
     pub backends: Vec<Backend>,
     /// Its backend-side deadlines.
     pub timeouts: Timeouts,
+    /// When a failing backend is left alone for a while; `None`: never.
+    pub breaker: Option<breaker::Settings>,
 }
 
 /// `balance = …`, with what belongs to the algorithm.

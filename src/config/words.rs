@@ -1,6 +1,8 @@
 //! What a person meant by a word that is not a key or value: a slip of the fingers, a word of another program, a key in
 //! the wrong place, or something a later version will have.
 
+use std::time::Duration;
+
 use super::diagnostic::{Diagnostic, Place};
 use super::keys::{self, Key, Shape};
 use super::read::{Entry, Value};
@@ -226,6 +228,24 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
     ("a backend", &["draining"], "write `drain = true`"),
     (
         "a backend",
+        &["max_fails", "fail_timeout"],
+        "write `consecutive_failures` and `open_for` in `[pools.NAME.breaker]`",
+    ),
+    (
+        "a pool",
+        &["circuit_breaker", "circuit_breakers", "outlier_detection", "max_fails", "fail_timeout", "breakers"],
+        "write `[pools.NAME.breaker]` with `consecutive_failures = 5` and `open_for = \"5s\"`",
+    ),
+    ("the breaker of a pool", FAILURES_IN_A_ROW, "write `consecutive_failures = 5`"),
+    ("[defaults.breaker]", FAILURES_IN_A_ROW, "write `consecutive_failures = 5`"),
+    ("the breaker of a pool", EJECTED_SHARE, "write `max_open_ratio = 0.5`"),
+    ("[defaults.breaker]", EJECTED_SHARE, "write `max_open_ratio = 0.5`"),
+    ("the breaker of a pool", OPEN_TIME, "write `open_for = \"5s\"`"),
+    ("[defaults.breaker]", OPEN_TIME, "write `open_for = \"5s\"`"),
+    ("the breaker of a pool", ON_AND_OFF, "write `mode = \"off\"` for no breaker"),
+    ("[defaults.breaker]", ON_AND_OFF, "write `mode = \"off\"` for no breakers"),
+    (
+        "a backend",
         &["host", "port", "addr", "ip", "url", "server", "target", "socket"],
         "write `address = \"10.0.0.1:3000\"`",
     ),
@@ -233,12 +253,18 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
     ("a backend", &["backup_server", "standby"], "write `backup = true`"),
 ];
 
+const FAILURES_IN_A_ROW: &[&str] =
+    &["consecutive_5xx", "consecutive", "max_fails", "failures", "threshold", "max_failures"];
+const EJECTED_SHARE: &[&str] = &["max_ejection_percent", "max_ejection_ratio", "max_open"];
+const OPEN_TIME: &[&str] =
+    &["base_ejection_time", "fail_timeout", "timeout", "recovery_time", "fallback_duration", "recovery_duration"];
+const ON_AND_OFF: &[&str] = &["enabled", "enable", "disabled", "off", "active"];
+
 /// Words for things that this version does not have, wherever they are written.
 const LATER: &[(&[&str], &str)] = &[
     (&["admin", "metrics", "dashboard", "stats", "status"], "an admin endpoint"),
     (&["log", "logs", "logging", "access_log", "error_log"], "logging keys; see `--log-level`"),
     (&["health_check", "health_checks", "healthcheck", "check", "health"], "health checks"),
-    (&["breaker", "circuit_breaker", "outlier_detection", "max_fails", "fail_timeout"], "circuit breakers"),
     (&["tls", "tls_handshake", "ssl", "certificate", "certificates", "ssl_certificate", "cert", "acme"], "TLS"),
     (&["proxy_protocol", "send_proxy_protocol", "send_proxy", "accept_proxy"], "the PROXY protocol"),
     (&["rate_limit", "rate_limits", "client_max_body_size"], "limits on rates and bodies"),
@@ -375,6 +401,12 @@ pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let (distance, candidate) = distances.min_by_key(|(distance, _)| *distance)?;
     let is_near = distance <= (candidate.chars().count() / 3).max(1) && distance < word.chars().count();
     is_near.then_some(candidate)
+}
+
+/// `500ms`, `90s`: as the file has it.
+#[must_use]
+pub fn time(time: Duration) -> String {
+    if time.subsec_millis() == 0 { format!("{}s", time.as_secs()) } else { format!("{}ms", time.as_millis()) }
 }
 
 /// `1 pool`, `2 pools`

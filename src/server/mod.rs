@@ -331,6 +331,7 @@ mod tests {
                 policy: Policy::RoundRobin,
                 backends,
                 timeouts: timeouts(),
+                breaker: None,
             }],
         }
     }

@@ -1,16 +1,18 @@
 //! One server of a pool: what the configuration says of it ([`Backend`]) and what is going on at it ([`BackendState`]).
 //!
 //! The state hangs on a [`BackendKey`], which holds all that the state depends on and nothing else, so it outlives every
-//! configuration that names the key. It is two words that all workers share. The first holds the in-flight count, the
+//! configuration that names the key. It is a few words that all workers share. The first holds the in-flight count, the
 //! epoch and the two bits that end a backend's service, all in one word, so that "is there room, and may it be taken?" is
 //! answered and acted on in one step: a limit is never exceeded, and nothing is taken after a drain began. The second is the
-//! latency estimate, which is written only for pools whose policy reads it.
+//! latency estimate, which is written only for pools whose policy reads it, the third the breaker's.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::breaking::PoolBreaker;
 use crate::balance::{Candidate, Estimate, Standing, hash_key};
+use crate::breaker::Breaker;
 use crate::clock::Instant;
 use crate::config::{Address, Name, Service};
 use crate::sync::{AtomicU64, Ordering};
@@ -59,6 +61,8 @@ pub enum Refused {
     Draining,
     /// It is at its limit.
     Full,
+    /// Its breaker let nobody in; which shows in its standing now.
+    Open,
 }
 
 /// Counts how often a backend came back into service. A verdict that belongs to an earlier epoch is not recorded.
@@ -122,6 +126,7 @@ impl Usage {
 struct Shared {
     usage: AtomicU64,
     latency: AtomicU64,
+    breaker: Breaker,
 }
 
 /// What is going on at a backend now, over all workers and all configurations that name its key.
@@ -141,7 +146,8 @@ impl BackendState {
     /// A backend that nothing has been sent to yet; `id` is unique in the process.
     #[must_use]
     pub fn new(id: u64, key: BackendKey) -> BackendState {
-        let shared = Shared { usage: AtomicU64::new(0), latency: AtomicU64::new(Estimate::UNKNOWN.to_bits()) };
+        let latency = AtomicU64::new(Estimate::UNKNOWN.to_bits());
+        let shared = Shared { usage: AtomicU64::new(0), latency, breaker: Breaker::default() };
         BackendState { id, identity: key.identity(), key, shared }
     }
 
@@ -246,6 +252,12 @@ impl BackendState {
         self.usage().epoch()
     }
 
+    /// Its breaker.
+    #[must_use]
+    pub fn breaker(&self) -> &Breaker {
+        &self.shared.breaker
+    }
+
     /// The response-time estimate.
     #[must_use]
     pub fn latency(&self) -> Estimate {
@@ -294,6 +306,8 @@ pub struct Backend {
     pub backup: bool,
     /// Whether an administrator holds it back.
     pub service: Service,
+    /// How its breaker is set; `None`: it has none.
+    pub(super) breaker: Option<Arc<PoolBreaker>>,
     /// What is going on at it.
     pub state: Arc<BackendState>,
 }
@@ -311,7 +325,7 @@ impl Candidate for Backend {
         self.weight
     }
 
-    fn standing(&self, _now: Instant) -> Standing {
+    fn standing(&self, now: Instant) -> Standing {
         match self.service {
             Service::Maintenance => return Standing::Maintenance,
             Service::Drain => return Standing::Draining,
@@ -320,7 +334,8 @@ impl Candidate for Backend {
         match self.state.usage().refusal(self.limit) {
             Some(Refused::Draining) => Standing::Draining,
             Some(Refused::Full) => Standing::Full,
-            None => Standing::Usable,
+            _ if self.is_held_back(now) => Standing::Open,
+            _ => Standing::Usable,
         }
     }
 
@@ -437,6 +452,7 @@ mod tests {
             limit: NonZeroU32::new(1),
             backup: false,
             service: Service::Active,
+            breaker: None,
             state: Arc::new(state()),
         };
         assert_eq!(backend.standing(now), Standing::Usable);

@@ -3,13 +3,16 @@
 //! A lease counts as one in flight from the moment it is taken until it is gone, whichever way it goes, so the count can
 //! not leak. What is learned from it about the backend is learned once: from [`Lease::responded`] or, when no response
 //! came, from [`Lease::finish`]. A lease that is dropped unfinished teaches nothing. One taken before the backend was last
-//! put back into service teaches nothing either: it tells of a time that is over.
+//! put back into service teaches nothing either: it tells of a time that is over. The backend's breaker hears of it all by
+//! the same calls, and of a failure after the response too.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::backend::{Backend, BackendState, Epoch, Refused};
 use crate::balance::peer_median;
+use crate::breaker::{Entry, Ticket, Window};
 use crate::clock::Instant;
 use crate::config::Address;
 use crate::outcome::{Outcome, Verdict};
@@ -30,18 +33,36 @@ pub(super) struct Hold(Rc<Held>);
 struct Held {
     backends: Arc<[Backend]>,
     latency: Latency,
+    worker: usize,
+    /// The worker's windows on the breakers, each made when something first happens there.
+    windows: Box<[OnceCell<Arc<Window>>]>,
 }
 
 impl Hold {
-    pub(super) fn new(backends: Arc<[Backend]>, latency: Latency) -> Hold {
-        Hold(Rc::new(Held { backends, latency }))
+    /// The hold of the worker of this number.
+    pub(super) fn new(backends: Arc<[Backend]>, latency: Latency, worker: usize) -> Hold {
+        let windows = backends.iter().map(|_| OnceCell::new()).collect();
+        Hold(Rc::new(Held { backends, latency, worker, windows }))
     }
 
     /// Takes the backend at `index`, which is one of the pool's.
-    pub(super) fn take(&self, index: usize, now: Instant) -> Result<Lease, Refused> {
+    pub(super) fn take(&self, index: usize, now: Instant, entry: Entry) -> Result<Lease, Refused> {
         let backend = &self.0.backends[index];
         let epoch = backend.state.take(backend.limit)?;
-        Ok(Lease { hold: self.clone(), index, epoch, sent: now, judged: false })
+        // From here on dropping the lease gives back what was taken.
+        let ticket = Ticket::UNHEARD;
+        let mut lease = Lease { hold: self.clone(), index, epoch, ticket, sent: now, judged: None };
+        lease.ticket = self.pass_breaker(index, now, entry)?;
+        Ok(lease)
+    }
+
+    pub(super) fn backends(&self) -> &[Backend] {
+        &self.0.backends
+    }
+
+    /// This worker's window on the breaker of the backend at `index`.
+    pub(super) fn window(&self, index: usize) -> &Window {
+        self.0.windows[index].get_or_init(|| self.0.backends[index].state.breaker().window(self.0.worker))
     }
 }
 
@@ -52,10 +73,11 @@ pub struct Lease {
     hold: Hold,
     index: usize,
     epoch: Epoch,
+    ticket: Ticket,
     /// From when the latency sample counts.
     sent: Instant,
-    /// Whether the backend was judged by this lease already.
-    judged: bool,
+    /// How the backend was judged by this lease already.
+    judged: Option<Verdict>,
 }
 
 impl Lease {
@@ -96,10 +118,21 @@ impl Lease {
 
     /// The response's head came at `now` (L4: the connection stands), with this verdict. Only the first call counts.
     pub fn responded(&mut self, now: Instant, verdict: Verdict) {
-        if std::mem::replace(&mut self.judged, true) || !self.teaches() {
+        if self.judged.is_some() {
+            return;
+        }
+        self.judged = Some(verdict);
+        if !self.is_current() {
             return;
         }
         let took = now.since(self.sent);
+        match verdict {
+            Verdict::Good => self.hold.tell_success(self.index, &mut self.ticket, now, took),
+            Verdict::Failed => self.hold.tell_failure(self.index, &mut self.ticket, now),
+        }
+        if self.hold.0.latency == Latency::Unread {
+            return;
+        }
         match verdict {
             Verdict::Good => self.state().observe(now, took),
             Verdict::Failed => {
@@ -109,23 +142,35 @@ impl Lease {
         }
     }
 
-    /// The use ended at `now`. If it ended before [`responded`](Lease::responded) and by the backend's fault, that is a
-    /// failure.
+    /// The use ended at `now`. If that was the backend's fault it is a failure, unless it was told as one already; of
+    /// its speed only the response tells.
     pub fn finish(mut self, now: Instant, outcome: Outcome) {
-        if outcome.is_failure() {
-            self.responded(now, Verdict::Failed);
+        match self.judged {
+            _ if !outcome.is_failure() => {}
+            None => self.responded(now, Verdict::Failed),
+            Some(Verdict::Good) if self.is_current() => self.hold.tell_failure(self.index, &mut self.ticket, now),
+            Some(_) => {}
         }
     }
 
-    /// Whether what it tells of the backend's speed is of use to anybody.
-    fn teaches(&self) -> bool {
-        self.hold.0.latency == Latency::Read && self.state().epoch() == self.epoch
+    /// Whether the backend's breaker has opened since this began: what still waits for its response had better be tried
+    /// elsewhere. It costs one look at a shared word.
+    #[must_use]
+    pub fn is_shut_out(&self) -> bool {
+        self.state().breaker().has_opened_since(&self.ticket)
+    }
+
+    /// Whether the backend is in service as it was when this was taken.
+    fn is_current(&self) -> bool {
+        self.state().epoch() == self.epoch
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.state().release();
+        let state = &self.hold.0.backends[self.index].state;
+        state.breaker().give_back(&mut self.ticket);
+        state.release();
     }
 }
 
@@ -149,9 +194,17 @@ mod tests {
             let address = Address::Unix(format!("/run/{id}").into());
             let key = BackendKey { pool: "app".into(), address, transport: Transport::Plain };
             let state = Arc::new(BackendState::new(id, key));
-            Backend { name: "a".into(), weight: 1, limit: None, backup: false, service: Service::Active, state }
+            Backend {
+                name: "a".into(),
+                weight: 1,
+                limit: None,
+                backup: false,
+                service: Service::Active,
+                breaker: None,
+                state,
+            }
         };
-        Hold::new((0..backends).map(backend).collect(), latency)
+        Hold::new((0..backends).map(backend).collect(), latency, 0)
     }
 
     fn estimate(hold: &Hold, index: usize, now: Instant) -> Option<Duration> {
@@ -160,7 +213,7 @@ mod tests {
 
     /// One use of `index` that takes `millis` to answer.
     fn answer(hold: &Hold, index: usize, millis: u64, verdict: Verdict) {
-        let mut lease = hold.take(index, T0).unwrap();
+        let mut lease = hold.take(index, T0, Entry::Asked).unwrap();
         lease.responded(T0 + ms(millis), verdict);
         lease.finish(T0 + ms(millis), Outcome::Completed { status: 200 });
     }
@@ -172,7 +225,7 @@ mod tests {
     #[test]
     fn it_counts_as_in_flight_until_it_is_gone_whichever_way() {
         let hold = hold(1, Latency::Read);
-        let (a, b) = (hold.take(0, T0).unwrap(), hold.take(0, T0).unwrap());
+        let (a, b) = (hold.take(0, T0, Entry::Asked).unwrap(), hold.take(0, T0, Entry::Asked).unwrap());
         let state = Arc::clone(a.state());
         assert_eq!(state.in_flight(), 2);
         a.finish(T0, Outcome::Completed { status: 200 });
@@ -184,7 +237,7 @@ mod tests {
     #[test]
     fn the_sample_runs_from_the_last_request_byte_to_the_response_head() {
         let hold = hold(1, Latency::Read);
-        let mut lease = hold.take(0, T0).unwrap();
+        let mut lease = hold.take(0, T0, Entry::Asked).unwrap();
         lease.sent(T0 + ms(500));
         lease.responded(T0 + ms(520), Verdict::Good);
         lease.responded(T0 + ms(900), Verdict::Failed);
@@ -207,28 +260,28 @@ mod tests {
         let hold = hold(2, Latency::Read);
         answer(&hold, 1, 30, Verdict::Good);
         for outcome in [Outcome::ClientGone, Outcome::StaleIdle, Outcome::Cut] {
-            hold.take(0, T0).unwrap().finish(T0 + ms(1), outcome);
+            hold.take(0, T0, Entry::Asked).unwrap().finish(T0 + ms(1), outcome);
             assert_eq!(estimate(&hold, 0, T0), None, "{outcome:?}");
         }
-        let mut answered = hold.take(0, T0).unwrap();
+        let mut answered = hold.take(0, T0, Entry::Asked).unwrap();
         answered.responded(T0 + ms(5), Verdict::Good);
         answered.finish(T0 + ms(900), Outcome::BackendCut);
         assert!(is_about(estimate(&hold, 0, T0 + ms(5)), ms(5)));
-        hold.take(0, T0).unwrap().finish(T0 + ms(5), Outcome::ConnectFailed);
+        hold.take(0, T0, Entry::Asked).unwrap().finish(T0 + ms(5), Outcome::ConnectFailed);
         assert!(estimate(&hold, 0, T0 + ms(5)).unwrap() > ms(50));
     }
 
     #[test]
     fn dropped_unfinished_it_teaches_nothing() {
         let hold = hold(1, Latency::Read);
-        drop(hold.take(0, T0).unwrap());
+        drop(hold.take(0, T0, Entry::Asked).unwrap());
         assert_eq!(estimate(&hold, 0, T0), None);
     }
 
     #[test]
     fn what_was_taken_before_the_backend_came_back_teaches_nothing() {
         let hold = hold(1, Latency::Read);
-        let mut lease = hold.take(0, T0).unwrap();
+        let mut lease = hold.take(0, T0, Entry::Asked).unwrap();
         lease.state().drain();
         lease.state().restore();
         lease.responded(T0 + ms(5), Verdict::Good);
@@ -247,16 +300,16 @@ mod tests {
         let held = hold(1, Latency::Unread);
         let mut lower = held.0.backends.to_vec();
         lower[0].limit = NonZeroU32::new(1);
-        let lower = Hold::new(lower.into(), Latency::Unread);
-        let _first = held.take(0, T0).unwrap();
-        assert_eq!(lower.take(0, T0).unwrap_err(), Refused::Full);
-        assert!(held.take(0, T0).is_ok());
+        let lower = Hold::new(lower.into(), Latency::Unread, 0);
+        let _first = held.take(0, T0, Entry::Asked).unwrap();
+        assert_eq!(lower.take(0, T0, Entry::Asked).unwrap_err(), Refused::Full);
+        assert!(held.take(0, T0, Entry::Asked).is_ok());
     }
 
     #[test]
     fn a_cut_reaches_the_leases_that_are_out() {
         let hold = hold(1, Latency::Unread);
-        let lease = hold.take(0, T0).unwrap();
+        let lease = hold.take(0, T0, Entry::Asked).unwrap();
         assert!(!lease.is_cut());
         lease.state().cut();
         assert!(lease.is_cut());
@@ -276,8 +329,8 @@ mod tests {
                 backends[0].limit = NonZeroU32::new(1);
                 let backends: Arc<[Backend]> = backends.into();
                 let worker = |backends: Arc<[Backend]>| {
-                    let hold = Hold::new(backends, Latency::Unread);
-                    if let Ok(lease) = hold.take(0, T0) {
+                    let hold = Hold::new(backends, Latency::Unread, 0);
+                    if let Ok(lease) = hold.take(0, T0, Entry::Asked) {
                         assert_eq!(lease.state().in_flight(), 1);
                         assert!(!lease.state().is_drained());
                         lease.finish(T0, Outcome::Completed { status: 200 });

@@ -8,6 +8,7 @@
 //! Way of a request: [`View::listener`] → [`RouteTable::find`] → [`Split::choose`] → [`View::take`] → [`Lease`].
 
 mod backend;
+mod breaking;
 #[cfg(test)]
 mod fixture;
 mod ids;
@@ -28,6 +29,7 @@ use ipnet::IpNet;
 use crate::config::{self, Address, Config, Limits, Name, Service, Timeouts};
 
 pub use backend::{Backend, BackendKey, BackendState, Epoch, Refused, Transport};
+use breaking::PoolBreaker;
 use ids::Roster;
 pub use ids::{ListenerId, PoolId};
 pub use lease::Lease;
@@ -219,14 +221,17 @@ fn plan_pools(
     let mut pools = Vec::new();
     for pool in &config.pools {
         let id = PoolId::new(names.enrol(&pool.name));
-        let backends = pool.backends.iter().map(|backend| bind(backend, &pool.name, registry)).collect();
-        let before = previous.and_then(|previous| previous.pool(id));
-        put(&mut pools, id.index(), Pool::new(pool, backends, before.map(|pool| &**pool)));
+        let before = previous.and_then(|previous| previous.pool(id)).map(|pool| &**pool);
+        let kept = before.and_then(|before| before.breaker.as_deref());
+        let breaker = pool.breaker.as_ref().map(|settings| Arc::new(PoolBreaker::next(settings, kept)));
+        let bound = |backend| bind(backend, &pool.name, breaker.clone(), registry);
+        let backends = pool.backends.iter().map(bound).collect();
+        put(&mut pools, id.index(), Pool::new(pool, backends, breaker.clone(), before));
     }
     pools
 }
 
-fn bind(backend: &config::Backend, pool: &Name, registry: &mut Registry) -> Backend {
+fn bind(backend: &config::Backend, pool: &Name, breaker: Option<Arc<PoolBreaker>>, registry: &mut Registry) -> Backend {
     let key = BackendKey { pool: pool.clone(), address: backend.address.clone(), transport: Transport::Plain };
     Backend {
         name: backend.name.clone(),
@@ -234,6 +239,7 @@ fn bind(backend: &config::Backend, pool: &Name, registry: &mut Registry) -> Back
         limit: backend.max_connections,
         backup: backend.backup,
         service: backend.service,
+        breaker,
         state: registry.state(key),
     }
 }

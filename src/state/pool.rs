@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::backend::Backend;
+use super::breaking::PoolBreaker;
 use super::lease::Latency;
 use crate::balance::{self, ConsistentHash};
 use crate::config::{self, HashOn, Name, Policy, Timeouts};
@@ -80,12 +81,19 @@ pub struct Pool {
     pub fail_open: bool,
     /// The policy as pickers are made from it, with the one table that all workers share.
     pub(super) picking: balance::Policy,
+    /// What its breakers have in common; `None`: they are off.
+    pub(super) breaker: Option<Arc<PoolBreaker>>,
 }
 
 impl Pool {
     /// Binds a configured pool to its backends, in the configuration's order. What is costly to build is taken over from
     /// `previous` when nothing that shapes it changed.
-    pub(super) fn new(config: &config::Pool, backends: Arc<[Backend]>, previous: Option<&Pool>) -> Pool {
+    pub(super) fn new(
+        config: &config::Pool,
+        backends: Arc<[Backend]>,
+        breaker: Option<Arc<PoolBreaker>>,
+        previous: Option<&Pool>,
+    ) -> Pool {
         let picking = match previous {
             Some(previous) if picks_alike((&config.policy, &backends), (&previous.policy, &previous.backends)) => {
                 previous.picking.clone()
@@ -101,6 +109,7 @@ impl Pool {
             attempts: ATTEMPTS,
             fail_open: true,
             picking,
+            breaker,
         }
     }
 

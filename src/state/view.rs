@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::backend::Backend;
+use super::backend::{Backend, Refused};
 use super::ids::{ListenerId, PoolId};
 use super::lease::{Hold, Lease};
 use super::pool::Pool;
 use super::{ListenerPlan, Snapshot, Terms};
 use crate::balance::{AnyPicker, Ask, Candidate, Dice, Rung, Standing, Tried, climb};
+use crate::breaker::Entry;
 use crate::clock::Instant;
 
 /// A lease, and where it comes from.
@@ -123,6 +124,9 @@ pub struct View {
     terms: Vec<Option<Rc<Terms>>>,
 }
 
+/// How often a pick is made again because a breaker let nobody in any more.
+const LOOKS: usize = 16;
+
 /// What one worker has of a pool.
 #[derive(Debug)]
 struct WorkerPool {
@@ -133,12 +137,12 @@ struct WorkerPool {
 }
 
 impl WorkerPool {
-    fn new(pool: &Arc<Pool>, previous: Option<&WorkerPool>, seed: u64) -> WorkerPool {
+    fn new(pool: &Arc<Pool>, previous: Option<&WorkerPool>, worker: usize, seed: u64) -> WorkerPool {
         let picker = match previous {
             Some(previous) if pool.picks_like(&previous.pool) => Rc::clone(&previous.picker),
             _ => Rc::new(RefCell::new(new_picker(pool, seed))),
         };
-        let hold = Hold::new(Arc::clone(&pool.backends), pool.latency());
+        let hold = Hold::new(Arc::clone(&pool.backends), pool.latency(), worker);
         WorkerPool { pool: Arc::clone(pool), hold, picker }
     }
 
@@ -146,17 +150,32 @@ impl WorkerPool {
         let backends = &*self.pool.backends;
         // What is lost to another worker here may be tried again later, so it is not put down in `tried`.
         let mut passed_over = *tried;
+        let mut looks = LOOKS;
         loop {
             let mut ask = Ask { now, key, tried: &passed_over, dice, rung: Rung::Primaries };
             let (index, rung) = climb(&mut *self.picker.borrow_mut(), backends, &mut ask, self.pool.fail_open)?;
-            if let Ok(lease) = self.hold.take(index, now) {
-                return Some(Taken { lease, index, rung });
+            match self.hold.take(index, now, entry(rung)) {
+                Ok(lease) => return Some(Taken { lease, index, rung }),
+                // Another worker sent the last probe: now it stands as open, which has a rung of its own.
+                Err(Refused::Open) if looks > 0 => {
+                    looks -= 1;
+                    continue;
+                }
+                Err(_) => {}
             }
             // Bounded: there is room for a few, and each time one more is passed over.
             if !passed_over.add(index) {
                 return None;
             }
         }
+    }
+}
+
+/// On the upper rungs a breaker turns away; on the lower ones there is nobody else.
+fn entry(rung: Rung) -> Entry {
+    match rung {
+        Rung::Primaries | Rung::Backups => Entry::Asked,
+        Rung::BreakerOpen | Rung::FailOpen => Entry::Forced,
     }
 }
 
@@ -167,17 +186,17 @@ fn new_picker(pool: &Pool, seed: u64) -> AnyPicker {
 }
 
 impl View {
-    /// A view of `snapshot`. It goes on where `previous` is with every pool that is picked from as before; `seed` is the
-    /// worker's. Pickers that are new start elsewhere in each generation: where a file changes every few requests, the
+    /// A view of `snapshot` for the worker of this number. It goes on where `previous` is with every pool that is picked
+    /// from as before; `seed` is the worker's. Pickers that are new start elsewhere in each generation: where a file changes every few requests, the
     /// same backends would else be first each time.
     #[must_use]
-    pub fn new(snapshot: Arc<Snapshot>, previous: Option<&View>, seed: u64) -> View {
+    pub fn new(snapshot: Arc<Snapshot>, previous: Option<&View>, worker: usize, seed: u64) -> View {
         let seed = seed.wrapping_add(snapshot.generation());
         let mut pools = Vec::new();
         for (id, pool) in snapshot.pools() {
             let before = previous.and_then(|previous| previous.worker_pool(id));
             pools.resize_with(id.index(), || None);
-            pools.push(Some(WorkerPool::new(pool, before, seed)));
+            pools.push(Some(WorkerPool::new(pool, before, worker, seed)));
         }
         let terms_of = |plan: &Option<Arc<ListenerPlan>>| plan.as_ref().map(|plan| Rc::new(Terms::of(plan)));
         let terms = snapshot.listeners.iter().map(terms_of).collect();
@@ -257,7 +276,7 @@ mod tests {
     }
 
     fn view(pools: Vec<config::Pool>, previous: Option<&View>) -> View {
-        View::new(snapshot(pools, previous), previous, SEED)
+        View::new(snapshot(pools, previous), previous, 0, SEED)
     }
 
     fn id(view: &View) -> PoolId {
@@ -388,8 +407,8 @@ mod tests {
         let backends = vec![limited(1, 1), limited(2, 1), limited(3, 2)];
         let snapshot = snapshot(vec![pool("app", Policy::LeastConnections, backends)], None);
         let held = [const { AtomicU32::new(0) }; 3];
-        let work = |seed| {
-            let view = View::new(Arc::clone(&snapshot), None, seed);
+        let work = |worker| {
+            let view = View::new(Arc::clone(&snapshot), None, worker, SEED + worker as u64);
             for _ in 0..20_000 {
                 let Ok(taken) = take(&view, &mut Tried::default()) else { continue };
                 let limit = view.pool(id(&view)).backends[taken.index].limit.unwrap();
@@ -399,8 +418,8 @@ mod tests {
             }
         };
         std::thread::scope(|scope| {
-            for seed in 0..4 {
-                scope.spawn(move || work(seed));
+            for worker in 0..4 {
+                scope.spawn(move || work(worker));
             }
         });
         let (_, pool) = snapshot.pools().next().unwrap();

@@ -6,6 +6,7 @@
 //! [`Config`] comes out only when nothing was.
 
 mod address;
+mod breaker;
 mod headers;
 mod listeners;
 mod patterns;
@@ -30,7 +31,9 @@ const LONGEST_NAME: usize = 128;
 pub fn check(root: &Table, sources: &[Source], faults: &mut Faults) -> Option<Config> {
     let mut checking = Checking::new(root, sources, faults);
     let defaults = default_timeouts(root);
-    let mut pools: Vec<_> = entries(root, "pools").iter().filter_map(|entry| checking.pool(entry, &defaults)).collect();
+    let breaker = checking.default_breaker(root);
+    let mut pools: Vec<_> =
+        entries(root, "pools").iter().filter_map(|entry| checking.pool(entry, &defaults, &breaker)).collect();
     let mut listeners: Vec<_> =
         entries(root, "listeners").iter().filter_map(|entry| checking.listener(entry, &defaults)).collect();
     checking.need_a_listener(root);

@@ -3,6 +3,7 @@
 use super::super::diagnostic::{Diagnostic, Place};
 use super::super::read::{Entry, Node, Table};
 use super::super::{Address, Backend, HashOn, Name, Policy, Pool, Service, Timeouts, keys};
+use super::breaker::Breaker;
 use super::{Checking, own_timeouts, to_count};
 
 /// A backend and the places that later faults and warnings point at.
@@ -14,7 +15,7 @@ struct Placed {
 }
 
 impl Checking<'_> {
-    pub(super) fn pool(&mut self, entry: &Entry, defaults: &Timeouts) -> Option<Pool> {
+    pub(super) fn pool(&mut self, entry: &Entry, defaults: &Timeouts, breaker: &Breaker) -> Option<Pool> {
         let name = self.name("pool", &entry.key, entry.key_place);
         let table = entry.node.as_table()?;
         if table.node("backends").is_none() {
@@ -38,7 +39,8 @@ impl Checking<'_> {
             self.warn_of_ignored_weights(table, &backends);
         }
         let backends = backends.into_iter().map(|placed| placed.backend).collect();
-        Some(Pool { name: name?, policy, backends, timeouts: own_timeouts(table, defaults) })
+        let breaker = self.breaker(table, breaker).into_settings();
+        Some(Pool { name: name?, policy, backends, timeouts: own_timeouts(table, defaults), breaker })
     }
 
     fn backend(&mut self, node: &Node) -> Option<Placed> {
