@@ -16,16 +16,20 @@ pub enum Outcome {
     ConnectFailed,
     /// The connection was not made in `connect` time: nothing was sent.
     ConnectTimeout,
+    /// We had no descriptor, local port or memory left to make the connection with: nothing was sent.
+    NoSocket,
     /// A connection from the idle pool turned out closed before any byte of the response.
     StaleIdle,
-    /// A fresh connection was closed or reset before any byte of the response.
+    /// A fresh connection was closed or reset before any byte of the response, or reset before any byte of the session.
     BackendClosed,
     /// No response head in `response_header` time.
     ResponseHeaderTimeout,
     /// The response broke the rules of its protocol.
     MalformedResponse,
-    /// The backend closed or reset in the middle of the response body or the session.
+    /// The backend closed or reset in the middle of the response body.
     BackendCut,
+    /// The backend reset a session of raw bytes in which it had sent something. Many protocols end so.
+    SessionCut,
     /// The backend sent no further body for `response_body` time.
     ResponseBodyTimeout,
     /// The backend took no more of the request body for `response_body` time.
@@ -113,10 +117,11 @@ impl Outcome {
             | ResponseHeaderTimeout
             | MalformedResponse
             | BackendCut
+            | SessionCut
             | ResponseBodyTimeout
             | BackendWriteTimeout => Party::Backend,
             ClientGone | ClientTimeout | MalformedRequest | ClientWriteTimeout => Party::Client,
-            StaleIdle | TunnelIdle | Cut => Party::Proxy,
+            NoSocket | StaleIdle | TunnelIdle | Cut => Party::Proxy,
         }
     }
 
@@ -125,21 +130,23 @@ impl Outcome {
     pub fn phase(self) -> Phase {
         use Outcome::*;
         match self {
-            ConnectFailed | ConnectTimeout => Phase::Connect,
+            ConnectFailed | ConnectTimeout | NoSocket => Phase::Connect,
             StaleIdle | BackendClosed | ResponseHeaderTimeout | MalformedResponse => Phase::Headers,
             BackendCut | ResponseBodyTimeout | BackendWriteTimeout | ClientGone | ClientTimeout | MalformedRequest
             | ClientWriteTimeout => Phase::Body,
-            TunnelIdle | Cut => Phase::Tunnel,
+            SessionCut | TunnelIdle | Cut => Phase::Tunnel,
             Completed { .. } => Phase::Done,
         }
     }
 
     /// Whether it counts against the backend: connect errors, time-outs, resets and failing statuses do; what the client
-    /// or we did never does, nor does a stale idle connection (semantics.md §5 and §6).
+    /// or we did never does, nor does a stale idle connection (semantics.md §5 and §6), nor the end of a session that was
+    /// under way.
     #[must_use]
     pub fn is_failure(self) -> bool {
         match self {
             Outcome::Completed { status } => Verdict::of_status(status) == Verdict::Failed,
+            Outcome::SessionCut => false,
             other => other.party() == Party::Backend,
         }
     }
@@ -151,7 +158,7 @@ impl Outcome {
     #[must_use]
     pub fn may_repeat(self, request: Repeatable) -> bool {
         match self {
-            Outcome::ConnectFailed | Outcome::ConnectTimeout => request.body_untouched,
+            Outcome::ConnectFailed | Outcome::ConnectTimeout | Outcome::NoSocket => request.body_untouched,
             Outcome::StaleIdle => request.idempotent && request.body_untouched,
             _ => false,
         }
@@ -167,8 +174,8 @@ impl Outcome {
             ConnectTimeout | ResponseHeaderTimeout | ResponseBodyTimeout | BackendWriteTimeout => Some(504),
             ClientTimeout => Some(408),
             MalformedRequest => Some(400),
-            Cut => Some(503),
-            Completed { .. } | ClientGone | ClientWriteTimeout | TunnelIdle => None,
+            NoSocket | Cut => Some(503),
+            Completed { .. } | SessionCut | ClientGone | ClientWriteTimeout | TunnelIdle => None,
         }
     }
 
@@ -180,11 +187,13 @@ impl Outcome {
             Completed { .. } => "completed",
             ConnectFailed => "connect_failed",
             ConnectTimeout => "connect_timeout",
+            NoSocket => "no_socket",
             StaleIdle => "stale_idle",
             BackendClosed => "backend_closed",
             ResponseHeaderTimeout => "response_header_timeout",
             MalformedResponse => "malformed_response",
             BackendCut => "backend_cut",
+            SessionCut => "session_cut",
             ResponseBodyTimeout => "response_body_timeout",
             BackendWriteTimeout => "backend_write_timeout",
             ClientGone => "client_gone",
@@ -211,6 +220,8 @@ mod tests {
             Outcome::Completed { status: 505 },
             Outcome::ClientGone,
             Outcome::StaleIdle,
+            Outcome::NoSocket,
+            Outcome::SessionCut,
             Outcome::Cut,
         ] {
             assert!(!fine.is_failure(), "{fine:?}");
@@ -221,6 +232,7 @@ mod tests {
     fn a_post_is_repeated_only_where_nothing_was_sent() {
         let post = Repeatable { idempotent: false, body_untouched: true };
         assert!(Outcome::ConnectFailed.may_repeat(post));
+        assert!(Outcome::NoSocket.may_repeat(post));
         assert!(!Outcome::StaleIdle.may_repeat(post));
         assert!(!Outcome::BackendClosed.may_repeat(post));
         let get = Repeatable { idempotent: true, body_untouched: true };

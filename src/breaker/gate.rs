@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::HAIR;
 use crate::clock::Instant;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -56,8 +57,7 @@ impl Peers {
     /// # Errors
     /// Says what is against it.
     pub fn allow_one_more(self, max_open_ratio: f64) -> Result<(), Denied> {
-        // A hair more than the product, because 0.1 × 10 must not come to less than 1.
-        let places = (max_open_ratio * self.backends as f64 + 1e-9).floor().max(1.0);
+        let places = (max_open_ratio * self.backends as f64 + HAIR).floor().max(1.0);
         if self.serving == 0 {
             Err(Denied::LastUsable)
         } else if self.open as f64 >= places {

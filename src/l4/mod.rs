@@ -54,7 +54,7 @@ async fn run(
     let outcome = relay(session, lease, deadline, idle, client_side, backend_side).await;
     match outcome {
         Outcome::ClientGone => backend.reset(),
-        Outcome::BackendCut => client.reset(),
+        Outcome::BackendClosed | Outcome::SessionCut => client.reset(),
         _ => {}
     }
     outcome

@@ -28,7 +28,8 @@ pub struct Side<'a> {
 
 /// Relays until both directions have ended, one side broke, nothing moved for `idle`, or the session was cut.
 ///
-/// Cancelling it loses what the buffers hold.
+/// A backend that breaks has closed when it had sent nothing, and cut the session when it had. Cancelling it loses what the
+/// buffers hold.
 pub async fn relay(
     session: &Session,
     lease: &Lease,
@@ -48,12 +49,13 @@ pub async fn relay(
         let before = up.moved + down.moved;
         let sent = up.poll(cx, &local.buffers, &mut from_client, &mut to_backend, down.course);
         let answered = down.poll(cx, &local.buffers, &mut from_backend, &mut to_client, up.course);
+        let lost = if down.has_begun() { Outcome::SessionCut } else { Outcome::BackendClosed };
         match (sent, answered) {
             (Poll::Ready(Err(broken)), _) => {
-                return Poll::Ready(blame(broken, Outcome::ClientGone, Outcome::BackendCut));
+                return Poll::Ready(blame(broken, Outcome::ClientGone, lost));
             }
             (_, Poll::Ready(Err(broken))) => {
-                return Poll::Ready(blame(broken, Outcome::BackendCut, Outcome::ClientGone));
+                return Poll::Ready(blame(broken, lost, Outcome::ClientGone));
             }
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Outcome::Completed { status: 0 }),
             _ => {}
@@ -108,6 +110,11 @@ struct Flow {
 impl Flow {
     fn new(held: Option<Buffer>) -> Flow {
         Flow { buffer: held, pipe: None, stride: Stride::default(), course: Course::Open, moved: 0 }
+    }
+
+    /// Whether anything has come from the source.
+    fn has_begun(&self) -> bool {
+        self.moved > 0 || self.buffer.as_ref().is_some_and(|buffer| !buffer.is_empty())
     }
 
     fn poll(

@@ -13,7 +13,11 @@ pub(super) async fn tunnel(connection: &mut Connection, desk: &mut Desk, mut run
     let local = connection.session.local().clone();
     let outcome = if connection.flush().await {
         clear(connection, desk, &mut running);
-        relay_both(connection, &mut running).await
+        match relay_both(connection, &mut running).await {
+            // It has sent its 101.
+            Outcome::BackendClosed => Outcome::SessionCut,
+            outcome => outcome,
+        }
     } else {
         Outcome::ClientGone
     };
@@ -25,7 +29,7 @@ pub(super) async fn tunnel(connection: &mut Connection, desk: &mut Desk, mut run
             running.upstream.stream.reset();
             After::Close
         }
-        Outcome::BackendCut => After::Reset,
+        Outcome::SessionCut => After::Reset,
         _ => After::Close,
     }
 }

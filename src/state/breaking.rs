@@ -111,3 +111,224 @@ impl Hold {
         peers
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{backend, of_pools, pool};
+    use super::super::{Lease, Snapshot, View};
+    use super::*;
+    use crate::balance::{Dice, Rung, Tried};
+    use crate::breaker::{Mode, State};
+    use crate::config::{self, Policy, Service};
+    use crate::outcome::{Outcome, Verdict};
+
+    const T0: Instant = Instant::ORIGIN;
+    const LATER: Duration = Duration::from_secs(100);
+
+    fn app(backends: Vec<config::Backend>, breaker: Option<Settings>) -> config::Pool {
+        config::Pool { breaker, ..pool("app", Policy::RoundRobin, backends) }
+    }
+
+    fn ports(ports: &[u16]) -> config::Pool {
+        app(ports.iter().copied().map(backend).collect(), Some(Settings::default()))
+    }
+
+    fn view(app: config::Pool, previous: Option<&View>) -> View {
+        let snapshot = Snapshot::next(&of_pools(vec![app]), previous.map(|previous| &**previous.snapshot()));
+        snapshot.settle();
+        View::new(Arc::new(snapshot), previous, 0, 7)
+    }
+
+    fn take(view: &View, now: Instant) -> (Lease, usize, Rung) {
+        let id = view.snapshot().pool_id("app").unwrap();
+        let taken = view.take(id, now, 0, &mut Tried::default(), &mut Dice::seeded(1)).unwrap();
+        (taken.lease, taken.index, taken.rung)
+    }
+
+    /// One request, answered by `status`; says who got it and on which rung.
+    fn request(view: &View, now: Instant, status: impl Fn(usize) -> u16) -> (usize, Rung) {
+        let (mut lease, index, rung) = take(view, now);
+        let status = status(index);
+        lease.responded(now, Verdict::of_status(status));
+        lease.finish(now, Outcome::Completed { status });
+        (index, rung)
+    }
+
+    fn states(view: &View, now: Instant) -> Vec<State> {
+        let id = view.snapshot().pool_id("app").unwrap();
+        view.pool(id).backends.iter().map(|backend| backend.state.breaker().state(now)).collect()
+    }
+
+    /// The first of two that always fails.
+    fn first_fails(index: usize) -> u16 {
+        if index == 0 { 500 } else { 200 }
+    }
+
+    #[test]
+    fn a_backend_that_fails_is_passed_over_until_its_probes_succeed() {
+        let view = view(ports(&[1, 2]), None);
+        let to_the_first = (0..100).filter(|_| request(&view, T0, first_fails).0 == 0).count();
+        assert_eq!(to_the_first, 5, "each counts once");
+        assert_eq!(states(&view, T0), [State::Open, State::Closed]);
+        let later = T0 + LATER;
+        let (probe, index, rung) = std::iter::repeat_with(|| take(&view, later)).find(|taken| taken.1 == 0).unwrap();
+        assert_eq!((index, rung), (0, Rung::Primaries));
+        drop(probe);
+        let to_the_first = (0..100).filter(|_| request(&view, later, |_| 200).0 == 0).count();
+        assert_eq!(to_the_first, 50);
+        assert_eq!(states(&view, later), [State::Closed, State::Closed]);
+    }
+
+    #[test]
+    fn an_only_backend_and_the_last_one_never_open() {
+        let only = view(ports(&[1]), None);
+        let half = view(ports(&[1, 2, 3, 4]), None);
+        let two = view(
+            app(vec![backend(1), config::Backend { service: Service::Drain, ..backend(2) }], Some(Settings::default())),
+            None,
+        );
+        for number in 0..2000 {
+            let now = T0 + number * Duration::from_millis(1);
+            for view in [&only, &half, &two] {
+                request(view, now, |_| 503);
+            }
+        }
+        let now = T0 + Duration::from_secs(2);
+        assert_eq!(states(&only, now), [State::Closed]);
+        assert_eq!(states(&two, now)[0], State::Closed);
+        assert_eq!(states(&half, now).iter().filter(|state| **state == State::Open).count(), 2);
+    }
+
+    #[test]
+    fn an_open_one_serves_when_it_is_the_last_that_is_up() {
+        let first = view(ports(&[1, 2]), None);
+        for _ in 0..20 {
+            request(&first, T0, first_fails);
+        }
+        let drained = vec![backend(1), config::Backend { service: Service::Drain, ..backend(2) }];
+        let second = view(app(drained, Some(Settings::default())), Some(&first));
+        for _ in 0..10 {
+            assert_eq!(request(&second, T0, |_| 200), (0, Rung::BreakerOpen));
+        }
+        assert_eq!(states(&second, T0)[0], State::Open, "what it does then is not heard");
+        let later = T0 + LATER;
+        let held: Vec<_> = (0..10).map(|_| take(&second, later)).collect();
+        let probes = held.iter().filter(|taken| taken.2 == Rung::Primaries).count();
+        assert_eq!((probes, held.len()), (3, 10), "the others go past the breaker");
+    }
+
+    #[test]
+    fn a_lease_that_comes_to_nothing_gives_its_probe_back() {
+        let view = view(ports(&[1, 2]), None);
+        for _ in 0..20 {
+            request(&view, T0, first_fails);
+        }
+        let now = T0 + LATER;
+        let probe = |end: &dyn Fn(Lease)| {
+            let (lease, ..) = std::iter::repeat_with(|| take(&view, now)).find(|taken| taken.1 == 0).unwrap();
+            end(lease);
+        };
+        for _ in 0..10 {
+            probe(&|lease| drop(lease));
+            probe(&|lease| lease.finish(now, Outcome::ClientGone));
+            probe(&|lease| lease.finish(now, Outcome::NoSocket));
+        }
+        assert_eq!(states(&view, now), [State::HalfOpen, State::Closed]);
+        probe(&|lease| lease.finish(now, Outcome::ConnectFailed));
+        assert_eq!(states(&view, now), [State::Open, State::Closed]);
+    }
+
+    #[test]
+    fn a_session_in_use_for_long_does_not_block_the_recovery() {
+        let view = view(ports(&[1, 2]), None);
+        for _ in 0..20 {
+            request(&view, T0, first_fails);
+        }
+        let now = T0 + LATER;
+        let mut sessions = Vec::new();
+        while states(&view, now)[0] != State::Closed {
+            let (mut lease, ..) = take(&view, now);
+            lease.responded(now, Verdict::Good);
+            sessions.push(lease);
+        }
+        assert!(sessions.len() < 10);
+    }
+
+    #[test]
+    fn who_waits_for_a_response_sees_that_the_breaker_opened() {
+        let view = view(ports(&[1, 2]), None);
+        let (waiting, index, _) = take(&view, T0);
+        for _ in 0..20 {
+            request(&view, T0, |other| if other == index { 500 } else { 200 });
+        }
+        assert!(waiting.is_shut_out());
+    }
+
+    #[test]
+    fn observed_breakers_open_and_let_all_through() {
+        let settings = Settings { mode: Mode::Observe, ..Settings::default() };
+        let view = view(app(vec![backend(1), backend(2)], Some(settings)), None);
+        let to_the_first = (0..100).filter(|_| request(&view, T0, first_fails) == (0, Rung::Primaries)).count();
+        assert_eq!(to_the_first, 50);
+        assert_eq!(states(&view, T0), [State::Open, State::Closed]);
+    }
+
+    #[test]
+    fn a_reload_keeps_the_state_and_brings_the_settings() {
+        let first = view(ports(&[1, 2]), None);
+        (0..3).for_each(|_| while request(&first, T0, first_fails).0 != 0 {});
+        let settings = Settings { consecutive_failures: 4, ..Settings::default() };
+        let second = view(app(vec![backend(1), backend(2)], Some(settings)), Some(&first));
+        while request(&second, T0, first_fails).0 != 0 {}
+        assert_eq!(states(&second, T0), [State::Open, State::Closed], "the fourth failure in a row");
+        let off = view(app(vec![backend(1), backend(2)], None), Some(&second));
+        assert!((0..4).any(|_| request(&off, T0, |_| 500) == (0, Rung::Primaries)));
+        assert_eq!(states(&off, T0), [State::Open, State::Closed], "kept for when they are on again");
+        let moved = view(ports(&[3, 2]), Some(&off));
+        assert_eq!(states(&moved, T0), [State::Closed, State::Closed], "another address is another backend");
+    }
+
+    #[test]
+    fn workers_that_fail_everything_at_once_never_open_more_than_may_be() {
+        let snapshot = Snapshot::next(&of_pools(vec![ports(&[1, 2, 3, 4, 5, 6, 7])]), None);
+        let snapshot = Arc::new(snapshot);
+        let work = |worker| {
+            let view = View::new(Arc::clone(&snapshot), None, worker, worker as u64);
+            for number in 0..20_000 {
+                // Nothing is open for so short a time, so none comes back.
+                let now = T0 + number * Duration::from_micros(10);
+                request(&view, now, |_| 500);
+                let open = states(&view, now).iter().filter(|state| **state != State::Closed).count();
+                assert!(open <= 3, "{open} are open");
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|worker| drop(scope.spawn(move || work(worker)))));
+        let view = View::new(snapshot, None, 0, 1);
+        assert_eq!(states(&view, T0).iter().filter(|state| **state != State::Closed).count(), 3);
+    }
+
+    #[test]
+    fn workers_that_race_for_a_half_open_backend_send_it_its_probes_and_no_more() {
+        let settled = view(ports(&[1, 2]), None);
+        for _ in 0..20 {
+            request(&settled, T0, first_fails);
+        }
+        let (snapshot, now) = (Arc::clone(settled.snapshot()), T0 + LATER);
+        let barrier = std::sync::Barrier::new(4);
+        let work = |worker| {
+            let view = View::new(Arc::clone(&snapshot), None, worker, worker as u64);
+            barrier.wait();
+            let held: Vec<_> = (0..1000).map(|_| take(&view, now)).collect();
+            let probes = held.iter().filter(|taken| taken.1 == 0).count();
+            barrier.wait();
+            probes
+        };
+        let probes: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4).map(|worker| scope.spawn(move || work(worker))).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert_eq!(probes, 3);
+        let (_, pool) = snapshot.pools().next().unwrap();
+        assert!(pool.backends.iter().all(|backend| backend.state.in_flight() == 0));
+    }
+}
