@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use evenkeel::balance::{Dice, Policy, Rung, Standing};
+use evenkeel::breaker::{Latency, Mode, Settings};
 use evenkeel::simulation::{Backend, Report, Scenario, Service, What, run, table};
 
 const MS: Duration = Duration::from_millis(1);
@@ -90,6 +91,96 @@ fn storm(seed: u64) -> Scenario {
 #[test]
 fn no_promise_is_broken_in_any_storm() {
     over_seeds(48, storm, |_| {});
+}
+
+/// The same with breakers of all kinds, and clients that leave.
+fn storm_on_breakers(seed: u64) -> Scenario {
+    let dice = &mut Dice::seeded(seed ^ 0xb4ea_4e40);
+    let mut scenario = storm(seed);
+    let open_for = (1 + dice.below(400)) as u32 * MS;
+    let latency = Latency { quantile: 0.5 + dice.unit() / 2.0, above: dice.below(200) as u32 * MS };
+    scenario.breaker = Some(Settings {
+        mode: if dice.below(8) == 0 { Mode::Observe } else { Mode::Enforce },
+        consecutive_failures: 1 + dice.below(6) as u32,
+        failure_ratio: 0.05 + dice.unit() * 0.95,
+        min_requests: 1 + dice.below(30) as u32,
+        window: (1 + dice.below(3)) as u32 * SECOND,
+        open_for,
+        open_for_max: open_for * (1 + dice.below(8) as u32),
+        half_open_probes: 1 + dice.below(4) as u32,
+        max_open_ratio: 0.05 + dice.unit() * 0.95,
+        latency: (dice.below(3) == 0).then_some(latency),
+    });
+    scenario.leaves = if dice.below(2) == 0 { 0.0 } else { dice.unit() * 0.3 };
+    for _ in 0..10 {
+        let (at, backend) = (dice.below(3000) as u32 * MS, dice.index(scenario.backends.len()));
+        let share = if dice.below(3) == 0 { 0.0 } else { 1.0 };
+        scenario = scenario.change(at, backend, What::Fails { share, after: dice.below(1000) as u32 * MS });
+    }
+    scenario
+}
+
+#[test]
+fn no_promise_is_broken_in_any_storm_on_breakers() {
+    let trips = std::cell::Cell::new(0);
+    over_seeds(160, storm_on_breakers, |report| trips.set(trips.get() + report.trips.iter().sum::<u64>()));
+    assert!(trips.get() > 160 || std::env::var("EVENKEEL_SEED").is_ok(), "{} trips are no storm", trips.get());
+}
+
+#[test]
+fn a_backend_that_fails_gets_its_probes_and_its_share_again_when_it_is_well() {
+    for after in [MS, 2 * SECOND] {
+        let scenario = |_| {
+            let scenario = Scenario::new(Policy::RoundRobin, alike(4, Service::Exponential(10 * MS)));
+            let fails = |share| What::Fails { share, after };
+            let scenario = scenario.change(SECOND, 0, fails(1.0)).change(61 * SECOND, 0, fails(0.0));
+            Scenario { breaker: Some(Settings::default()), lasts: 180 * SECOND, rate: 200.0, ..scenario }
+        };
+        over_seeds(4, scenario, |report| {
+            let tried = report.picks.iter().filter(|pick| pick.backend == 0);
+            let tried = tried.filter(|pick| pick.at > 4 * SECOND && pick.at < 61 * SECOND).count();
+            assert!(tried <= 3 * 6, "{tried} attempts while it fails, after {after:?}");
+            assert!(report.trips[0] >= 4 && report.trips[1..] == [0, 0, 0], "{:?}", report.trips);
+            assert_eq!((report.failed, report.without_backend), (0, 0));
+            about(report.share_during(0, 150 * SECOND..Duration::MAX), 0.25, 0.01);
+        });
+    }
+}
+
+#[test]
+fn a_pool_that_fails_as_a_whole_keeps_the_half_of_it_in_use() {
+    let scenario = |_| {
+        let mut scenario = Scenario::new(Policy::LeastConnections, alike(6, Service::Constant(10 * MS)));
+        for backend in 0..6 {
+            let fails = |share| What::Fails { share, after: MS };
+            scenario = scenario.change(SECOND, backend, fails(1.0)).change(8 * SECOND, backend, fails(0.0));
+        }
+        Scenario { breaker: Some(Settings::default()), lasts: 40 * SECOND, ..scenario }
+    };
+    over_seeds(4, scenario, |report| {
+        assert_eq!(report.without_backend, 0);
+        let used = (0..6).filter(|backend| report.share_during(*backend, 2 * SECOND..8 * SECOND) > 0.1).count();
+        assert_eq!(used, 3);
+        for backend in 0..6 {
+            about(report.share_during(backend, 35 * SECOND..Duration::MAX), 1.0 / 6.0, 0.05);
+        }
+    });
+}
+
+#[test]
+fn one_that_flaps_is_left_alone_for_longer_each_time() {
+    let scenario = |_| {
+        let mut scenario = Scenario::new(Policy::RoundRobin, alike(3, Service::Constant(MS)));
+        for second in 1..60 {
+            let share = f64::from(u8::from(second % 4 != 0));
+            scenario = scenario.change(second * SECOND, 0, What::Fails { share, after: MS });
+        }
+        Scenario { breaker: Some(Settings::default()), lasts: 60 * SECOND, ..scenario }
+    };
+    over_seeds(4, scenario, |report| {
+        assert!(report.failures[0] < 60 && report.failed == 0, "{:?}", report.failures);
+        assert!(report.trips[0] >= 2, "{:?}", report.trips);
+    });
 }
 
 #[test]

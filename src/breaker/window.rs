@@ -67,7 +67,7 @@ impl Bucket {
     /// What the bucket of this second and epoch is marked with. The place in the ring tells the second modulo 64; the
     /// twelve bits above that begin anew after three days.
     fn tag(second: u64, epoch: Epoch) -> u64 {
-        (second / BUCKETS as u64 & 0xfff) << 4 | u64::from(epoch.number()) & 0xf
+        (second / BUCKETS as u64 % 4096) << 4 | u64::from(epoch.number() % 16)
     }
 
     fn add(mut self, event: Event) -> Bucket {

@@ -1,4 +1,4 @@
-//! Whole pools on virtual time: the real pickers and estimates, made-up backends and clients, one seed.
+//! Whole pools on virtual time: the real pickers, estimates and breakers, made-up backends and clients, one seed.
 //!
 //! A run is a sequence of events (a request arrives, an attempt ends, the scenario changes something) taken in the
 //! order of their virtual times. It reads no clock and opens no socket, so the same scenario and seed give the same
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::{ConsistentHash, Policy, Standing, Table};
+use crate::breaker::Settings;
 
 pub use promise::{Broken, Promise};
 pub use report::{Pick, Report};
@@ -36,17 +37,23 @@ pub struct Scenario {
     pub attempts: u32,
     /// Whether backends that are down are tried when nothing else is left.
     pub fail_open: bool,
+    /// How the breakers are set; `None`: there are none.
+    pub breaker: Option<Settings>,
+    /// This share of the requests is given up by its client half-way.
+    pub leaves: f64,
     /// What changes on the way, in any order.
     pub changes: Vec<Change>,
 }
 
 impl Scenario {
-    /// Two workers, 500 requests a second of 10 000 clients for 10 s, two attempts, fail-open, nothing changing.
+    /// Two workers, 500 requests a second of 10 000 clients for 10 s, two attempts, fail-open, no breakers, nobody leaving,
+    /// nothing changing.
     #[must_use]
     pub fn new(policy: Policy, backends: Vec<Backend>) -> Scenario {
         let (rate, lasts) = (500.0, Duration::from_secs(10));
         let (workers, clients, attempts, fail_open, changes) = (2, 10_000, 2, true, Vec::new());
-        Scenario { backends, policy, workers, rate, lasts, clients, attempts, fail_open, changes }
+        let (breaker, leaves) = (None, 0.0);
+        Scenario { backends, policy, workers, rate, lasts, clients, attempts, fail_open, breaker, leaves, changes }
     }
 
     /// The same, with `what` happening to `backend` at `at`.

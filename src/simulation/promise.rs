@@ -19,6 +19,14 @@ pub enum Promise {
     WithinItsLimit,
     /// In-flight counts sum to the attempts under way, and end at zero.
     InFlightIsBalanced,
+    /// A breaker that is open lets nobody in, and one that is half-open has no more than its probes under way.
+    OnlyProbesPassAnOpenBreaker,
+    /// No breaker opens when no other backend could serve.
+    TheLastUsableStaysClosed,
+    /// No more breakers than `max_open_ratio` says are open, one apart.
+    OnlyAShareIsOpen,
+    /// When all is over, every breaker that is not closed has all its probes again.
+    ProbesComeBack,
 }
 
 /// The first promise a run broke.

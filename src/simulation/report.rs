@@ -32,6 +32,8 @@ pub struct Report {
     pub failures: Vec<u64>,
     /// Requests whose last attempt failed.
     pub failed: u64,
+    /// How often each backend's breaker opened.
+    pub trips: Vec<u64>,
     /// Requests for which there was no backend, at first or for another attempt.
     pub without_backend: u64,
     /// The promise that ended the run, if one was broken.

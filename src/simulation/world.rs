@@ -9,6 +9,7 @@ use crate::balance::{
     AnyPicker, Ask, Candidate, ConsistentHash, Dice, Estimate, Policy, Rung, Standing, Tried, climb, hash_key,
     peer_median,
 };
+use crate::breaker::{Breaker, Entry, Mode, Peers, Settings, State, Teller, Ticket, Transition};
 use crate::clock::Instant;
 
 /// Where a run begins.
@@ -23,6 +24,11 @@ pub(super) struct Actor {
     latency: Estimate,
     slowness: f64,
     failing: (f64, Duration),
+    breaker: Breaker,
+    settings: Option<Settings>,
+    /// How often the breaker changed its state, and the probes that were let in since it last did.
+    changes: u64,
+    probes: u32,
 }
 
 impl Candidate for Actor {
@@ -30,12 +36,13 @@ impl Candidate for Actor {
         self.backend.weight
     }
 
-    fn standing(&self, _: Instant) -> Standing {
+    fn standing(&self, now: Instant) -> Standing {
         let is_full = self.backend.max_connections.is_some_and(|most| self.in_flight >= most);
         match self.standing {
             Standing::Draining | Standing::Maintenance => self.standing,
             // the limit holds on every step of the ladder
             _ if is_full => Standing::Full,
+            Standing::Usable if self.is_held_back(now) => Standing::Open,
             standing => standing,
         }
     }
@@ -58,6 +65,10 @@ impl Candidate for Actor {
 }
 
 impl Actor {
+    fn is_held_back(&self, now: Instant) -> bool {
+        self.settings.as_ref().is_some_and(|settings| !self.breaker.admits(now, settings))
+    }
+
     /// How long an attempt that begins now takes, and whether it fails.
     fn begin(&mut self, dice: &mut Dice) -> (Duration, Ending) {
         self.in_flight += 1;
@@ -97,6 +108,10 @@ pub(super) fn actors(backends: &[Backend]) -> Vec<Actor> {
         latency: Estimate::UNKNOWN,
         slowness: 1.0,
         failing: (0.0, Duration::ZERO),
+        breaker: Breaker::default(),
+        settings: None,
+        changes: 0,
+        probes: 0,
     };
     (0..).zip(backends).map(actor).collect()
 }
@@ -105,6 +120,8 @@ pub(super) fn actors(backends: &[Backend]) -> Vec<Actor> {
 enum Ending {
     Answers,
     Fails,
+    /// Its client has gone.
+    IsLeft,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -146,6 +163,8 @@ struct Request {
     /// Its attempt under way: on which backend, and since when.
     backend: usize,
     since: Instant,
+    /// When it is a probe of the backend's breaker: since which of its changes.
+    probes: Option<u64>,
 }
 
 struct Worker {
@@ -165,6 +184,8 @@ pub(super) struct World<'a> {
     agenda: Agenda,
     /// Requests by place, and the places free for the next.
     requests: Vec<Request>,
+    /// What each has to do with its backend's breaker, by the same places.
+    tickets: Vec<Ticket>,
     free: Vec<usize>,
     report: Report,
 }
@@ -172,7 +193,8 @@ pub(super) struct World<'a> {
 impl<'a> World<'a> {
     pub fn new(scenario: &'a Scenario, seed: u64) -> World<'a> {
         let mut dice = Dice::seeded(seed);
-        let actors = actors(&scenario.backends);
+        let mut actors = actors(&scenario.backends);
+        actors.iter_mut().for_each(|actor| actor.settings.clone_from(&scenario.breaker));
         let mut worker = |_| Worker {
             picker: AnyPicker::new(&scenario.policy, &actors, dice.next()),
             dice: Dice::seeded(dice.next()),
@@ -184,8 +206,8 @@ impl<'a> World<'a> {
         }
         let counts = scenario.backends.len();
         let report = Report { peaks: vec![0; counts], failures: vec![0; counts], ..Report::default() };
-        let (requests, free) = (Vec::new(), Vec::new());
-        World { scenario, seed, dice, now: BEGIN, actors, workers, agenda, requests, free, report }
+        let (requests, tickets, free) = (Vec::new(), Vec::new(), Vec::new());
+        World { scenario, seed, dice, now: BEGIN, actors, workers, agenda, requests, tickets, free, report }
     }
 
     pub fn run(mut self) -> Report {
@@ -193,12 +215,20 @@ impl<'a> World<'a> {
         while let Some((at, event)) = self.agenda.next() {
             self.now = at;
             if let Err(promise) = self.step(event).and_then(|()| self.check_balance()) {
-                self.report.broken = Some(Broken { promise, at: self.elapsed(), seed: self.seed });
+                self.broke(promise);
                 break;
             }
         }
+        self.report.trips = self.actors.iter().map(|actor| actor.breaker.trips()).collect();
+        if self.report.broken.is_none() && !self.have_probes_come_back() {
+            self.broke(Promise::ProbesComeBack);
+        }
         self.report.latencies.sort_unstable();
         self.report
+    }
+
+    fn broke(&mut self, promise: Promise) {
+        self.report.broken = Some(Broken { promise, at: self.elapsed(), seed: self.seed });
     }
 
     fn step(&mut self, event: Event) -> Result<(), Promise> {
@@ -247,7 +277,7 @@ impl<'a> World<'a> {
         let key = hash_key(&self.dice.below(self.scenario.clients).to_le_bytes());
         let worker = self.dice.index(self.workers.len());
         let (now, tried) = (self.now, Tried::default());
-        Request { key, worker, arrived: now, tried, attempts: 0, backend: 0, since: now }
+        Request { key, worker, arrived: now, tried, attempts: 0, backend: 0, since: now, probes: None }
     }
 
     /// Gives the request to a backend, or ends it where there is none.
@@ -265,18 +295,23 @@ impl<'a> World<'a> {
         self.report.picks.push(Pick { at: self.elapsed(), backend, rung, again });
         request.attempts += 1;
         (request.backend, request.since) = (backend, self.now);
-        let (takes, ending) = self.actors[backend].begin(&mut self.dice);
-        let place = self.settle(request);
+        let ticket = self.pass_breaker(&mut request, rung)?;
+        let (mut takes, mut ending) = self.actors[backend].begin(&mut self.dice);
+        if self.scenario.leaves > 0.0 && self.dice.unit() < self.scenario.leaves {
+            (takes, ending) = (takes / 2, Ending::IsLeft);
+        }
+        let place = self.settle(request, ticket);
         self.agenda.plan(self.now + takes, Event::End(place, ending));
         self.check_limit(backend)
     }
 
-    fn settle(&mut self, request: Request) -> usize {
+    fn settle(&mut self, request: Request, ticket: Ticket) -> usize {
         if let Some(place) = self.free.pop() {
-            self.requests[place] = request;
+            (self.requests[place], self.tickets[place]) = (request, ticket);
             return place;
         }
         self.requests.push(request);
+        self.tickets.push(ticket);
         self.requests.len() - 1
     }
 
@@ -287,11 +322,16 @@ impl<'a> World<'a> {
         let backend = request.backend;
         let took = self.now.since(request.since);
         self.learn(backend, took, ending);
+        self.tell_breaker(place, took, ending)?;
         let actor = &mut self.actors[backend];
         actor.in_flight = actor.in_flight.checked_sub(1).ok_or(Promise::InFlightIsBalanced)?;
-        if ending == Ending::Answers {
-            self.report.latencies.push(self.now.since(request.arrived));
-            return Ok(());
+        match ending {
+            Ending::Answers => {
+                self.report.latencies.push(self.now.since(request.arrived));
+                return Ok(());
+            }
+            Ending::IsLeft => return Ok(()),
+            Ending::Fails => {}
         }
         self.report.failures[backend] += 1;
         if request.attempts < self.scenario.attempts && request.tried.add(backend) {
@@ -305,8 +345,96 @@ impl<'a> World<'a> {
         let latency = self.actors[backend].latency;
         self.actors[backend].latency = match ending {
             Ending::Answers => latency.observe(took, self.now),
+            Ending::IsLeft => latency,
             Ending::Fails => latency.failed(took, peer_median(&self.actors, backend, self.now), self.now),
         };
+    }
+
+    /// Lets an attempt by its backend's breaker, as a lease does.
+    fn pass_breaker(&mut self, request: &mut Request, rung: Rung) -> Result<Ticket, Promise> {
+        request.probes = None;
+        let actor = &mut self.actors[request.backend];
+        let Some(settings) = &actor.settings else { return Ok(Ticket::UNHEARD) };
+        let entry = match rung {
+            Rung::Primaries | Rung::Backups => Entry::Asked,
+            Rung::BreakerOpen | Rung::FailOpen => Entry::Forced,
+        };
+        let before = actor.breaker.state(self.now);
+        let (probes, broken) = (settings.half_open_probes, Promise::OnlyProbesPassAnOpenBreaker);
+        let Ok((ticket, transition)) = actor.breaker.admit(self.now, settings, entry) else { return Err(broken) };
+        if transition.is_some() {
+            (actor.changes, actor.probes) = (actor.changes + 1, 0);
+        }
+        // Who is forced in may find room for a probe, and counts as one; who is let in for observation's sake need not.
+        let passes = entry == Entry::Asked && settings.mode == Mode::Enforce;
+        if before != State::Closed && (passes || ticket.is_probe()) {
+            request.probes = Some(actor.changes);
+            actor.probes += 1;
+            if before == State::Open || actor.probes > probes {
+                return Err(broken);
+            }
+        }
+        Ok(ticket)
+    }
+
+    /// Tells the breaker how an attempt ended, as a lease does.
+    fn tell_breaker(&mut self, place: usize, took: Duration, ending: Ending) -> Result<(), Promise> {
+        let Request { backend, worker, probes, .. } = self.requests[place];
+        if probes == Some(self.actors[backend].changes) {
+            self.actors[backend].probes -= 1;
+        }
+        let actor = &self.actors[backend];
+        let Some(settings) = &actor.settings else { return Ok(()) };
+        let peers = self.peers(backend);
+        let window = actor.breaker.window(worker);
+        let tell = Teller { now: self.now, settings, window: &window, identity: actor.identity };
+        let reserve = || peers.allow_one_more(settings.max_open_ratio).ok();
+        let ticket = &mut self.tickets[place];
+        let transition = match ending {
+            Ending::Answers => actor.breaker.succeed(ticket, took, &tell, reserve),
+            Ending::Fails => actor.breaker.fail(ticket, &tell, reserve),
+            Ending::IsLeft => None,
+        };
+        actor.breaker.give_back(ticket);
+        let Some(Transition { from, to, .. }) = transition else { return Ok(()) };
+        let actor = &mut self.actors[backend];
+        (actor.changes, actor.probes) = (actor.changes + 1, 0);
+        if (from, to) == (State::Closed, State::Open) { self.check_opening(backend) } else { Ok(()) }
+    }
+
+    fn peers(&self, backend: usize) -> Peers {
+        let mut peers = Peers { backends: self.actors.len(), ..Peers::default() };
+        for (_, other) in self.actors.iter().enumerate().filter(|(other, _)| *other != backend) {
+            if !other.breaker.is_closed() {
+                peers.open += 1;
+            } else if other.standing == Standing::Usable {
+                peers.serving += 1;
+            }
+        }
+        peers
+    }
+
+    /// Says again in other words what [`Peers`] is to see to.
+    fn check_opening(&self, opened: usize) -> Result<(), Promise> {
+        let is_up = |(index, actor): (usize, &Actor)| index != opened && actor.standing == Standing::Usable;
+        if !self.actors.iter().enumerate().any(is_up) {
+            return Err(Promise::TheLastUsableStaysClosed);
+        }
+        let open = self.actors.iter().filter(|actor| actor.breaker.state(self.now) != State::Closed).count();
+        let ratio = self.scenario.breaker.as_ref().map_or(0.0, |settings| settings.max_open_ratio);
+        let is_share = open as f64 <= ratio * self.actors.len() as f64 + 1e-6;
+        if is_share || open == 1 { Ok(()) } else { Err(Promise::OnlyAShareIsOpen) }
+    }
+
+    /// Asks every breaker for all its probes, long after the end.
+    fn have_probes_come_back(&self) -> bool {
+        let late = self.now + Duration::from_secs(86_400);
+        let is_whole = |actor: &Actor| {
+            let Some(settings) = actor.settings.as_ref().filter(|_| !actor.breaker.is_closed()) else { return true };
+            let admitted = || actor.breaker.admit(late, settings, Entry::Asked).ok().filter(|it| it.0.is_probe());
+            std::iter::from_fn(admitted).count() == settings.half_open_probes as usize
+        };
+        self.actors.iter().all(is_whole)
     }
 
     fn check_limit(&mut self, backend: usize) -> Result<(), Promise> {
