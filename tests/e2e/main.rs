@@ -4,6 +4,7 @@
 mod support;
 
 mod balance;
+mod breaker;
 mod cli;
 mod failures;
 mod forwarding;

@@ -1,0 +1,211 @@
+//! Breakers at work: who fails is left alone, probed, and back when it is well; and what never counts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use crate::support::{Client, Daemon, Origin, Unlistened, backends, eventually, raw, web};
+
+const OPENED: &str = "from=\"closed\" to=\"open\"";
+const PROBING: &str = "from=\"open\" to=\"half_open\"";
+const REOPENED: &str = "from=\"half_open\" to=\"open\"";
+const CLOSED: &str = "from=\"half_open\" to=\"closed\"";
+
+/// An origin that answers with a status which the test can change.
+struct Patient {
+    origin: Origin,
+    status: Arc<AtomicU16>,
+}
+
+impl Patient {
+    fn answering(status: u16) -> Patient {
+        let status = Arc::new(AtomicU16::new(status));
+        let told = Arc::clone(&status);
+        let origin = Origin::scripted(move |mut connection| {
+            while connection.request().is_some() {
+                let status = told.load(Ordering::SeqCst);
+                connection.send(format!("HTTP/1.1 {status} Told\r\nContent-Length: 4\r\n\r\nsick"));
+            }
+        });
+        Patient { origin, status }
+    }
+
+    fn now_answers(&self, status: u16) {
+        self.status.store(status, Ordering::SeqCst);
+    }
+
+    fn asked(&self) -> usize {
+        self.origin.requests().len()
+    }
+}
+
+fn before(patient: &Patient, other: &Origin, breaker: &str) -> String {
+    web("", &format!("{}[pools.app.breaker]\n{breaker}", backends(&[patient.origin.address(), other.address()])))
+}
+
+fn client_of(daemon: &Daemon) -> Client {
+    Client::connect(&daemon.address("web"))
+}
+
+/// How many of so many requests were failures.
+fn failures(client: &mut Client, requests: usize) -> usize {
+    (0..requests).filter(|_| client.get("/").status() >= 500).count()
+}
+
+#[test]
+fn a_backend_that_answers_500_is_left_alone_and_back_when_its_probes_succeed() {
+    let (patient, well) = (Patient::answering(500), Origin::answering("well"));
+    let daemon = Daemon::start(&before(&patient, &well, "open_for = \"300ms\"\nopen_for_max = \"400ms\""));
+    let mut client = client_of(&daemon);
+    assert_eq!(failures(&mut client, 10), 5);
+    daemon.wait_log(OPENED);
+    daemon.wait_log("reason=5 failures in a row");
+    let mut failed = 0;
+    eventually("a probe fails", || {
+        failed += failures(&mut client, 1);
+        daemon.has_logged(REOPENED)
+    });
+    assert_eq!(patient.asked(), 5 + failed, "only probes reach it");
+    patient.now_answers(200);
+    eventually("its probes succeed", || {
+        client.get("/");
+        daemon.has_logged(CLOSED)
+    });
+    assert!(daemon.has_logged(PROBING) && daemon.has_logged("reason=3 probes succeeded"));
+    let asked = patient.asked();
+    assert_eq!(failures(&mut client, 20), 0);
+    assert_eq!(patient.asked(), asked + 10, "it has its share again");
+}
+
+#[test]
+fn a_share_of_failures_opens_too() {
+    let (patient, well) = (Patient::answering(200), Origin::answering("well"));
+    let daemon = Daemon::start(&before(&patient, &well, "open_for = \"1h\"\nopen_for_max = \"1h\""));
+    let mut client = client_of(&daemon);
+    eventually("half of its answers are enough", || {
+        for status in [200, 500] {
+            patient.now_answers(status);
+            let asked = patient.asked();
+            // Whoever's turn it is: until the patient has had one more.
+            (0..2).any(|_| client.get("/").status() >= 200 && patient.asked() > asked);
+        }
+        daemon.has_logged(OPENED)
+    });
+    daemon.wait_log("requests failed within 10s");
+}
+
+#[test]
+fn an_observed_breaker_tells_and_lets_all_through() {
+    let (patient, well) = (Patient::answering(500), Origin::answering("well"));
+    let daemon = Daemon::start(&before(&patient, &well, "mode = \"observe\""));
+    assert_eq!(failures(&mut client_of(&daemon), 60), 30);
+    daemon.wait_log(OPENED);
+    daemon.wait_log("mode=\"observe\"");
+}
+
+#[test]
+fn without_breakers_nothing_opens() {
+    let (patient, well) = (Patient::answering(500), Origin::answering("well"));
+    let daemon = Daemon::start(&before(&patient, &well, "mode = \"off\""));
+    assert_eq!(failures(&mut client_of(&daemon), 60), 30);
+    assert!(!daemon.has_logged("to=\"open\""));
+}
+
+#[test]
+fn what_tells_of_the_request_is_no_failure_of_the_backend() {
+    for status in [404, 429, 501, 505] {
+        let (patient, well) = (Patient::answering(status), Origin::answering("well"));
+        let daemon = Daemon::start(&before(&patient, &well, ""));
+        let mut client = client_of(&daemon);
+        (0..60).for_each(|_| drop(client.get("/")));
+        assert_eq!(patient.asked(), 30, "{status}");
+        assert!(!daemon.has_logged("to=\"open\""), "{status}");
+    }
+}
+
+#[test]
+fn clients_that_go_away_do_not_count() {
+    let (hanging, well) = (Origin::hanging(), Origin::answering("well"));
+    let pool =
+        format!("{}[pools.app.breaker]\nconsecutive_failures = 1", backends(&[hanging.address(), well.address()]));
+    let daemon = Daemon::start(&web("", &pool));
+    for gone in 1..=3 {
+        while hanging.requests().len() < gone {
+            let mut client = client_of(&daemon);
+            client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+            let answered = well.requests().len();
+            eventually("somebody has it", || hanging.requests().len() == gone || well.requests().len() > answered);
+            client.reset();
+        }
+        eventually("it is hung up on", || hanging.open() == 0);
+    }
+    assert!(!daemon.has_logged("to=\"open\""));
+}
+
+#[test]
+fn the_only_backend_never_opens() {
+    let nowhere = Unlistened::new();
+    let daemon = Daemon::start(&web("", &backends(&[nowhere.address()])));
+    let mut client = client_of(&daemon);
+    for _ in 0..40 {
+        assert_eq!(client.get("/").status(), 502);
+    }
+    assert!(!daemon.has_logged("to=\"open\""));
+    daemon.wait_log("reason=it is the last usable backend");
+    assert_eq!(daemon.times_logged("breaker stays closed"), 1, "told once");
+}
+
+#[test]
+fn a_reload_keeps_an_open_breaker_and_another_address_is_another_backend() {
+    let (patient, well) = (Patient::answering(500), Origin::answering("well"));
+    let file = before(&patient, &well, "open_for = \"1h\"\nopen_for_max = \"1h\"");
+    let daemon = Daemon::start(&file);
+    let mut client = client_of(&daemon);
+    assert_eq!(failures(&mut client, 20), 5);
+    daemon.reload(&file.replace("[pools.app.breaker]", "balance = \"least_connections\"\n[pools.app.breaker]"));
+    assert_eq!(failures(&mut client, 20), 0);
+    daemon.reload(&file.replace("\"1h\"", "\"2h\""));
+    assert_eq!(failures(&mut client, 20), 0);
+    let other = Patient::answering(500);
+    daemon.reload(&before(&other, &well, ""));
+    assert_eq!(failures(&mut client, 20), 5);
+    assert_eq!(patient.asked(), 5);
+}
+
+#[test]
+fn refused_tcp_connections_open_and_cost_no_session() {
+    let (nowhere, echo) = (Unlistened::new(), Origin::echoing());
+    let daemon = Daemon::start(&raw("", &backends(&[nowhere.address(), echo.address()])));
+    for _ in 0..30 {
+        Client::connect(&daemon.address("raw")).expect_echo("hello");
+    }
+    daemon.wait_log(OPENED);
+    assert_eq!(daemon.times_logged("cannot connect"), 5);
+}
+
+#[test]
+fn sessions_that_are_reset_before_any_byte_open_and_later_ones_do_not() {
+    let breaker = "[pools.app.breaker]\nmin_requests = 6\nopen_for = \"1h\"\nopen_for_max = \"1h\"";
+    for (greets, opens) in [(false, true), (true, false)] {
+        let bad = Origin::scripted(move |mut connection| {
+            if greets {
+                connection.send("hello");
+            }
+            connection.some();
+            connection.reset();
+        });
+        let echo = Origin::greeting("hello");
+        let daemon = Daemon::start(&raw("", &format!("{}{breaker}", backends(&[bad.address(), echo.address()]))));
+        let mut resets = 0;
+        for _ in 0..40 {
+            let mut client = Client::connect(&daemon.address("raw"));
+            client.send("?");
+            if client.take(6).is_none() {
+                resets += 1;
+                let noted = || daemon.times_logged("backend_closed") + daemon.times_logged("session_cut");
+                eventually("its end is noted", || noted() >= resets);
+            }
+        }
+        assert_eq!(daemon.has_logged(OPENED), opens);
+        assert_eq!(resets, if opens { 6 } else { 20 });
+    }
+}
