@@ -1,5 +1,7 @@
 //! The run itself: the queue of events, the made-up backends, and what each event does.
 
+mod breaking;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use crate::balance::{
     AnyPicker, Ask, Candidate, ConsistentHash, Dice, Estimate, Policy, Rung, Standing, Tried, climb, hash_key,
     peer_median,
 };
-use crate::breaker::{Breaker, Entry, Mode, Peers, Settings, State, Teller, Ticket, Transition};
+use crate::breaker::{Breaker, Settings, Ticket};
 use crate::clock::Instant;
 
 /// Where a run begins.
@@ -348,93 +350,6 @@ impl<'a> World<'a> {
             Ending::IsLeft => latency,
             Ending::Fails => latency.failed(took, peer_median(&self.actors, backend, self.now), self.now),
         };
-    }
-
-    /// Lets an attempt by its backend's breaker, as a lease does.
-    fn pass_breaker(&mut self, request: &mut Request, rung: Rung) -> Result<Ticket, Promise> {
-        request.probes = None;
-        let actor = &mut self.actors[request.backend];
-        let Some(settings) = &actor.settings else { return Ok(Ticket::UNHEARD) };
-        let entry = match rung {
-            Rung::Primaries | Rung::Backups => Entry::Asked,
-            Rung::BreakerOpen | Rung::FailOpen => Entry::Forced,
-        };
-        let before = actor.breaker.state(self.now);
-        let (probes, broken) = (settings.half_open_probes, Promise::OnlyProbesPassAnOpenBreaker);
-        let Ok((ticket, transition)) = actor.breaker.admit(self.now, settings, entry) else { return Err(broken) };
-        if transition.is_some() {
-            (actor.changes, actor.probes) = (actor.changes + 1, 0);
-        }
-        // Who is forced in may find room for a probe, and counts as one; who is let in for observation's sake need not.
-        let passes = entry == Entry::Asked && settings.mode == Mode::Enforce;
-        if before != State::Closed && (passes || ticket.is_probe()) {
-            request.probes = Some(actor.changes);
-            actor.probes += 1;
-            if before == State::Open || actor.probes > probes {
-                return Err(broken);
-            }
-        }
-        Ok(ticket)
-    }
-
-    /// Tells the breaker how an attempt ended, as a lease does.
-    fn tell_breaker(&mut self, place: usize, took: Duration, ending: Ending) -> Result<(), Promise> {
-        let Request { backend, worker, probes, .. } = self.requests[place];
-        if probes == Some(self.actors[backend].changes) {
-            self.actors[backend].probes -= 1;
-        }
-        let actor = &self.actors[backend];
-        let Some(settings) = &actor.settings else { return Ok(()) };
-        let peers = self.peers(backend);
-        let window = actor.breaker.window(worker);
-        let tell = Teller { now: self.now, settings, window: &window, identity: actor.identity };
-        let reserve = || peers.allow_one_more(settings.max_open_ratio).ok();
-        let ticket = &mut self.tickets[place];
-        let transition = match ending {
-            Ending::Answers => actor.breaker.succeed(ticket, took, &tell, reserve),
-            Ending::Fails => actor.breaker.fail(ticket, &tell, reserve),
-            Ending::IsLeft => None,
-        };
-        actor.breaker.give_back(ticket);
-        let Some(Transition { from, to, .. }) = transition else { return Ok(()) };
-        let actor = &mut self.actors[backend];
-        (actor.changes, actor.probes) = (actor.changes + 1, 0);
-        if (from, to) == (State::Closed, State::Open) { self.check_opening(backend) } else { Ok(()) }
-    }
-
-    fn peers(&self, backend: usize) -> Peers {
-        let mut peers = Peers { backends: self.actors.len(), ..Peers::default() };
-        for (_, other) in self.actors.iter().enumerate().filter(|(other, _)| *other != backend) {
-            if !other.breaker.is_closed() {
-                peers.open += 1;
-            } else if other.standing == Standing::Usable {
-                peers.serving += 1;
-            }
-        }
-        peers
-    }
-
-    /// Says again in other words what [`Peers`] is to see to.
-    fn check_opening(&self, opened: usize) -> Result<(), Promise> {
-        let is_up = |(index, actor): (usize, &Actor)| index != opened && actor.standing == Standing::Usable;
-        if !self.actors.iter().enumerate().any(is_up) {
-            return Err(Promise::TheLastUsableStaysClosed);
-        }
-        let open = self.actors.iter().filter(|actor| actor.breaker.state(self.now) != State::Closed).count();
-        let ratio = self.scenario.breaker.as_ref().map_or(0.0, |settings| settings.max_open_ratio);
-        let is_share = open as f64 <= ratio * self.actors.len() as f64 + 1e-6;
-        if is_share || open == 1 { Ok(()) } else { Err(Promise::OnlyAShareIsOpen) }
-    }
-
-    /// Asks every breaker for all its probes, long after the end.
-    fn have_probes_come_back(&self) -> bool {
-        let late = self.now + Duration::from_secs(86_400);
-        let is_whole = |actor: &Actor| {
-            let Some(settings) = actor.settings.as_ref().filter(|_| !actor.breaker.is_closed()) else { return true };
-            let admitted = || actor.breaker.admit(late, settings, Entry::Asked).ok().filter(|it| it.0.is_probe());
-            std::iter::from_fn(admitted).count() == settings.half_open_probes as usize
-        };
-        self.actors.iter().all(is_whole)
     }
 
     fn check_limit(&mut self, backend: usize) -> Result<(), Promise> {
