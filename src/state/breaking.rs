@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::backend::{Backend, Refused};
 use super::lease::Hold;
 use crate::balance::{Candidate, Standing};
-use crate::breaker::{Denied, Entry, Gate, Inside, News, Peers, Settings, Teller, Ticket, Transition};
+use crate::breaker::{Denied, Entry, Gate, Inside, Mode, News, Peers, Settings, Teller, Ticket, Transition};
 use crate::clock::Instant;
 
 /// What all breakers of a pool have in common.
@@ -31,6 +31,12 @@ impl Backend {
     pub(super) fn is_held_back(&self, now: Instant) -> bool {
         let breaker = self.state.breaker();
         !breaker.is_closed() && self.breaker.as_ref().is_some_and(|pool| !breaker.admits(now, &pool.settings))
+    }
+
+    /// Whether its breaker has opened since this ticket was given out, and means it.
+    pub(super) fn has_shut_out(&self, ticket: &Ticket) -> bool {
+        let enforces = |pool: &Arc<PoolBreaker>| pool.settings.mode == Mode::Enforce;
+        self.state.breaker().has_opened_since(ticket) && self.breaker.as_ref().is_some_and(enforces)
     }
 
     fn tell(&self, transition: &Transition, settings: &Settings) {
@@ -118,7 +124,7 @@ mod tests {
     use super::super::{Lease, Snapshot, View};
     use super::*;
     use crate::balance::{Dice, Rung, Tried};
-    use crate::breaker::{Mode, State};
+    use crate::breaker::State;
     use crate::config::{self, Policy, Service};
     use crate::outcome::{Outcome, Verdict};
 
@@ -256,12 +262,16 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_response_sees_that_the_breaker_opened() {
-        let view = view(ports(&[1, 2]), None);
-        let (waiting, index, _) = take(&view, T0);
-        for _ in 0..20 {
-            request(&view, T0, |other| if other == index { 500 } else { 200 });
+        for (mode, shut_out) in [(Mode::Enforce, true), (Mode::Observe, false)] {
+            let settings = Settings { mode, ..Settings::default() };
+            let view = view(app(vec![backend(1), backend(2)], Some(settings)), None);
+            let (waiting, index, _) = take(&view, T0);
+            assert!(!waiting.is_shut_out());
+            for _ in 0..20 {
+                request(&view, T0, |other| if other == index { 500 } else { 200 });
+            }
+            assert_eq!((states(&view, T0)[index], waiting.is_shut_out()), (State::Open, shut_out));
         }
-        assert!(waiting.is_shut_out());
     }
 
     #[test]

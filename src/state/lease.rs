@@ -157,7 +157,7 @@ impl Lease {
     /// elsewhere. It costs one look at a shared word.
     #[must_use]
     pub fn is_shut_out(&self) -> bool {
-        self.state().breaker().has_opened_since(&self.ticket)
+        self.backend().has_shut_out(&self.ticket)
     }
 
     /// Whether the backend is in service as it was when this was taken.
