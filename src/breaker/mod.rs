@@ -161,6 +161,17 @@ impl Breaker {
     /// # Errors
     /// It is open, or all probes are under way.
     pub fn admit(&self, now: Instant, settings: &Settings, entry: Entry) -> Result<(Ticket, Option<Transition>), Shut> {
+        // Relaxed: see the type.
+        let word = self.word.load(Ordering::Relaxed);
+        if word::is_closed(word) {
+            return Ok((Ticket::new(word::epoch(word), Stake::Counts), None));
+        }
+        self.admit_few(now, settings, entry)
+    }
+
+    /// Lets a request into a breaker that was not closed a moment ago.
+    #[cold]
+    fn admit_few(&self, now: Instant, settings: &Settings, entry: Entry) -> Result<(Ticket, Option<Transition>), Shut> {
         let mut parts = self.parts();
         loop {
             let next = match parts.course {
@@ -196,6 +207,25 @@ impl Breaker {
         reserve: impl FnOnce() -> Option<P>,
     ) -> Option<Transition> {
         let is_slow = tell.settings.latency.is_some_and(|latency| took > latency.above);
+        // Relaxed: see the type.
+        let is_calm = word::is_calm(self.word.load(Ordering::Relaxed), ticket.epoch);
+        if ticket.stake == Stake::Counts && is_calm && !is_slow {
+            ticket.answered = Some(tell.now);
+            tell.window.add(tell.now, ticket.epoch, Event::Answer);
+            return None;
+        }
+        self.succeed_in_trouble(ticket, is_slow, tell, reserve)
+    }
+
+    /// A good answer where something failed, or is slow, or late.
+    #[cold]
+    fn succeed_in_trouble<P>(
+        &self,
+        ticket: &mut Ticket,
+        is_slow: bool,
+        tell: &Teller<'_>,
+        reserve: impl FnOnce() -> Option<P>,
+    ) -> Option<Transition> {
         match ticket.stake {
             Stake::Counts => self.answered(ticket, is_slow, tell, reserve),
             Stake::Probe if is_slow => self.fail(ticket, tell, reserve),
@@ -209,6 +239,7 @@ impl Breaker {
 
     /// A failure happened. When it is one too many, `reserve` is asked for leave to open; what it gives is held until that
     /// is done.
+    #[cold]
     pub fn fail<P>(
         &self,
         ticket: &mut Ticket,

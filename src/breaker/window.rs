@@ -28,6 +28,17 @@ pub(super) enum Event {
     Failure,
 }
 
+impl Event {
+    /// One of it, in a bucket's word.
+    fn one(self) -> u64 {
+        match self {
+            Event::Answer => 1,
+            Event::SlowAnswer => 1 << 16 | 1,
+            Event::Failure => 1 << 32,
+        }
+    }
+}
+
 /// Sums over a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -53,6 +64,8 @@ struct Bucket {
 impl Bucket {
     const TAG_SHIFT: u32 = 48;
     const FULL: u64 = 0xffff;
+    /// The highest bit of each count.
+    const NEARLY_FULL: u64 = 0x8000_8000_8000;
 
     fn of(word: u64) -> Bucket {
         let counts = [word & Bucket::FULL, word >> 16 & Bucket::FULL, word >> 32 & Bucket::FULL];
@@ -70,21 +83,9 @@ impl Bucket {
         (second / BUCKETS as u64 % 4096) << 4 | u64::from(epoch.number() % 16)
     }
 
-    fn add(mut self, event: Event) -> Bucket {
-        if self.counts.contains(&Bucket::FULL) {
-            // What matters is the share, and half of everything has the same.
-            self.counts = self.counts.map(|count| count.div_ceil(2));
-        }
-        let [answers, slow, failures] = &mut self.counts;
-        match event {
-            Event::Answer => *answers += 1,
-            Event::SlowAnswer => {
-                *answers += 1;
-                *slow += 1;
-            }
-            Event::Failure => *failures += 1,
-        }
-        self
+    /// Half of everything: what matters is the share, which is the same then.
+    fn halved(self) -> Bucket {
+        Bucket { counts: self.counts.map(|count| count.div_ceil(2)), ..self }
     }
 }
 
@@ -104,28 +105,30 @@ impl Default for Window {
 impl Window {
     /// Counts `event`. Only one thread does that.
     pub(super) fn add(&self, now: Instant, epoch: Epoch, event: Event) {
-        self.change(now, epoch, |bucket| bucket.add(event));
+        self.change(now, epoch, |word| {
+            let room = if word & Bucket::NEARLY_FULL == 0 { word } else { Bucket::of(word).halved().word() };
+            room + event.one()
+        });
     }
 
     /// Takes back an answer that was counted `then` and has turned out a failure.
     pub(super) fn retract(&self, then: Instant, epoch: Epoch) {
-        self.change(then, epoch, |mut bucket| {
+        self.change(then, epoch, |word| {
+            let mut bucket = Bucket::of(word);
             bucket.counts[0] = bucket.counts[0].saturating_sub(1);
             bucket.counts[1] = bucket.counts[1].min(bucket.counts[0]);
-            bucket
+            bucket.word()
         });
     }
 
-    fn change(&self, at: Instant, epoch: Epoch, change: impl FnOnce(Bucket) -> Bucket) {
+    fn change(&self, at: Instant, epoch: Epoch, change: impl FnOnce(u64) -> u64) {
         let second = second(at);
         let tag = Bucket::tag(second, epoch);
-        let word = self.bucket(second);
+        let bucket = self.bucket(second);
         // Relaxed: the word is the whole bucket, and nobody else writes it.
-        let bucket = match Bucket::of(word.load(Ordering::Relaxed)) {
-            bucket if bucket.tag == tag => bucket,
-            _ => Bucket { tag, counts: [0; 3] },
-        };
-        word.store(change(bucket).word(), Ordering::Relaxed);
+        let word = bucket.load(Ordering::Relaxed);
+        let is_its_own = word >> Bucket::TAG_SHIFT == tag;
+        bucket.store(change(if is_its_own { word } else { tag << Bucket::TAG_SHIFT }), Ordering::Relaxed);
     }
 
     fn bucket(&self, second: u64) -> &AtomicU64 {
@@ -264,7 +267,7 @@ mod tests {
         }
         let Tally { answers, failures, .. } = windows.sum(at(5), TEN, EPOCH());
         let share = failures as f64 / (answers + failures) as f64;
-        assert!((share - 0.25).abs() < 0.01 && answers > 30_000, "{failures} of {answers}");
+        assert!((share - 0.25).abs() < 0.01 && answers > 15_000, "{failures} of {answers}");
     }
 
     fn any_event() -> impl Strategy<Value = Event> {

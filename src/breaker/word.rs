@@ -83,6 +83,17 @@ pub(super) fn is_closed(word: u64) -> bool {
     word >> STATE_SHIFT == 0
 }
 
+/// The epoch of a word.
+pub(super) fn epoch(word: u64) -> Epoch {
+    Epoch((word >> EPOCH_SHIFT & EPOCH_MASK) as u32)
+}
+
+/// Whether a word is that of a breaker that is closed in this epoch, and nothing has failed since the last success: what
+/// nearly every answer finds.
+pub(super) fn is_calm(word: u64, epoch: Epoch) -> bool {
+    word == u64::from(epoch.0) << EPOCH_SHIFT
+}
+
 impl Parts {
     #[expect(clippy::cast_possible_truncation, reason = "each part is masked to its width")]
     pub fn of(word: u64) -> Parts {
@@ -95,11 +106,7 @@ impl Parts {
                 passed: (rest >> PASSED_SHIFT & HALF_OPEN_MASK) as u32,
             },
         };
-        Parts {
-            epoch: Epoch((word >> EPOCH_SHIFT & EPOCH_MASK) as u32),
-            doublings: (word >> DOUBLINGS_SHIFT & DOUBLINGS_MASK) as u32,
-            course,
-        }
+        Parts { epoch: epoch(word), doublings: (word >> DOUBLINGS_SHIFT & DOUBLINGS_MASK) as u32, course }
     }
 
     pub fn word(self) -> u64 {
@@ -192,6 +199,10 @@ mod tests {
             let parts = Parts { epoch: Epoch(epoch), doublings, course };
             prop_assert_eq!(Parts::of(parts.word()), parts);
             prop_assert_eq!(is_closed(parts.word()), matches!(course, Course::Closed { .. }));
+            let calm = Course::Closed { failures: 0 };
+            prop_assert_eq!(is_calm(parts.word(), Epoch(epoch)), course == calm && doublings == 0);
+            let calm = Parts { doublings: 0, course: calm, ..parts };
+            prop_assert!(is_calm(calm.word(), Epoch(epoch)) && !is_calm(calm.word(), Epoch(epoch).next()));
         }
     }
 }

@@ -39,6 +39,7 @@ impl Backend {
         self.state.breaker().has_opened_since(ticket) && self.breaker.as_ref().is_some_and(enforces)
     }
 
+    #[cold]
     fn tell(&self, transition: &Transition, settings: &Settings) {
         let Transition { from, to, reason } = transition;
         let (pool, backend) = (&self.state.key().pool, &self.name);
