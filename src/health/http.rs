@@ -20,6 +20,9 @@ pub const MOST_BODY: usize = 64 * 1024;
 /// How much is read in all, in bytes: heads and what frames a body come on top of it.
 pub const MOST_READ: usize = 2 * MOST_BODY;
 
+/// How much is read at a time, in bytes: most answers as a whole.
+const BLOCK: usize = 4 * 1024;
+
 /// How many interim answers (1xx) may come before the answer (security.md checklist 7).
 const MOST_INTERIM: usize = 10;
 
@@ -31,10 +34,10 @@ pub(super) async fn ask(
     stage: &Cell<Stage>,
 ) -> Result<(), Fault> {
     connection.write_all(&request(probe, host)).await.map_err(Fault::Broken)?;
-    let mut reading = Reading { connection, bytes: Vec::with_capacity(1024), taken: 0, left: MOST_READ };
+    let mut reading = Reading { connection, bytes: Vec::with_capacity(BLOCK), taken: 0, left: MOST_READ };
     let head = reading.head(Method::of(probe.method.as_bytes()), stage).await?;
     judge_head(&probe.expect, &head)?;
-    let body = reading.body(&head).await?;
+    let body = reading.body(&head, probe.expect.asks_for_body()).await?;
     judge_body(&probe.expect, &body)
 }
 
@@ -138,23 +141,27 @@ impl<C: AsyncRead + Unpin> Reading<C> {
         }
     }
 
-    /// The body, or the beginning of one that is too long.
-    async fn body(&mut self, head: &ResponseHead) -> Result<Vec<u8>, Fault> {
-        let (mut decoder, mut body) = (Decoder::new(head.framing), Vec::new());
+    /// The body, or the beginning of one that is too long; nothing, but read as well, where nobody wants to see it.
+    async fn body(&mut self, head: &ResponseHead, is_wanted: bool) -> Result<Vec<u8>, Fault> {
+        let (mut decoder, mut body, mut length) = (Decoder::new(head.framing), Vec::new(), 0);
         loop {
             match decoder.decode(&self.bytes[self.taken..]).map_err(Fault::Body)? {
-                Step::Data { skip, length } => {
-                    let begin = self.taken + skip;
-                    body.extend_from_slice(&self.bytes[begin..begin + length]);
-                    self.taken = begin + length;
-                    if body.len() >= MOST_BODY {
-                        body.truncate(MOST_BODY);
+                Step::Data { skip, length: more } => {
+                    let data = &self.bytes[self.taken + skip..][..more.min(MOST_BODY - length)];
+                    self.taken += skip + more;
+                    length += data.len();
+                    if is_wanted {
+                        body.extend_from_slice(data);
+                    }
+                    if length == MOST_BODY {
                         return Ok(body);
                     }
                 }
                 Step::End { .. } => return Ok(body),
-                Step::More { consumed } => {
-                    self.taken += consumed;
+                Step::More { .. } => {
+                    // All that came is dealt with, so its place can be used again.
+                    self.bytes.clear();
+                    self.taken = 0;
                     match self.more().await? {
                         More::Some => {}
                         More::Bound => return Ok(body),

@@ -3,6 +3,7 @@
 //! Nothing of the traffic's connections is used, and nothing of a probe's outlives it.
 
 use std::cell::Cell;
+use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -29,12 +30,24 @@ async fn ask_at(probe: &Probe, to: &Address, stage: &Cell<Stage>) -> Answer {
         Ok(stream) => stream,
         Err(error) => return Answer::of_connect(error),
     };
+    if is_mirror(&stream) {
+        return Answer::of_connect(io::ErrorKind::ConnectionRefused.into());
+    }
     stage.set(Stage::Waiting);
     let asked = match stream {
         Stream::Tcp(stream) => ask_over(stream, probe, to, stage).await,
         Stream::Unix(stream) => ask_over(stream, probe, to, stage).await,
     };
     asked.map_or_else(Answer::Bad, |()| Answer::Good)
+}
+
+/// Whether we reached ourselves: where nobody listens on a port of this machine, a connection to it can get that very port as
+/// its own, and then it stands.
+fn is_mirror(stream: &Stream) -> bool {
+    match stream {
+        Stream::Tcp(stream) => stream.local_addr().is_ok_and(|own| stream.peer_addr().is_ok_and(|peer| peer == own)),
+        Stream::Unix(_) => false,
+    }
 }
 
 async fn ask_over(
@@ -56,5 +69,20 @@ fn host(own: Option<&str>, to: &Address) -> String {
         (Some(own), _) => own.to_owned(),
         (None, Address::Ip(address)) => address.to_string(),
         (None, Address::Unix(_)) => "localhost".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_to_itself_is_nobody() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let own = socket.local_addr().unwrap();
+        assert!(is_mirror(&Stream::Tcp(socket.connect(own).await.unwrap())));
     }
 }

@@ -91,7 +91,8 @@ pub static HEALTH_CHECK: Shape = Shape {
             name: "initial",
             forms: &[Form::Choice(&["up", "down"])],
             absent: Default("\"up\""),
-            doc: "What a new backend is before it was asked. `down`: its first probe decides, and until then it gets nothing.",
+            doc: "What a new backend is before it was asked. `down`: its first probe decides, and until then it gets nothing, \
+                  unless no other can serve (`fail_open`).",
         },
         Key {
             name: "on_down",
