@@ -39,11 +39,12 @@ impl Shared {
     }
 
     /// Says that a probe could not be made, now and then: it is the same for all of them.
-    fn complain(&self, error: &io::Error) {
+    fn complain(&self, subject: &Subject, error: &io::Error) {
         let now = clock::now();
         if self.complained.get().is_none_or(|last| now.since(last) >= COMPLAINT) {
             self.complained.set(Some(now));
-            tracing::warn!(%error, "health checks can not be made: backends stay as they are");
+            let (pool, backend) = (&subject.state.key().pool, &subject.name);
+            tracing::warn!(%pool, %backend, %error, "health checks can not be made: backends stay as they are");
         }
     }
 }
@@ -80,7 +81,7 @@ fn tell(
         Answer::Good => (Finding::Good, None),
         Answer::Bad(fault) => (Finding::Bad, Some(fault)),
         Answer::Unable(error) => {
-            shared.complain(&error);
+            shared.complain(subject, &error);
             return false;
         }
     };
