@@ -44,7 +44,14 @@ fn pool(number: usize, policy: Policy) -> Pool {
         service: Service::Active,
     };
     let backends = (1..=3).map(backend).collect();
-    Pool { name: format!("pool{number}").into(), policy, backends, timeouts: timeouts() }
+    Pool {
+        name: format!("pool{number}").into(),
+        policy,
+        backends,
+        timeouts: timeouts(),
+        health_check: None,
+        fail_open: true,
+    }
 }
 
 fn pools() -> Vec<Pool> {

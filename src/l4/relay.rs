@@ -58,7 +58,7 @@ pub async fn relay(
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Outcome::Completed { status: 0 }),
             _ => {}
         }
-        if local.phase() == Phase::Cut || lease.is_cut() {
+        if local.phase() == Phase::Cut || lease.session_is_cut() {
             return Poll::Ready(Outcome::Cut);
         }
         if up.moved + down.moved != before {

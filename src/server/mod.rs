@@ -331,6 +331,8 @@ mod tests {
                 policy: Policy::RoundRobin,
                 backends,
                 timeouts: timeouts(),
+                health_check: None,
+                fail_open: true,
             }],
         }
     }

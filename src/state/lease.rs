@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::backend::{Backend, BackendState, Epoch, Refused};
+use super::health::Cuts;
 use crate::balance::peer_median;
 use crate::clock::Instant;
 use crate::config::Address;
@@ -41,7 +42,8 @@ impl Hold {
     pub(super) fn take(&self, index: usize, now: Instant) -> Result<Lease, Refused> {
         let backend = &self.0.backends[index];
         let epoch = backend.state.take(backend.limit)?;
-        Ok(Lease { hold: self.clone(), index, epoch, sent: now, judged: false })
+        let cuts = backend.state.checkup().cuts();
+        Ok(Lease { hold: self.clone(), index, epoch, cuts, sent: now, judged: false })
     }
 }
 
@@ -52,6 +54,8 @@ pub struct Lease {
     hold: Hold,
     index: usize,
     epoch: Epoch,
+    /// How often the backend's sessions had been cut before.
+    cuts: Cuts,
     /// From when the latency sample counts.
     sent: Instant,
     /// Whether the backend was judged by this lease already.
@@ -81,6 +85,13 @@ impl Lease {
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.state().is_cut()
+    }
+
+    /// Whether a session (TCP, or an upgraded connection) must end now: the use must, or the backend went down and its sessions
+    /// are not to survive that. A request under way goes on, it has its own deadlines.
+    #[must_use]
+    pub fn session_is_cut(&self) -> bool {
+        self.is_cut() || self.state().checkup().cuts() != self.cuts
     }
 
     /// The last byte of the request was sent at `now`: the latency sample starts here. Without this it starts at the pick.
@@ -137,6 +148,7 @@ mod tests {
     use super::*;
     use crate::config::Service;
     use crate::state::backend::{BackendKey, Transport};
+    use crate::state::health::{Health, Sessions};
 
     const T0: Instant = Instant::ORIGIN;
 
@@ -260,6 +272,18 @@ mod tests {
         assert!(!lease.is_cut());
         lease.state().cut();
         assert!(lease.is_cut());
+    }
+
+    #[test]
+    fn a_backend_that_goes_down_cuts_the_sessions_that_are_out_and_no_later_ones() {
+        let hold = hold(1, Latency::Unread);
+        let before = hold.take(0, T0).unwrap();
+        assert!(!before.session_is_cut());
+        before.state().checkup().say(Health::Down, Sessions::Cut);
+        assert!(before.session_is_cut() && !before.is_cut());
+        let last_resort = hold.take(0, T0).unwrap();
+        before.state().checkup().say(Health::Up, Sessions::Kept);
+        assert!(before.session_is_cut() && !last_resort.session_is_cut());
     }
 
     /// Run as the models of `backend.rs` are.
