@@ -50,6 +50,8 @@ fn pool(number: usize, policy: Policy) -> Pool {
         backends,
         timeouts: timeouts(),
         breaker: Some(evenkeel::breaker::Settings::default()),
+        health_check: None,
+        fail_open: true,
     }
 }
 

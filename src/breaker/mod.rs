@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::balance::hash_key;
 use crate::clock::Instant;
 use crate::sync::{AtomicU64, Ordering};
-use window::{Event, Tally, Windows};
+use window::{Event, Moment, Tally, Windows};
 use word::{Course, Parts, Until, open_time};
 
 pub use gate::{Denied, Gate, Inside, News, Peers};
@@ -49,9 +49,9 @@ pub struct Shut;
 #[derive(Debug)]
 pub struct Ticket {
     epoch: Epoch,
+    /// When it was counted as an answer, if it was.
+    answered: Moment,
     stake: Stake,
-    /// When it was counted as an answer.
-    answered: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,8 @@ enum Stake {
     Nothing,
     /// One request of a closed breaker.
     Counts,
+    /// One that was counted as an answer but can still fail.
+    Answered,
     /// One of the few that a half-open breaker lets through.
     Probe,
     /// One that has given its place to the next but can still fail.
@@ -68,10 +70,16 @@ enum Stake {
 
 impl Ticket {
     /// That of a request whose end is not heard.
-    pub const UNHEARD: Ticket = Ticket { epoch: Epoch::FIRST, stake: Stake::Nothing, answered: None };
+    pub const UNHEARD: Ticket = Ticket { epoch: Epoch::FIRST, stake: Stake::Nothing, answered: Moment::NONE };
 
     fn new(epoch: Epoch, stake: Stake) -> Ticket {
-        Ticket { epoch, stake, answered: None }
+        Ticket { epoch, stake, answered: Moment::NONE }
+    }
+
+    /// Counts it as an answer.
+    fn count(&mut self, event: Event, tell: &Teller<'_>) {
+        (self.stake, self.answered) = (Stake::Answered, Moment::of(tell.now));
+        tell.window.add(tell.now, self.epoch, event);
     }
 
     /// Whether it holds one of the places of a half-open breaker.
@@ -160,6 +168,7 @@ impl Breaker {
     ///
     /// # Errors
     /// It is open, or all probes are under way.
+    #[inline]
     pub fn admit(&self, now: Instant, settings: &Settings, entry: Entry) -> Result<(Ticket, Option<Transition>), Shut> {
         // Relaxed: see the type.
         let word = self.word.load(Ordering::Relaxed);
@@ -199,6 +208,7 @@ impl Breaker {
     }
 
     /// A good answer came after `took`. When it was one too many that is slow, `reserve` is asked as for a failure.
+    #[inline]
     pub fn succeed<P>(
         &self,
         ticket: &mut Ticket,
@@ -210,8 +220,7 @@ impl Breaker {
         // Relaxed: see the type.
         let is_calm = word::is_calm(self.word.load(Ordering::Relaxed), ticket.epoch);
         if ticket.stake == Stake::Counts && is_calm && !is_slow {
-            ticket.answered = Some(tell.now);
-            tell.window.add(tell.now, ticket.epoch, Event::Answer);
+            ticket.count(Event::Answer, tell);
             return None;
         }
         self.succeed_in_trouble(ticket, is_slow, tell, reserve)
@@ -233,7 +242,7 @@ impl Breaker {
                 ticket.stake = Stake::Probed;
                 self.passed(ticket.epoch, tell.settings)
             }
-            Stake::Probed | Stake::Nothing => None,
+            Stake::Answered | Stake::Probed | Stake::Nothing => None,
         }
     }
 
@@ -247,7 +256,8 @@ impl Breaker {
         reserve: impl FnOnce() -> Option<P>,
     ) -> Option<Transition> {
         match std::mem::replace(&mut ticket.stake, Stake::Nothing) {
-            Stake::Counts => self.failed(ticket, tell, reserve),
+            Stake::Counts => self.failed(ticket.epoch, None, tell, reserve),
+            Stake::Answered => self.failed(ticket.epoch, Some(ticket.answered), tell, reserve),
             Stake::Probe | Stake::Probed => self.reopen(ticket.epoch, tell),
             Stake::Nothing => None,
         }
@@ -278,8 +288,7 @@ impl Breaker {
         if parts.epoch != ticket.epoch {
             return None;
         }
-        ticket.answered = Some(tell.now);
-        tell.window.add(tell.now, ticket.epoch, if is_slow { Event::SlowAnswer } else { Event::Answer });
+        ticket.count(if is_slow { Event::SlowAnswer } else { Event::Answer }, tell);
         if failures > 0 {
             let _ = self.change(ticket.epoch, |parts| match parts.course {
                 Course::Closed { failures: 1.. } => Some(parts.with(Course::Closed { failures: 0 })),
@@ -298,29 +307,35 @@ impl Breaker {
         self.open(ticket.epoch, tell, |open_for| Reason::Slow { slow, answers, above, window, open_for })
     }
 
-    fn failed<P>(&self, ticket: &Ticket, tell: &Teller<'_>, reserve: impl FnOnce() -> Option<P>) -> Option<Transition> {
-        let counted = self.change(ticket.epoch, |parts| match parts.course {
+    fn failed<P>(
+        &self,
+        epoch: Epoch,
+        answered: Option<Moment>,
+        tell: &Teller<'_>,
+        reserve: impl FnOnce() -> Option<P>,
+    ) -> Option<Transition> {
+        let counted = self.change(epoch, |parts| match parts.course {
             Course::Closed { failures } => Some(parts.with(Course::Closed { failures: failures.saturating_add(1) })),
             Course::Open { .. } | Course::HalfOpen { .. } => None,
         })?;
-        if let Some(then) = ticket.answered {
-            tell.window.retract(then, ticket.epoch);
+        if let Some(then) = answered {
+            tell.window.retract(tell.now, then, epoch);
         }
-        tell.window.add(tell.now, ticket.epoch, Event::Failure);
+        tell.window.add(tell.now, epoch, Event::Failure);
         let Course::Closed { failures } = counted.course else { return None };
         if failures >= tell.settings.consecutive_failures {
             let _held = reserve()?;
-            return self.open(ticket.epoch, tell, |open_for| Reason::Consecutive { failures, open_for });
+            return self.open(epoch, tell, |open_for| Reason::Consecutive { failures, open_for });
         }
         let window = tell.settings.window;
-        let tally = self.windows.sum(tell.now, window, ticket.epoch);
+        let tally = self.windows.sum(tell.now, window, epoch);
         let (failures, requests) = (tally.failures, tally.requests());
         let is_share = failures as f64 + HAIR >= tell.settings.failure_ratio * requests as f64;
         if requests < u64::from(tell.settings.min_requests) || !is_share {
             return None;
         }
         let _held = reserve()?;
-        self.open(ticket.epoch, tell, |open_for| Reason::Ratio { failures, requests, window, open_for })
+        self.open(epoch, tell, |open_for| Reason::Ratio { failures, requests, window, open_for })
     }
 
     /// From closed to open.

@@ -104,6 +104,7 @@ impl Default for Window {
 
 impl Window {
     /// Counts `event`. Only one thread does that.
+    #[inline]
     pub(super) fn add(&self, now: Instant, epoch: Epoch, event: Event) {
         self.change(now, epoch, |word| {
             let room = if word & Bucket::NEARLY_FULL == 0 { word } else { Bucket::of(word).halved().word() };
@@ -111,9 +112,13 @@ impl Window {
         });
     }
 
-    /// Takes back an answer that was counted `then` and has turned out a failure.
-    pub(super) fn retract(&self, then: Instant, epoch: Epoch) {
-        self.change(then, epoch, |word| {
+    /// Takes back an answer that was counted `then` and has turned out a failure, unless that is too long ago to matter.
+    pub(super) fn retract(&self, now: Instant, then: Moment, epoch: Epoch) {
+        let age = Moment::of(now).0.wrapping_sub(then.0);
+        if usize::from(age) >= BUCKETS {
+            return;
+        }
+        self.change(now - Duration::from_secs(age.into()), epoch, |word| {
             let mut bucket = Bucket::of(word);
             bucket.counts[0] = bucket.counts[0].saturating_sub(1);
             bucket.counts[1] = bucket.counts[1].min(bucket.counts[0]);
@@ -148,6 +153,19 @@ impl Window {
             }
         }
         tally
+    }
+}
+
+/// A second, of which the low bits are kept: enough to tell those that a window holds from the hours after them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment(u16);
+
+impl Moment {
+    pub const NONE: Moment = Moment(0);
+
+    #[expect(clippy::cast_possible_truncation, reason = "wrapping is the contract")]
+    pub fn of(at: Instant) -> Moment {
+        Moment(second(at) as u16)
     }
 }
 
@@ -253,9 +271,12 @@ mod tests {
         let windows = Windows::default();
         let own = windows.of(0);
         own.add(at(5), EPOCH(), Event::SlowAnswer);
-        own.retract(at(5), EPOCH());
-        own.retract(at(5), EPOCH());
-        assert_eq!(windows.sum(at(5), TEN, EPOCH()), Tally::default());
+        own.add(at(30), EPOCH(), Event::Answer);
+        own.retract(at(30), Moment::of(at(5)), EPOCH());
+        own.retract(at(30), Moment::of(at(5)), EPOCH());
+        assert_eq!(windows.sum(at(30), LONGEST, EPOCH()), tally(1, 0, 0));
+        own.retract(at(30 + 64), Moment::of(at(30)), EPOCH());
+        assert_eq!(windows.sum(at(30), LONGEST, EPOCH()), tally(1, 0, 0), "too late");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod check;
 pub mod conform;
 pub mod diagnostic;
+mod health;
 pub mod keys;
 pub mod load;
 pub mod read;
@@ -27,6 +28,7 @@ use crate::breaker;
 pub use crate::http::fields::HeaderEdits;
 pub use crate::http::h1::parse::HeadLimits;
 pub use diagnostic::{Colour, Diagnostic, Report, Severity};
+pub use health::{Aim, Expect, HealthCheck, HttpProbe, Initial, OnDown, Pattern, Probe};
 pub use load::{Loaded, from_text, load};
 pub use shape::Bytes;
 pub use words::counted;
@@ -234,6 +236,20 @@ pub struct HeaderMatch {
     pub value: HeaderValueMatch,
 }
 
+impl PartialEq for HeaderMatch {
+    /// Expressions are the same when they are written alike.
+    fn eq(&self, other: &HeaderMatch) -> bool {
+        use HeaderValueMatch::{Exact, Present, Regex};
+        let alike = match (&self.value, &other.value) {
+            (Present, Present) => true,
+            (Exact(a), Exact(b)) => a == b,
+            (Regex(a), Regex(b)) => a.as_str() == b.as_str(),
+            (Present | Exact(_) | Regex(_), _) => false,
+        };
+        alike && self.name == other.name
+    }
+}
+
 /// What a header's value must be.
 #[derive(Clone, Debug)]
 pub enum HeaderValueMatch {
@@ -301,6 +317,10 @@ pub struct Pool {
     pub timeouts: Timeouts,
     /// When a failing backend is left alone for a while; `None`: never.
     pub breaker: Option<breaker::Settings>,
+    /// How it is found out whether its backends are well; `None`: they count as up.
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// Whether backends that are down are tried when nothing else is left. Default true.
+    pub fail_open: bool,
 }
 
 /// `balance = …`, with what belongs to the algorithm.

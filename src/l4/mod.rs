@@ -126,7 +126,9 @@ async fn connect(
     poll_fn(|cx| {
         session.watch(cx);
         match connecting.as_mut().poll(cx) {
-            Poll::Pending if session.local().phase() == Phase::Cut || lease.is_cut() => Poll::Ready(Err(Outcome::Cut)),
+            Poll::Pending if session.local().phase() == Phase::Cut || lease.session_is_cut() => {
+                Poll::Ready(Err(Outcome::Cut))
+            }
             Poll::Pending => deadline.poll(cx).map(|()| Err(Outcome::ConnectTimeout)),
             reached => reached,
         }

@@ -332,6 +332,8 @@ mod tests {
                 backends,
                 timeouts: timeouts(),
                 breaker: None,
+                health_check: None,
+                fail_open: true,
             }],
         }
     }

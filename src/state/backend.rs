@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::breaking::PoolBreaker;
+use super::health::Checkup;
 use crate::balance::{Candidate, Estimate, Standing, hash_key};
 use crate::breaker::Breaker;
 use crate::clock::Instant;
-use crate::config::{Address, Name, Service};
+use crate::config::{Address, Initial, Name, Service};
 use crate::sync::{AtomicU64, Ordering};
 
 /// How bytes travel to a backend.
@@ -140,15 +141,23 @@ pub struct BackendState {
     identity: u64,
     key: BackendKey,
     shared: Shared,
+    /// Seldom written, so it is not among the shared words.
+    checkup: Checkup,
 }
 
 impl BackendState {
     /// A backend that nothing has been sent to yet; `id` is unique in the process.
     #[must_use]
     pub fn new(id: u64, key: BackendKey) -> BackendState {
+        BackendState::beginning(id, key, Initial::Up)
+    }
+
+    /// The same, of a pool whose health check says what it is before it was asked.
+    #[must_use]
+    pub fn beginning(id: u64, key: BackendKey, initial: Initial) -> BackendState {
         let latency = AtomicU64::new(Estimate::UNKNOWN.to_bits());
         let shared = Shared { usage: AtomicU64::new(0), latency, breaker: Breaker::default() };
-        BackendState { id, identity: key.identity(), key, shared }
+        BackendState { id, identity: key.identity(), key, shared, checkup: Checkup::new(initial) }
     }
 
     /// A number that no other backend of this process has or had.
@@ -167,6 +176,12 @@ impl BackendState {
     #[must_use]
     pub fn key(&self) -> &BackendKey {
         &self.key
+    }
+
+    /// What the health check says of it.
+    #[must_use]
+    pub fn checkup(&self) -> &Checkup {
+        &self.checkup
     }
 
     /// Counts one more in flight, unless it is draining or has `limit` already.
@@ -334,6 +349,7 @@ impl Candidate for Backend {
         match self.state.usage().refusal(self.limit) {
             Some(Refused::Draining) => Standing::Draining,
             Some(Refused::Full) => Standing::Full,
+            _ if self.state.checkup.health().is_down() => Standing::Down,
             _ if self.is_held_back(now) => Standing::Open,
             _ => Standing::Usable,
         }
@@ -358,6 +374,7 @@ impl Candidate for Backend {
 
 #[cfg(test)]
 mod tests {
+    use super::super::health::{Health, Sessions};
     use super::*;
 
     fn key(pool: &str, address: &str) -> BackendKey {
@@ -456,6 +473,8 @@ mod tests {
             state: Arc::new(state()),
         };
         assert_eq!(backend.standing(now), Standing::Usable);
+        backend.state.checkup().say(Health::Down, Sessions::Kept);
+        assert_eq!(backend.standing(now), Standing::Down);
         backend.state.take(backend.limit).unwrap();
         assert_eq!(backend.standing(now), Standing::Full);
         backend.state.drain();

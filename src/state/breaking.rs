@@ -33,6 +33,12 @@ impl Backend {
         !breaker.is_closed() && self.breaker.as_ref().is_some_and(|pool| !breaker.admits(now, &pool.settings))
     }
 
+    /// Whether it could serve if it had room.
+    fn is_well(&self, now: Instant) -> bool {
+        let is_down = self.state.checkup().health().is_down();
+        matches!(self.standing(now), Standing::Usable | Standing::Full) && !is_down
+    }
+
     /// Whether its breaker has opened since this ticket was given out, and means it.
     pub(super) fn has_shut_out(&self, ticket: &Ticket) -> bool {
         let enforces = |pool: &Arc<PoolBreaker>| pool.settings.mode == Mode::Enforce;
@@ -111,7 +117,7 @@ impl Hold {
         for (_, other) in self.backends().iter().enumerate().filter(|(other, _)| *other != index) {
             if !other.state.breaker().is_closed() {
                 peers.open += 1;
-            } else if matches!(other.standing(now), Standing::Usable | Standing::Full) {
+            } else if other.is_well(now) {
                 peers.serving += 1;
             }
         }

@@ -35,7 +35,15 @@ pub fn backend(port: u16) -> Backend {
 }
 
 pub fn pool(name: &str, policy: Policy, backends: Vec<Backend>) -> Pool {
-    Pool { name: name.into(), policy, backends, timeouts: timeouts(), breaker: None }
+    Pool {
+        name: name.into(),
+        policy,
+        backends,
+        timeouts: timeouts(),
+        health_check: None,
+        fail_open: true,
+        breaker: None,
+    }
 }
 
 pub fn round_robin(name: &str, ports: &[u16]) -> Pool {

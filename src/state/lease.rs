@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::backend::{Backend, BackendState, Epoch, Refused};
+use super::health::Cuts;
 use crate::balance::peer_median;
 use crate::breaker::{Entry, Ticket, Window};
 use crate::clock::Instant;
@@ -48,12 +49,17 @@ impl Hold {
     /// Takes the backend at `index`, which is one of the pool's.
     pub(super) fn take(&self, index: usize, now: Instant, entry: Entry) -> Result<Lease, Refused> {
         let backend = &self.0.backends[index];
-        let epoch = backend.state.take(backend.limit)?;
-        // From here on dropping the lease gives back what was taken.
-        let ticket = Ticket::UNHEARD;
-        let mut lease = Lease { hold: self.clone(), index, epoch, ticket, sent: now, judged: None };
-        lease.ticket = self.pass_breaker(index, now, entry)?;
-        Ok(lease)
+        let mut ticket = self.pass_breaker(index, now, entry)?;
+        let epoch = match backend.state.take(backend.limit) {
+            Ok(epoch) => epoch,
+            Err(refused) => {
+                backend.state.breaker().give_back(&mut ticket);
+                return Err(refused);
+            }
+        };
+        let cuts = backend.state.checkup().cuts();
+        let index = u32::try_from(index).expect("a pool has fewer backends than that");
+        Ok(Lease { hold: self.clone(), index, epoch, ticket, cuts, sent: now, judged: None })
     }
 
     pub(super) fn backends(&self) -> &[Backend] {
@@ -71,9 +77,12 @@ impl Hold {
 #[must_use = "dropping a lease gives the backend back at once"]
 pub struct Lease {
     hold: Hold,
-    index: usize,
+    /// Its place in the pool. All of a lease is kept small: it is handed from step to step.
+    index: u32,
     epoch: Epoch,
     ticket: Ticket,
+    /// How often the backend's sessions had been cut before.
+    cuts: Cuts,
     /// From when the latency sample counts.
     sent: Instant,
     /// How the backend was judged by this lease already.
@@ -84,7 +93,11 @@ impl Lease {
     /// The backend as the configuration in force at the pick describes it.
     #[must_use]
     pub fn backend(&self) -> &Backend {
-        &self.hold.0.backends[self.index]
+        &self.hold.0.backends[self.index()]
+    }
+
+    fn index(&self) -> usize {
+        self.index as usize
     }
 
     /// What is going on at the backend.
@@ -103,6 +116,13 @@ impl Lease {
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.state().is_cut()
+    }
+
+    /// Whether a session (TCP, or an upgraded connection) must end now: the use must, or the backend went down and its sessions
+    /// are not to survive that. A request under way goes on, it has its own deadlines.
+    #[must_use]
+    pub fn session_is_cut(&self) -> bool {
+        self.is_cut() || self.state().checkup().cuts() != self.cuts
     }
 
     /// The last byte of the request was sent at `now`: the latency sample starts here. Without this it starts at the pick.
@@ -127,8 +147,8 @@ impl Lease {
         }
         let took = now.since(self.sent);
         match verdict {
-            Verdict::Good => self.hold.tell_success(self.index, &mut self.ticket, now, took),
-            Verdict::Failed => self.hold.tell_failure(self.index, &mut self.ticket, now),
+            Verdict::Good => self.hold.tell_success(self.index(), &mut self.ticket, now, took),
+            Verdict::Failed => self.hold.tell_failure(self.index(), &mut self.ticket, now),
         }
         if self.hold.0.latency == Latency::Unread {
             return;
@@ -136,7 +156,7 @@ impl Lease {
         match verdict {
             Verdict::Good => self.state().observe(now, took),
             Verdict::Failed => {
-                let median = peer_median(&self.hold.0.backends, self.index, now);
+                let median = peer_median(&self.hold.0.backends, self.index(), now);
                 self.state().observe_failure(now, took, median);
             }
         }
@@ -148,7 +168,7 @@ impl Lease {
         match self.judged {
             _ if !outcome.is_failure() => {}
             None => self.responded(now, Verdict::Failed),
-            Some(Verdict::Good) if self.is_current() => self.hold.tell_failure(self.index, &mut self.ticket, now),
+            Some(Verdict::Good) if self.is_current() => self.hold.tell_failure(self.index(), &mut self.ticket, now),
             Some(_) => {}
         }
     }
@@ -168,7 +188,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let state = &self.hold.0.backends[self.index].state;
+        let state = &self.hold.0.backends[self.index()].state;
         state.breaker().give_back(&mut self.ticket);
         state.release();
     }
@@ -182,6 +202,7 @@ mod tests {
     use super::*;
     use crate::config::Service;
     use crate::state::backend::{BackendKey, Transport};
+    use crate::state::health::{Health, Sessions};
 
     const T0: Instant = Instant::ORIGIN;
 
@@ -313,6 +334,18 @@ mod tests {
         assert!(!lease.is_cut());
         lease.state().cut();
         assert!(lease.is_cut());
+    }
+
+    #[test]
+    fn a_backend_that_goes_down_cuts_the_sessions_that_are_out_and_no_later_ones() {
+        let hold = hold(1, Latency::Unread);
+        let before = hold.take(0, T0, Entry::Asked).unwrap();
+        assert!(!before.session_is_cut());
+        before.state().checkup().say(Health::Down, Sessions::Cut);
+        assert!(before.session_is_cut() && !before.is_cut());
+        let last_resort = hold.take(0, T0, Entry::Asked).unwrap();
+        before.state().checkup().say(Health::Up, Sessions::Kept);
+        assert!(before.session_is_cut() && !last_resort.session_is_cut());
     }
 
     /// Run as the models of `backend.rs` are.

@@ -6,7 +6,7 @@ use super::backend::Backend;
 use super::breaking::PoolBreaker;
 use super::lease::Latency;
 use crate::balance::{self, ConsistentHash};
-use crate::config::{self, HashOn, Name, Policy, Timeouts};
+use crate::config::{self, HashOn, HealthCheck, Name, Policy, Timeouts};
 
 /// How often a request is tried in all, the first included (semantics.md §6).
 const ATTEMPTS: usize = 2;
@@ -77,6 +77,8 @@ pub struct Pool {
     pub timeouts: Timeouts,
     /// How often a request is tried in all, the first included; at least 1.
     pub attempts: usize,
+    /// How it is found out whether its backends are well; `None`: they count as up.
+    pub health_check: Option<Arc<HealthCheck>>,
     /// Whether backends that are down are tried when nothing else is left.
     pub fail_open: bool,
     /// The policy as pickers are made from it, with the one table that all workers share.
@@ -107,7 +109,8 @@ impl Pool {
             backends,
             timeouts: config.timeouts.clone(),
             attempts: ATTEMPTS,
-            fail_open: true,
+            health_check: config.health_check.clone(),
+            fail_open: config.fail_open,
             picking,
             breaker,
         }

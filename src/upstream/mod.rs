@@ -30,7 +30,11 @@ fn of_error(error: &io::Error) -> Outcome {
     }
 }
 
-async fn dial(address: &Address) -> io::Result<Stream> {
+/// The same with what the system says of a failure.
+///
+/// # Errors
+/// No connection could be made.
+pub async fn dial(address: &Address) -> io::Result<Stream> {
     match address {
         Address::Ip(address) => {
             let stream = TcpStream::connect(address).await?;

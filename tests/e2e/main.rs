@@ -8,6 +8,8 @@ mod breaker;
 mod cli;
 mod failures;
 mod forwarding;
+mod health;
+mod health_grpc;
 mod http_bodies;
 mod http_connections;
 mod http_refusals;

@@ -8,6 +8,7 @@
 mod address;
 mod breaker;
 mod headers;
+mod health;
 mod listeners;
 mod patterns;
 mod pools;

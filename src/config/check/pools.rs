@@ -38,9 +38,12 @@ impl Checking<'_> {
         if policy == Policy::RoundRobin {
             self.warn_of_ignored_weights(table, &backends);
         }
-        let backends = backends.into_iter().map(|placed| placed.backend).collect();
+        let backends: Vec<Backend> = backends.into_iter().map(|placed| placed.backend).collect();
+        let health_check = self.health_check(table, &backends);
+        let fail_open = self.fail_open(table);
         let breaker = self.breaker(table, breaker).into_settings();
-        Some(Pool { name: name?, policy, backends, timeouts: own_timeouts(table, defaults), breaker })
+        let timeouts = own_timeouts(table, defaults);
+        Some(Pool { name: name?, policy, backends, timeouts, health_check, fail_open, breaker })
     }
 
     fn backend(&mut self, node: &Node) -> Option<Placed> {
@@ -277,7 +280,7 @@ mod tests {
             ("backends = [{ address = '10.0.0.1:80', drain = true, maintenance = true }]", "at once"),
             ("backends = [{ address = '10.0.0.1:80', maxconn = 3 }]", "write `max_connections`"),
             ("backends = [{ address = '10.0.0.1:80', weight = 1001 }]", "from 1 to 1000"),
-            ("backends = ['10.0.0.1:80']\nhealth_check = 'GET /'", "does not have health checks"),
+            ("backends = ['10.0.0.1:80']\nqueue = {}", "does not have a queue"),
             ("balance = 'ip_hash'", "has no `backends`"),
         ] {
             assert_said(&with(wrong), &[part]);
