@@ -125,7 +125,14 @@ fn built_anew(message: &Message) -> Verdict {
         .find(|(name, _)| name.contains('_') || STAYS.iter().any(|stays| name.eq_ignore_ascii_case(stays)));
     ensure(left.is_none(), || format!("{left:?} was forwarded"))?;
     let options = message.values("connection");
-    ensure(options.is_empty() || options == ["Upgrade"], || format!("Connection is {options:?}"))?;
+    let te = message.values("te");
+    // RFC 9110 §10.1.4: `TE` is said of one hop, so `Connection` names it
+    let fit = match options[..] {
+        [] | ["Upgrade"] => te.is_empty(),
+        ["TE"] => te == ["trailers"],
+        _ => false,
+    };
+    ensure(fit, || format!("Connection is {options:?}, TE is {te:?}"))?;
     let from = message.values("x-forwarded-for");
     ensure(from == ["127.0.0.1"], || format!("X-Forwarded-For is {from:?}"))
 }
