@@ -36,6 +36,8 @@ pub enum Outcome {
     ClientTimeout,
     /// The client's request body broke the rules of its protocol.
     MalformedRequest,
+    /// The client's trailer fields were more, or larger, than its listener allows.
+    TrailersTooLarge,
     /// The client took no more of the response for `client_body` time.
     ClientWriteTimeout,
     /// A tunnel or TCP session was idle for `tunnel_idle`.
@@ -115,7 +117,7 @@ impl Outcome {
             | BackendCut
             | ResponseBodyTimeout
             | BackendWriteTimeout => Party::Backend,
-            ClientGone | ClientTimeout | MalformedRequest | ClientWriteTimeout => Party::Client,
+            ClientGone | ClientTimeout | MalformedRequest | TrailersTooLarge | ClientWriteTimeout => Party::Client,
             StaleIdle | TunnelIdle | Cut => Party::Proxy,
         }
     }
@@ -128,7 +130,7 @@ impl Outcome {
             ConnectFailed | ConnectTimeout => Phase::Connect,
             StaleIdle | BackendClosed | ResponseHeaderTimeout | MalformedResponse => Phase::Headers,
             BackendCut | ResponseBodyTimeout | BackendWriteTimeout | ClientGone | ClientTimeout | MalformedRequest
-            | ClientWriteTimeout => Phase::Body,
+            | TrailersTooLarge | ClientWriteTimeout => Phase::Body,
             TunnelIdle | Cut => Phase::Tunnel,
             Completed { .. } => Phase::Done,
         }
@@ -167,6 +169,7 @@ impl Outcome {
             ConnectTimeout | ResponseHeaderTimeout | ResponseBodyTimeout | BackendWriteTimeout => Some(504),
             ClientTimeout => Some(408),
             MalformedRequest => Some(400),
+            TrailersTooLarge => Some(431),
             Cut => Some(503),
             Completed { .. } | ClientGone | ClientWriteTimeout | TunnelIdle => None,
         }
@@ -190,6 +193,7 @@ impl Outcome {
             ClientGone => "client_gone",
             ClientTimeout => "client_timeout",
             MalformedRequest => "malformed_request",
+            TrailersTooLarge => "trailers_too_large",
             ClientWriteTimeout => "client_write_timeout",
             TunnelIdle => "tunnel_idle",
             Cut => "cut",
@@ -210,6 +214,7 @@ mod tests {
             Outcome::Completed { status: 501 },
             Outcome::Completed { status: 505 },
             Outcome::ClientGone,
+            Outcome::TrailersTooLarge,
             Outcome::StaleIdle,
             Outcome::Cut,
         ] {

@@ -341,16 +341,16 @@ pub const HEADER_BYTES: Key = Key {
     name: "header_bytes",
     forms: &[Form::Bytes(Bytes(1 << 10), Bytes(256 << 10))],
     absent: Default("\"32KiB\""),
-    doc: "A request's head, from the method to the empty line. A larger one is answered 431 and the connection closed. \
-          The trailer fields behind a body may be as large; with larger ones it is answered 400.",
+    doc: "A request's head, from the method to the empty line. A larger one is answered 431 and the connection closed, \
+          and so are larger trailer fields behind a body.",
 };
 /// `listeners.*.limits.headers`
 pub const HEADERS_LIMIT: Key = Key {
     name: "headers",
     forms: &[Form::Integer(1, 1000)],
     absent: Default("100"),
-    doc: "How many header fields a request may have. With more it is answered 431 and the connection closed. There may \
-          be as many trailer fields; with more it is answered 400.",
+    doc: "How many header fields a request may have. With more it is answered 431 and the connection closed, and so \
+          it is with more trailer fields.",
 };
 /// `listeners.*.limits.request_line`
 pub const REQUEST_LINE: Key = Key {

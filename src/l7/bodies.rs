@@ -83,7 +83,7 @@ impl Running {
         match answering.poll(cx, &mut from_backend, &mut to_client) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(PumpFault::Source(SourceFault::Cut))) => return Poll::Ready(Err(Outcome::BackendCut)),
-            Poll::Ready(Err(PumpFault::Source(SourceFault::Malformed))) => {
+            Poll::Ready(Err(PumpFault::Source(SourceFault::Malformed | SourceFault::TooLarge))) => {
                 return Poll::Ready(Err(Outcome::MalformedResponse));
             }
             Poll::Ready(Err(PumpFault::Sink)) => return Poll::Ready(Err(Outcome::ClientGone)),

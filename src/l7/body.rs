@@ -42,6 +42,8 @@ pub enum SourceFault {
     Cut,
     /// The sender broke the rules of its framing.
     Malformed,
+    /// Its trailer fields are too many, or too large.
+    TooLarge,
 }
 
 /// Where a body goes.
@@ -346,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_fault_says_whose_it_is() {
-        for fault in [SourceFault::Cut, SourceFault::Malformed] {
+        for fault in [SourceFault::Cut, SourceFault::Malformed, SourceFault::TooLarge] {
             let (mut source, mut sink) = (scripted([Turn::Data(b"a"), Turn::Fault(fault)]), with_room(100));
             let faulty = poll(&mut Pump::default(), &mut source, &mut sink);
             assert!(matches!(faulty, Poll::Ready(Err(PumpFault::Source(found))) if found == fault), "{faulty:?}");

@@ -162,6 +162,7 @@ fn text(status: u16) -> &'static str {
         400 => "The request could not be understood.\n",
         404 => "There is nothing here.\n",
         408 => "The request did not come in time.\n",
+        431 => "The trailer fields are too many or too large.\n",
         502 => "The server behind this one failed.\n",
         503 => "No server is available for this request.\n",
         504 => "The server behind this one did not answer in time.\n",

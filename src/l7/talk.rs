@@ -212,5 +212,6 @@ fn client_fault(fault: SourceFault) -> Outcome {
     match fault {
         SourceFault::Cut => Outcome::ClientGone,
         SourceFault::Malformed => Outcome::MalformedRequest,
+        SourceFault::TooLarge => Outcome::TrailersTooLarge,
     }
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use super::body::{Piece, Sink, Source, SourceFault};
 use crate::buffer::{Buffer, SMALLEST, Stride};
-use crate::http::h1::body::{self, Decoder, Step};
+use crate::http::h1::body::{self, BodyFault, Decoder, Step};
 use crate::http::h1::parse::HeadLimits;
 use crate::http::{Fields, Framing};
 use crate::pipe::{Buffers, Pipe};
@@ -237,7 +237,7 @@ impl WireSource<'_> {
             let Some(buffer) = self.inbound.buffer.as_mut().filter(|buffer| !buffer.is_empty()) else {
                 return Ok(None);
             };
-            match self.inbound.decoder.decode(buffer.data()).map_err(|_| SourceFault::Malformed)? {
+            match self.inbound.decoder.decode(buffer.data()).map_err(source_fault)? {
                 Step::Data { skip, length } => {
                     buffer.consume(skip);
                     self.inbound.ready = in_block(length);
@@ -250,6 +250,10 @@ impl WireSource<'_> {
             }
         }
     }
+}
+
+fn source_fault(fault: BodyFault) -> SourceFault {
+    if fault.is_excess() { SourceFault::TooLarge } else { SourceFault::Malformed }
 }
 
 impl Source for WireSource<'_> {

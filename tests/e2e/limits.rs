@@ -54,7 +54,7 @@ fn the_default_limits_of_a_head_are_those_of_the_reference() {
         (head_of(32 * 1024), head_of(32 * 1024 + 1), 431),
         (fields_of(100), fields_of(101), 431),
         (line_of(8 * 1024), line_of(8 * 1024 + 1), 414),
-        (trailers_of(100), trailers_of(101), 400),
+        (trailers_of(100), trailers_of(101), 431),
     ] {
         answer(&daemon, &within).assert(200, "within");
         assert_eq!(answer(&daemon, &beyond).status(), status);
@@ -69,7 +69,7 @@ fn a_listener_has_its_own_limits_of_a_head() {
         (head_of(1024), head_of(1025), 431),
         (fields_of(5), fields_of(6), 431),
         (line_of(100), line_of(101), 414),
-        (trailers_of(5), trailers_of(6), 400),
+        (trailers_of(5), trailers_of(6), 431),
     ] {
         answer(&daemon, &within).assert(200, "within");
         assert_eq!(answer(&daemon, &beyond).status(), status);
@@ -85,7 +85,7 @@ fn limits_can_be_wider_than_the_defaults() {
         (head_of(256 * 1024), head_of(256 * 1024 + 1), 431),
         (fields_of(1000), fields_of(1001), 431),
         (line_of(64 * 1024), line_of(64 * 1024 + 1), 414),
-        (trailers_of(1000), trailers_of(1001), 400),
+        (trailers_of(1000), trailers_of(1001), 431),
     ] {
         answer(&daemon, &within).assert(200, "within");
         assert_eq!(answer(&daemon, &beyond).status(), status);

@@ -56,6 +56,12 @@ pub enum BodyFault {
 }
 
 impl BodyFault {
+    /// Whether it would be a body if it had less of something that we bound.
+    #[must_use]
+    pub fn is_excess(self) -> bool {
+        matches!(self, BodyFault::Trailers(Refusal::TooManyFields | Refusal::HeadTooLarge))
+    }
+
     /// One sentence for the log.
     #[must_use]
     pub fn why(self) -> &'static str {
@@ -494,6 +500,8 @@ mod tests {
         let long = |size| chunked(format!("0\r\nX: {}\r\n\r\n", "y".repeat(size)).as_bytes());
         assert!(long(32 * 1024 - 7).unwrap().done);
         assert_eq!(long(32 * 1024 - 6), Err(BodyFault::Trailers(Refusal::HeadTooLarge)));
+        assert!(many(101).is_err_and(BodyFault::is_excess) && long(32 * 1024).is_err_and(BodyFault::is_excess));
+        assert!(!chunked(b"0\r\nX : y\r\n\r\n").is_err_and(BodyFault::is_excess));
     }
 
     #[test]
