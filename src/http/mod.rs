@@ -10,6 +10,7 @@ pub mod head;
 pub mod refusal;
 pub mod target;
 
+pub use bytes::is_token;
 pub use head::{Fields, Framing, Known, Method, RequestHead, ResponseHead, Version};
 pub use refusal::Refusal;
 pub use target::Target;

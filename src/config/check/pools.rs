@@ -4,6 +4,7 @@ use super::super::diagnostic::{Diagnostic, Place};
 use super::super::read::{Entry, Node, Table};
 use super::super::{Address, Backend, HashOn, Name, Policy, Pool, Service, Timeouts, keys};
 use super::{Checking, own_timeouts, to_count};
+use crate::http::is_token;
 
 /// A backend and the places that later faults and warnings point at.
 struct Placed {
@@ -158,7 +159,7 @@ impl Checking<'_> {
         let (text, place) = entry.node.as_text()?;
         match entry.key.as_str() {
             "header" => self.is_header_name(text, place).then(|| HashOn::Header(text.to_ascii_lowercase())),
-            "cookie" if super::patterns::is_token(text) => Some(HashOn::Cookie(text.to_owned())),
+            "cookie" if is_token(text.as_bytes()) => Some(HashOn::Cookie(text.to_owned())),
             "query" if !text.is_empty() && !text.contains(['&', '=', '#', '?']) => Some(HashOn::Query(text.to_owned())),
             kind => {
                 self.error(
