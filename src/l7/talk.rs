@@ -33,7 +33,9 @@ pub(super) struct Talk<'a> {
     wait: Wait,
     /// How much of the response's head was there when it was last looked at.
     seen: usize,
+    /// How many interim responses have come, and how many bytes they had.
     interim: u32,
+    interim_bytes: usize,
     /// Any byte of a response has come.
     begun: bool,
 }
@@ -60,7 +62,20 @@ impl<'a> Talk<'a> {
     ) -> Talk<'a> {
         let sending = Pump::paced(Pace::of_sender(connection.terms.min_rate, connection.terms.body));
         let wait = Wait::Anew;
-        Talk { connection, upstream, desk, lease, timeouts, reused, sending, wait, seen: 0, interim: 0, begun: false }
+        Talk {
+            connection,
+            upstream,
+            desk,
+            lease,
+            timeouts,
+            reused,
+            sending,
+            wait,
+            seen: 0,
+            interim: 0,
+            interim_bytes: 0,
+            begun: false,
+        }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
@@ -157,7 +172,7 @@ impl<'a> Talk<'a> {
                     if !self.desk.response.is_interim() {
                         return Poll::Ready(self.accept());
                     }
-                    self.pass_on_interim()?;
+                    self.pass_on_interim(length)?;
                     continue;
                 }
                 Ok(Parsed::Partial) => self.seen = from_backend.bytes().len(),
@@ -187,10 +202,12 @@ impl<'a> Talk<'a> {
         if switched && !(asked && self.sending.is_done()) { Err(Outcome::MalformedResponse) } else { Ok(()) }
     }
 
-    /// Puts an interim response down for the client; it leaves when there is nothing more to read from the backend.
-    fn pass_on_interim(&mut self) -> Result<(), Outcome> {
+    /// Puts an interim response of so many bytes down for the client; it leaves when there is nothing more to read from the
+    /// backend. Until then, and for as long as the client takes none, all are held: together they may be as large as one head.
+    fn pass_on_interim(&mut self, length: usize) -> Result<(), Outcome> {
         self.interim += 1;
-        if self.interim > MOST_INTERIM {
+        self.interim_bytes += length;
+        if self.interim > MOST_INTERIM || self.interim_bytes > HeadLimits::default().head_bytes {
             return Err(Outcome::MalformedResponse);
         }
         if self.sending.is_running() {
