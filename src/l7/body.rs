@@ -22,8 +22,8 @@ pub trait Source {
     }
     /// Takes the first bytes of the data away.
     fn consume(&mut self, count: usize);
-    /// The trailer fields, complete at the end.
-    fn trailers(&self) -> &Fields;
+    /// Gives the trailer fields away, complete at the end.
+    fn take_trailers(&mut self) -> Fields;
 }
 
 /// What a source has ready.
@@ -172,7 +172,7 @@ impl Pump {
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Ok(Piece::End)) => {
-                sink.end(source.trailers());
+                sink.end(&source.take_trailers());
                 self.course = Course::Flushing;
                 Poll::Ready(Ok(()))
             }
@@ -244,8 +244,8 @@ mod tests {
             }
         }
 
-        fn trailers(&self) -> &Fields {
-            &self.trailers
+        fn take_trailers(&mut self) -> Fields {
+            std::mem::take(&mut self.trailers)
         }
     }
 

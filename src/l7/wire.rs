@@ -302,8 +302,8 @@ impl Source for WireSource<'_> {
         self.inbound.release_if_empty(self.buffers);
     }
 
-    fn trailers(&self) -> &Fields {
-        self.inbound.decoder.trailers()
+    fn take_trailers(&mut self) -> Fields {
+        self.inbound.decoder.take_trailers()
     }
 }
 
@@ -314,6 +314,9 @@ fn in_block(count: usize) -> u32 {
 
 /// Pieces up to this size leave together with what is written before them.
 const SMALL: usize = 4 * 1024;
+
+/// So much memory for what is pending stays when it is written; a larger head is no reason to hold more while bodies move.
+const KEPT: usize = 16 * 1024;
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -381,6 +384,9 @@ impl Outbound {
         if self.sent == self.pending.len() {
             self.pending.clear();
             self.sent = 0;
+            if self.pending.capacity() > KEPT {
+                self.pending.shrink_to(KEPT);
+            }
         }
         count - own
     }

@@ -161,11 +161,10 @@ impl Decoder {
         }
     }
 
-    /// The trailer fields that may be forwarded; there are none before the end.
+    /// The trailer fields that may be forwarded; there are none before the end, and none the second time.
     #[must_use]
-    pub fn trailers(&self) -> &Fields {
-        static NONE: Fields = Fields::new();
-        self.trailing.as_ref().map_or(&NONE, |trailing| &trailing.fields)
+    pub fn take_trailers(&mut self) -> Fields {
+        self.trailing.take().map(|trailing| trailing.fields).unwrap_or_default()
     }
 
     /// Takes the next input; to be called again with what follows the bytes taken.
@@ -196,7 +195,7 @@ impl Decoder {
                     self.place = self.after(between, rest[0])?;
                     at += 1;
                 }
-                Place::Trailers => at += self.take_trailers(rest)?,
+                Place::Trailers => at += self.hear_trailers(rest)?,
             }
         }
     }
@@ -261,7 +260,7 @@ impl Decoder {
     }
 
     /// Gathers trailer lines until the empty one and reads them then; returns how many bytes were taken.
-    fn take_trailers(&mut self, input: &[u8]) -> Result<usize, BodyFault> {
+    fn hear_trailers(&mut self, input: &[u8]) -> Result<usize, BodyFault> {
         if self.trailing.is_none() && input.starts_with(b"\r\n") {
             self.place = Place::Done;
             return Ok(2);
@@ -290,13 +289,20 @@ impl Trailing {
         if self.text.len() + text.len() > limits.head_bytes {
             return Err(BodyFault::Trailers(Refusal::HeadTooLarge));
         }
+        if self.text.capacity() - self.text.len() < text.len() {
+            // doubled as vectors are, but never beyond the limit: somebody may let them drip in over thousands of connections
+            let doubled = (2 * self.text.len()).min(limits.head_bytes).max(self.text.len() + text.len());
+            self.text.reserve_exact(doubled - self.text.len());
+        }
         self.text.extend_from_slice(text);
         Ok(())
     }
 
+    /// Reads what was gathered and gives its memory up.
     fn read(&mut self, limits: &HeadLimits) -> Result<(), BodyFault> {
+        let text = std::mem::take(&mut self.text);
         let mut all = Fields::default();
-        parse::trailers(&self.text, limits, &mut all).map_err(BodyFault::Trailers)?;
+        parse::trailers(&text, limits, &mut all).map_err(BodyFault::Trailers)?;
         for field in all.iter().filter(|field| may_trail(field.known, field.name)) {
             self.fields.push(field.known, field.name, field.value);
         }
@@ -380,7 +386,7 @@ mod tests {
             }
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let trailers = decoder.trailers().iter().map(|field| (text(field.name), text(field.value))).collect();
+        let trailers = decoder.take_trailers().iter().map(|field| (text(field.name), text(field.value))).collect();
         Ok(Read { data, taken, done: decoder.is_done(), trailers })
     }
 

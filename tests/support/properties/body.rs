@@ -64,7 +64,7 @@ pub fn receive(framing: Framing, input: &[u8], cuts: &[usize]) -> Result<Receive
         }
     }
     let complete = decoder.eof().is_ok();
-    Ok(Received { data, trailers: decoder.trailers().clone(), length: at, complete })
+    Ok(Received { data, trailers: decoder.take_trailers(), length: at, complete })
 }
 
 /// A body as it is sent on, framed so; one that did not come whole lacks its end.
