@@ -32,13 +32,13 @@ pub enum Outcome {
     BackendWriteTimeout,
     /// The client closed or reset before it had its answer.
     ClientGone,
-    /// The client sent no further request body for `client_body` time.
+    /// The client sent no further request body for `client_body` time, or less than `client_min_rate`.
     ClientTimeout,
     /// The client's request body broke the rules of its protocol.
     MalformedRequest,
     /// The client's trailer fields were more, or larger, than its listener allows.
     TrailersTooLarge,
-    /// The client took no more of the response for `client_body` time.
+    /// The client took no more of the response for `client_write` time, or less than `client_min_rate`.
     ClientWriteTimeout,
     /// A tunnel or TCP session was idle for `tunnel_idle`.
     TunnelIdle,

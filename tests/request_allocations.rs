@@ -24,6 +24,7 @@ fn timeouts() -> Timeouts {
     Timeouts {
         client_header: SECOND,
         client_body: SECOND,
+        client_write: SECOND,
         client_min_rate: Bytes::default(),
         client_idle: SECOND,
         connect: SECOND,

@@ -145,13 +145,14 @@ deadline!(
     "\"10s\"",
     "For a whole request head, from its first byte; and for that first byte on a new connection."
 );
+deadline!(CLIENT_BODY, OWN_CLIENT_BODY, "client_body", DAY, "\"30s\"", "Between two reads of a request's body.");
 deadline!(
-    CLIENT_BODY,
-    OWN_CLIENT_BODY,
-    "client_body",
+    CLIENT_WRITE,
+    OWN_CLIENT_WRITE,
+    "client_write",
     DAY,
     "\"30s\"",
-    "Between two reads of a request's body, and between two writes of a response to a client that takes nothing."
+    "Between two writes of a response, for a client that takes nothing of it. The response is then cut by a reset."
 );
 deadline!(
     CLIENT_IDLE,
@@ -198,8 +199,8 @@ deadline!(
 const RATE: Form = Form::Bytes(Bytes(0), Bytes(1 << 30));
 const MIN_RATE_DOC: &str = "How many bytes a client has to send of a request's body, and take of a response, in each second \
                             in which it is what we wait for. A request's body has 10 s to come up to it (`client_body`, \
-                            where that is shorter); whoever was quick enough may pause as long as `client_body`. A request \
-                            that is too slow is answered 408, or reset when its answer has begun; so is a response. \
+                            where that is shorter), a response `client_write`; whoever was quick enough may pause as long \
+                            as these. A request that is too slow is answered 408, or reset when its answer has begun; so is a response. \
                             `\"0B\"`: any rate will do.";
 /// `defaults.timeouts.client_min_rate`
 pub const CLIENT_MIN_RATE: Key =
@@ -219,6 +220,7 @@ pub static DEFAULT_TIMEOUTS: Shape = Shape {
     keys: &[
         CLIENT_HEADER,
         CLIENT_BODY,
+        CLIENT_WRITE,
         CLIENT_MIN_RATE,
         CLIENT_IDLE,
         CONNECT,
@@ -233,7 +235,14 @@ static LISTENER_TIMEOUTS: Shape = Shape {
     what: "the timeouts of a listener",
     heading: Some("[listeners.NAME.timeouts]"),
     doc: "The deadlines on the client's side. A tcp listener has only `tunnel_idle`.",
-    keys: &[OWN_CLIENT_HEADER, OWN_CLIENT_BODY, OWN_CLIENT_MIN_RATE, OWN_CLIENT_IDLE, OWN_TUNNEL_IDLE],
+    keys: &[
+        OWN_CLIENT_HEADER,
+        OWN_CLIENT_BODY,
+        OWN_CLIENT_WRITE,
+        OWN_CLIENT_MIN_RATE,
+        OWN_CLIENT_IDLE,
+        OWN_TUNNEL_IDLE,
+    ],
 };
 
 static POOL_TIMEOUTS: Shape = Shape {

@@ -101,6 +101,8 @@ pub struct Timeouts {
     pub client_header: Duration,
     /// Between two reads of a request body, and two writes to a client. Default 30 s.
     pub client_body: Duration,
+    /// `client_write`
+    pub client_write: Duration,
     /// How much of a body a client has to send or take in each second in which it is waited for; 0: no matter how much.
     /// Default 240 bytes.
     pub client_min_rate: Bytes,

@@ -213,6 +213,11 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
         "write `client_min_rate = \"240B\"`",
     ),
     ("the timeouts of a listener", &["client", "http_request", "request"], "write `client_header` or `client_body`"),
+    (
+        "the timeouts of a listener",
+        &["send", "send_timeout", "write", "client_send", "write_timeout"],
+        "write `client_write = \"30s\"`",
+    ),
     ("the timeouts of a listener", &["http_keep_alive", "keepalive", "keep_alive", "idle"], "write `client_idle`"),
     (
         "the timeouts of a pool",

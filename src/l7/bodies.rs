@@ -31,8 +31,8 @@ pub(super) struct Running {
 /// The bodies' part: moves the response down, and what is left of the request up, and puts everything away.
 pub(super) async fn run(connection: &mut Connection, desk: &mut Desk, mut running: Running, framing: Framing) -> After {
     let local = connection.session.local().clone();
-    let Terms { min_rate, body, .. } = *connection.terms;
-    let mut answering = Pump::paced(Pace::of_taker(min_rate, body, connection.wire.outbound.written()));
+    let Terms { min_rate, write, .. } = *connection.terms;
+    let mut answering = Pump::paced(Pace::of_taker(min_rate, write, connection.wire.outbound.written()));
     let outcome = poll_fn(|cx| running.poll_bodies(cx, connection, &mut answering)).await;
     let status = desk.response.status;
     let outcome = outcome.map_or_else(|fault| fault, |()| Outcome::Completed { status });
@@ -99,7 +99,7 @@ impl Running {
         let late = match self.late {
             Some(late) if !moved => late,
             _ => {
-                let (until, late) = self.patience(answering, to_client.written(), connection.terms.body);
+                let (until, late) = self.patience(answering, to_client.written(), connection.terms.write);
                 connection.deadline.set(until);
                 *self.late.insert(late)
             }
@@ -109,7 +109,7 @@ impl Running {
 
     /// Until when what is waited for now may take, and what it means when it takes longer. So much was `written` to the
     /// client.
-    fn patience(&mut self, answering: &mut Pump, written: u64, client_body: Duration) -> (Instant, Outcome) {
+    fn patience(&mut self, answering: &mut Pump, written: u64, client_write: Duration) -> (Instant, Outcome) {
         let now = clock::now();
         let stalled = answering.waits == Waits::ForSink;
         // A client that sends while it is answered may be slow in one as long as the other moves.
@@ -117,7 +117,7 @@ impl Running {
         let sender = self.sending.pace.turn(now, self.sending.taken + answering.taken, owes);
         let taker = answering.pace.turn(now, written, stalled);
         let between = match stalled {
-            true => (now + client_body, Outcome::ClientWriteTimeout),
+            true => (now + client_write, Outcome::ClientWriteTimeout),
             false => (now + self.timeouts.response_body, Outcome::ResponseBodyTimeout),
         };
         let slow = sender.map(|until| (until, Outcome::ClientTimeout));

@@ -290,6 +290,7 @@ mod tests {
         Timeouts {
             client_header: all,
             client_body: all,
+            client_write: all,
             client_min_rate: Bytes::default(),
             client_idle: all,
             connect: all,

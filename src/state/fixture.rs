@@ -12,6 +12,7 @@ pub fn timeouts() -> Timeouts {
     Timeouts {
         client_header: long,
         client_body: long,
+        client_write: long,
         client_min_rate: Bytes::default(),
         client_idle: long,
         connect: long,

@@ -26,7 +26,7 @@ use verdict::Who;
 
 /// The daemon under test: one listener and one pool for each lane.
 fn evenkeel(lanes: &[lane::Lane]) -> (Daemon, Program) {
-    let mut toml = "[runtime]\nworkers = 1\n\n[defaults.timeouts]\nclient_header = \"6s\"\nclient_body = \"6s\"\nresponse_header = \"4s\"\nresponse_body = \"4s\"\n".to_owned();
+    let mut toml = "[runtime]\nworkers = 1\n\n[defaults.timeouts]\nclient_header = \"6s\"\nclient_body = \"6s\"\nclient_write = \"6s\"\nresponse_header = \"4s\"\nresponse_body = \"4s\"\n".to_owned();
     for (number, lane) in lanes.iter().enumerate() {
         toml += &format!("\n[listeners.l{number}]\nbind = \"127.0.0.1:0\"\npool = \"p{number}\"\n");
         toml += &format!("\n[pools.p{number}]\nbackends = [\"{}\"]\n", lane.address);

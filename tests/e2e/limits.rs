@@ -311,7 +311,8 @@ fn at_a_stop_who_waits_for_room_is_let_go() {
 
 /// A listener whose clients have to move their bodies at this rate, and may pause for a second.
 fn paced(rate: &str, origin: &Origin) -> Daemon {
-    let timeouts = format!("timeouts = {{ client_body = \"1s\", client_min_rate = \"{rate}\" }}");
+    let timeouts =
+        format!("timeouts = {{ client_body = \"1s\", client_write = \"1s\", client_min_rate = \"{rate}\" }}");
     Daemon::start(&web(&timeouts, &backends(&[origin.address()])))
 }
 
@@ -416,4 +417,31 @@ fn a_response_that_is_taken_at_the_rate_may_take_its_time() {
         let mut client = Client::connect(&daemon.address("web"));
         assert_eq!(sip(&mut client), Some(LARGE));
     }
+}
+
+/// A client that asks for a large answer, takes its head and then nothing for this long. Says whether it is whole after that.
+fn pauses(daemon: &Daemon, pause: Duration) -> bool {
+    let mut client = Client::connect(&daemon.address("web"));
+    client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    client.head();
+    std::thread::sleep(pause);
+    let (rest, ending) = client.rest();
+    ending == Ending::Closed && rest.len() == LARGE
+}
+
+#[test]
+fn a_client_may_pause_in_a_response_for_client_write_whatever_client_body_says() {
+    let origin = Origin::answering(&"x".repeat(LARGE));
+    let file = |deadlines: &str| {
+        web(&format!("timeouts = {{ {deadlines}, client_min_rate = \"0B\" }}"), &backends(&[origin.address()]))
+    };
+    let daemon = Daemon::start(&file("client_body = \"100ms\", client_write = \"60s\""));
+    assert!(pauses(&daemon, Duration::from_millis(500)));
+    let daemon = Daemon::start(&file("client_body = \"60s\", client_write = \"200ms\""));
+    let stalled = std::thread::scope(|scope| {
+        let client = scope.spawn(|| pauses(&daemon, Duration::from_secs(2)));
+        daemon.wait_log("cause=\"client_write_timeout\"");
+        client.join().expect("it does not panic")
+    });
+    assert!(!stalled, "what is cut must not look whole");
 }

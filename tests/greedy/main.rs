@@ -22,7 +22,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{Daemon, Launch, Origin, backends, eventually, web};
 
 /// The deadlines of these tests, but for idle connections: of heads, and between two reads or writes.
-const DEADLINES: &str = "client_header = \"2s\", client_body = \"2s\"";
+const DEADLINES: &str = "client_header = \"2s\", client_body = \"2s\", client_write = \"2s\"";
 
 /// How long an attacker may stay: its deadline, the two seconds of a lingering close, and slack for a busy machine.
 const GONE_BY: Duration = Duration::from_secs(2 + 2 + 4);

@@ -204,6 +204,7 @@ fn default_timeouts(root: &Table) -> Timeouts {
     let mut timeouts = Timeouts {
         client_header: Duration::ZERO,
         client_body: Duration::ZERO,
+        client_write: Duration::ZERO,
         client_min_rate: keys::CLIENT_MIN_RATE.default_bytes(),
         client_idle: Duration::ZERO,
         connect: Duration::ZERO,
@@ -244,6 +245,7 @@ fn slot<'t>(timeouts: &'t mut Timeouts, name: &str) -> Option<&'t mut Duration> 
     Some(match name {
         "client_header" => &mut timeouts.client_header,
         "client_body" => &mut timeouts.client_body,
+        "client_write" => &mut timeouts.client_write,
         "client_idle" => &mut timeouts.client_idle,
         "connect" => &mut timeouts.connect,
         "response_header" => &mut timeouts.response_header,
