@@ -272,7 +272,10 @@ mod tests {
                 .limits
                 .clone()
         };
-        assert_eq!(listener(""), Limits::default());
+        let limits = listener("");
+        let head = HeadLimits { head_bytes: 32 * 1024, fields: 100, request_line: 8 * 1024 };
+        assert_eq!((limits.head, limits.requests_per_connection), (head, 10_000));
+        assert_eq!((limits.connections, limits.connections_per_ip), (None, None));
         let head = listener("limits = { header_bytes = '4KiB', headers = 7, request_line = '1KiB' }").head;
         assert_eq!(head, HeadLimits { head_bytes: 4096, fields: 7, request_line: 1024 });
         assert_eq!(listener("limits.header_bytes = '4KiB'").head.head_bytes, 4096, "though lines might be longer");

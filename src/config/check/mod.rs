@@ -309,6 +309,7 @@ mod tests {
         let timeouts = &config.listeners[0].timeouts;
         assert_eq!(timeouts, &config.pools[0].timeouts);
         assert_eq!((timeouts.client_header, timeouts.connect), (Duration::from_secs(10), Duration::from_secs(2)));
+        assert_eq!((timeouts.client_body, timeouts.client_write), (Duration::from_secs(30), Duration::from_secs(30)));
         assert_eq!(timeouts.client_min_rate, Bytes(240));
         assert_eq!((timeouts.client_idle, timeouts.tunnel_idle), (Duration::from_secs(60), Duration::from_secs(3600)));
         assert_eq!(config.pools[0].policy, super::super::Policy::RoundRobin);
