@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[allow(dead_code, reason = "the properties use the rest of it")]
 #[path = "../support/letter.rs"]
 mod letter;
 
