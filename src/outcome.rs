@@ -22,6 +22,9 @@ pub enum Outcome {
     BackendClosed,
     /// No response head in `response_header` time.
     ResponseHeaderTimeout,
+    /// The client held its body back for a 100 that did not come in `response_header` time. The backend may wait for the body
+    /// as the client waits for the 100, and any client can bring that about: it is nobody's failure.
+    ContinueTimeout,
     /// The response broke the rules of its protocol.
     MalformedResponse,
     /// The backend closed or reset in the middle of the response body or the session.
@@ -118,7 +121,7 @@ impl Outcome {
             | ResponseBodyTimeout
             | BackendWriteTimeout => Party::Backend,
             ClientGone | ClientTimeout | MalformedRequest | TrailersTooLarge | ClientWriteTimeout => Party::Client,
-            StaleIdle | TunnelIdle | Cut => Party::Proxy,
+            StaleIdle | ContinueTimeout | TunnelIdle | Cut => Party::Proxy,
         }
     }
 
@@ -128,7 +131,7 @@ impl Outcome {
         use Outcome::*;
         match self {
             ConnectFailed | ConnectTimeout => Phase::Connect,
-            StaleIdle | BackendClosed | ResponseHeaderTimeout | MalformedResponse => Phase::Headers,
+            StaleIdle | BackendClosed | ResponseHeaderTimeout | ContinueTimeout | MalformedResponse => Phase::Headers,
             BackendCut | ResponseBodyTimeout | BackendWriteTimeout | ClientGone | ClientTimeout | MalformedRequest
             | TrailersTooLarge | ClientWriteTimeout => Phase::Body,
             TunnelIdle | Cut => Phase::Tunnel,
@@ -166,7 +169,9 @@ impl Outcome {
         use Outcome::*;
         match self {
             ConnectFailed | StaleIdle | BackendClosed | MalformedResponse | BackendCut => Some(502),
-            ConnectTimeout | ResponseHeaderTimeout | ResponseBodyTimeout | BackendWriteTimeout => Some(504),
+            ConnectTimeout | ResponseHeaderTimeout | ContinueTimeout | ResponseBodyTimeout | BackendWriteTimeout => {
+                Some(504)
+            }
             ClientTimeout => Some(408),
             MalformedRequest => Some(400),
             TrailersTooLarge => Some(431),
@@ -186,6 +191,7 @@ impl Outcome {
             StaleIdle => "stale_idle",
             BackendClosed => "backend_closed",
             ResponseHeaderTimeout => "response_header_timeout",
+            ContinueTimeout => "continue_timeout",
             MalformedResponse => "malformed_response",
             BackendCut => "backend_cut",
             ResponseBodyTimeout => "response_body_timeout",
@@ -215,6 +221,7 @@ mod tests {
             Outcome::Completed { status: 505 },
             Outcome::ClientGone,
             Outcome::TrailersTooLarge,
+            Outcome::ContinueTimeout,
             Outcome::StaleIdle,
             Outcome::Cut,
         ] {

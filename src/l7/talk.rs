@@ -153,7 +153,8 @@ impl<'a> Talk<'a> {
         // A client that asked for a 100 rightly sends nothing before it has heard of the backend.
         let held_back = self.desk.request.expects_continue && self.interim == 0 && self.sending.taken == 0;
         match (self.sending.is_running(), self.sending.waits) {
-            (true, Waits::ForSource) if !held_back => (self.connection.terms.body, Outcome::ClientTimeout),
+            (true, Waits::ForSource) if held_back => (self.timeouts.response_header, Outcome::ContinueTimeout),
+            (true, Waits::ForSource) => (self.connection.terms.body, Outcome::ClientTimeout),
             (true, Waits::ForSink) => (self.timeouts.response_body, Outcome::BackendWriteTimeout),
             _ => (self.timeouts.response_header, Outcome::ResponseHeaderTimeout),
         }

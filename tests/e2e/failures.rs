@@ -82,6 +82,8 @@ fn a_client_that_waits_for_a_100_is_not_the_late_one() {
     client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
     assert_own(&client.response(), 504, origin.address());
     assert_eq!(client.ending(), Ending::Closed);
+    // Nor is the backend, or any client could make it look broken.
+    daemon.wait_log("cause=\"continue_timeout\"");
 }
 
 #[test]
