@@ -123,7 +123,7 @@ fn full_request() -> Vec<u8> {
 
 /// What 250 attackers may cost that send and are sent the largest heads, in bytes. That is less than docs/limits.md promises
 /// of connections: the kernel takes a part of what waits.
-const FULL_GROWTH: u64 = ATTACKERS as u64 * (256 << 10);
+const FULL_GROWTH: u64 = ATTACKERS as u64 * (192 << 10);
 
 #[test]
 fn the_largest_heads_in_both_directions_cost_what_is_promised() {
