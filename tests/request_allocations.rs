@@ -31,6 +31,7 @@ fn timeouts() -> Timeouts {
         response_body: SECOND,
         upstream_idle: SECOND,
         tunnel_idle: SECOND,
+        queue: SECOND,
     }
 }
 
@@ -44,7 +45,7 @@ fn pool(number: usize, policy: Policy) -> Pool {
         service: Service::Active,
     };
     let backends = (1..=3).map(backend).collect();
-    Pool { name: format!("pool{number}").into(), policy, backends, timeouts: timeouts() }
+    Pool { name: format!("pool{number}").into(), policy, backends, timeouts: timeouts(), queue: 10, retry_budget: 0.2 }
 }
 
 fn pools() -> Vec<Pool> {
@@ -70,6 +71,7 @@ fn route(hosts: Vec<HostPattern>, path: PathPattern, pools: &[Pool]) -> config::
         match_headers: Vec::new(),
         action: config::Action::Forward(shares.collect()),
         headers: HeaderRules::default(),
+        retry: config::Retry::default(),
     }
 }
 

@@ -121,6 +121,13 @@ impl Key {
         text.trim_matches('"')
     }
 
+    /// The number this key has when it is not written.
+    #[must_use]
+    pub fn default_number(&self) -> f64 {
+        let Absent::Default(text) = self.absent else { return 0.0 };
+        text.parse().unwrap_or_default()
+    }
+
     /// The whole number this key has when it is not written.
     #[must_use]
     pub fn default_integer(&self) -> i64 {

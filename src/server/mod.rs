@@ -297,6 +297,7 @@ mod tests {
             response_body: all,
             upstream_idle: all,
             tunnel_idle: all,
+            queue: all,
         }
     }
 
@@ -331,6 +332,8 @@ mod tests {
                 policy: Policy::RoundRobin,
                 backends,
                 timeouts: timeouts(),
+                queue: 0,
+                retry_budget: 0.2,
             }],
         }
     }

@@ -19,6 +19,7 @@ pub fn timeouts() -> Timeouts {
         response_body: long,
         upstream_idle: long,
         tunnel_idle: long,
+        queue: long,
     }
 }
 
@@ -35,7 +36,7 @@ pub fn backend(port: u16) -> Backend {
 }
 
 pub fn pool(name: &str, policy: Policy, backends: Vec<Backend>) -> Pool {
-    Pool { name: name.into(), policy, backends, timeouts: timeouts() }
+    Pool { name: name.into(), policy, backends, timeouts: timeouts(), queue: 100, retry_budget: 0.2 }
 }
 
 pub fn round_robin(name: &str, ports: &[u16]) -> Pool {
