@@ -488,8 +488,8 @@ pub const RETRY_ON: Key = Key {
     name: "on",
     forms: &[Form::List(&[Form::Text("reason")])],
     absent: Means("`[\"connect\", \"reset\"]`"),
-    doc: "What a request is tried again for. `\"connect\"`: no connection was made (nothing was sent, so it holds for every \
-          request, and outside the budget where the backend refused). `\"reset\"`: the connection ended before an answer \
+    doc: "What a request is tried again for. `\"connect\"`: no connection was made; nothing was sent, so it holds for every \
+          request, and outside the budget. `\"reset\"`: the connection ended before an answer \
           began. `\"timeout\"`: `response_header` passed, or the backend took no more of the request for `response_body`. A \
           status from `\"400\"` to `\"599\"`: the backend answered with it; the last attempt's answer is passed on, whatever it \
           is. Where something was sent, only requests are repeated whose method is idempotent (GET, HEAD, OPTIONS, TRACE, \

@@ -4,14 +4,14 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::body::{Pump, PumpFault, Sink, SourceFault, Waits};
+use super::body::{Pump, PumpFault, Repeating, Sink, SourceFault, Waits};
 use super::h1::{After, Connection};
 use super::pace::Pace;
 use super::talk::watch_client;
 use super::wire::Wire;
 use crate::clock::{self, Instant};
 use crate::config::Timeouts;
-use crate::http::Framing;
+use crate::http::{Framing, Kept};
 use crate::local::{Desk, Local, Phase};
 use crate::outcome::Outcome;
 use crate::state::{Lease, Terms};
@@ -33,7 +33,8 @@ pub(super) async fn run(connection: &mut Connection, desk: &mut Desk, mut runnin
     let local = connection.session.local().clone();
     let Terms { min_rate, body, .. } = *connection.terms;
     let mut answering = Pump::paced(Pace::of_taker(min_rate, body, connection.wire.outbound.written()));
-    let outcome = poll_fn(|cx| running.poll_bodies(cx, connection, &mut answering)).await;
+    desk.kept.settle();
+    let outcome = poll_fn(|cx| running.poll_bodies(cx, connection, &mut desk.kept, &mut answering)).await;
     let status = desk.response.status;
     let outcome = outcome.map_or_else(|fault| fault, |()| Outcome::Completed { status });
     let now = clock::now();
@@ -68,6 +69,7 @@ impl Running {
         &mut self,
         cx: &mut Context<'_>,
         connection: &mut Connection,
+        kept: &mut Kept,
         answering: &mut Pump,
     ) -> Poll<Result<(), Outcome>> {
         connection.session.watch(cx);
@@ -76,6 +78,7 @@ impl Running {
         let (mut from_backend, mut to_backend) = self.upstream.split(&local.buffers);
         if self.sending.is_running() {
             // A request that goes wrong now no longer matters to the response that is under way.
+            let mut from_client = Repeating { kept, source: &mut from_client };
             if let Poll::Ready(Err(_)) = self.sending.poll(cx, &mut from_client, &mut to_backend) {
                 self.sending.abandon();
             }

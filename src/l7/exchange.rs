@@ -12,7 +12,7 @@ use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::bodies::{self, Running, put_away};
@@ -20,19 +20,21 @@ use super::body::Pump;
 use super::h1::{After, Connection};
 use super::replies::{self, Answer};
 use super::request_id::RequestId;
-use super::retry::{self, Next};
+use super::retry::{self, Charge, Next};
 use super::talk::{Talk, watch_client};
 use super::upgrade;
 use super::wire::Wire;
 use crate::balance::Tried;
-use crate::clock::{self, Instant};
-use crate::config::{self, Address};
-use crate::http::Framing;
+use crate::clock;
+use crate::config::{self, Address, Repeats};
 use crate::http::fields::{self, Forwarding, Scheme};
 use crate::http::h1::write::{self, Connection as Persistence, Reply};
-use crate::local::{Desk, Phase};
+use crate::http::{Framing, MOST_KEPT};
+use crate::l4::wait::{Unserved, Waiting, Wanted, wait};
+use crate::local::{Desk, Local, Phase};
 use crate::outcome::{Outcome, Repeatable, Verdict};
-use crate::state::{Action, HttpPlan, Lease, PoolId, Protocol, Route, RouteAsk, View};
+use crate::record::PoolEvent;
+use crate::state::{Action, HttpPlan, Lease, Permit, PoolId, Protocol, Route, RouteAsk, View};
 use crate::stream::Stream;
 use crate::upstream;
 
@@ -48,11 +50,13 @@ pub(super) async fn run(connection: &mut Connection, desk: &mut Desk) -> After {
     let local = connection.session.local().clone();
     let mut id = local.roll(RequestId::roll);
     let mut looks = LOOKS;
+    let mut waiting = Waiting::default();
     // The view lives for the head's part of the exchange only; a long body keeps its lease and no more.
     let opened = loop {
-        looks -= 1;
-        match open(local.view(), connection, desk, &mut id).await {
-            Opened::Outdated if looks > 0 => {}
+        match open(local.view(), connection, desk, &mut id, &mut waiting).await {
+            // Who waits in a queue follows every reload until its time is over.
+            Opened::Outdated if waiting.has_place() => {}
+            Opened::Outdated if looks > 1 => looks -= 1,
             opened => break opened,
         }
     };
@@ -80,7 +84,13 @@ enum Opened {
 }
 
 /// Routes the request and brings it to where its response begins.
-async fn open(view: Rc<View>, connection: &mut Connection, desk: &mut Desk, id: &mut RequestId) -> Opened {
+async fn open(
+    view: Rc<View>,
+    connection: &mut Connection,
+    desk: &mut Desk,
+    id: &mut RequestId,
+    waiting: &mut Waiting,
+) -> Opened {
     let plan = view.listener(connection.listener);
     let Some((plan, Protocol::Http(http))) = plan.map(|plan| (plan, &plan.protocol)) else {
         return Opened::Answer(Answer::plain(503).closing());
@@ -102,7 +112,7 @@ async fn open(view: Rc<View>, connection: &mut Connection, desk: &mut Desk, id: 
         Action::Forward(split) => {
             let pool = split.choose(connection.session.local().roll(|dice| dice.next()));
             let way = Way { view: &view, http, route, pool, peer, trusted, id: id.as_str() };
-            way.attempts(connection, desk).await
+            way.attempts(connection, desk, waiting).await
         }
         own => Opened::Answer(replies::of_route(own, target).edited(&route.response_edits)),
     }
@@ -119,45 +129,155 @@ struct Way<'a> {
     id: &'a str,
 }
 
-/// How one attempt ended that brought no response.
-struct Failed {
-    outcome: Outcome,
-    untouched: bool,
+/// A response whose head has come.
+struct Answered {
+    upstream: Wire,
+    sending: Pump,
+    request: Repeatable,
 }
 
-impl Way<'_> {
+/// How one attempt ended that did not bring the response.
+struct Failed {
+    outcome: Outcome,
+    request: Repeatable,
+}
+
+/// Where a request stands between its attempts.
+struct Tries<'a> {
+    way: &'a Way<'a>,
+    key: u64,
+    tried: Tried,
+    /// Attempts that are left after the one under way.
+    left: usize,
+    /// The backend of the next attempt, where that was taken before the one under way was given up.
+    next: Option<Lease>,
+    /// Leave for the attempt under way.
+    permit: Option<Permit>,
+}
+
+impl Tries<'_> {
+    /// What is to be done after an attempt that ended so.
+    fn after(&self, outcome: Outcome, request: Repeatable) -> Next {
+        retry::next(outcome, request, &self.way.route.retry, self.left)
+    }
+
+    /// Whether the pool's retry budget allows one more attempt.
+    fn is_permitted(&mut self, local: &Local) -> bool {
+        let Way { view, pool, id, .. } = *self.way;
+        self.permit = view.permit_retry(pool, clock::now());
+        let permitted = self.permit.is_some();
+        local.happened(pool, if permitted { PoolEvent::Retried } else { PoolEvent::RetryRefused });
+        if !permitted {
+            tracing::debug!(pool = %view.pool(pool).name, id, "the retry budget is used up");
+        }
+        permitted
+    }
+
+    /// Takes another backend while the one under way could still be relied on, or its answer be passed on: only where there
+    /// is one at once. False: all stays as it is.
+    fn goes_elsewhere(&mut self, local: &Local, outcome: Outcome, request: Repeatable) -> bool {
+        if !matches!(self.after(outcome, request), Next::AnotherBackend(_)) {
+            return false;
+        }
+        let (view, mut tried) = (self.way.view, self.tried);
+        let taken = local.roll(|dice| view.take(self.way.pool, clock::now(), self.key, &mut tried, dice));
+        let Ok(taken) = taken else { return false };
+        let permitted = self.is_permitted(local);
+        if permitted {
+            (self.tried, self.next) = (tried, Some(taken.lease));
+        }
+        permitted
+    }
+}
+
+impl<'a> Way<'a> {
     /// Tries backends until one responds or no attempt is left.
-    async fn attempts(&self, connection: &mut Connection, desk: &mut Desk) -> Opened {
+    async fn attempts(&'a self, connection: &mut Connection, desk: &mut Desk, waiting: &mut Waiting) -> Opened {
         let local = connection.session.local().clone();
         let pool = self.view.pool(self.pool);
-        let key = self.key(desk);
-        let mut tried = Tried::default();
-        let mut left = pool.attempts;
+        let now = clock::now();
+        self.view.count_request(self.pool, now);
+        desk.kept.begin(self.idempotent(desk));
+        let (key, tried, left) = (self.key(desk), Tried::default(), self.route.retry.attempts);
+        let mut tries = Tries { way: self, key, tried, left, next: None, permit: None };
         let mut failure = None;
         loop {
-            left -= 1;
-            let now = clock::now();
-            let taken = local.roll(|dice| self.view.take(self.pool, now, key, &mut tried, dice));
-            let lease = match taken {
-                Ok(taken) => taken.lease,
-                Err(_) if !std::ptr::eq(self.view, &*local.view()) => return Opened::Outdated,
-                Err(none) => {
-                    tracing::debug!(pool = %pool.name, %none, "no backend");
-                    return Opened::Answer(Answer::plain(failure.unwrap_or(503)));
-                }
+            tries.left -= 1;
+            let lease = match tries.next.take() {
+                Some(lease) => Ok(lease),
+                None => self.lease(connection, &mut tries, waiting).await,
             };
-            let failed = match self.attempt(connection, desk, lease, now).await {
+            let lease = match lease {
+                Ok(lease) => lease,
+                Err(Unserved::Outdated) => return Opened::Outdated,
+                Err(unserved) => return self.unserved(connection, unserved, failure),
+            };
+            let failed = match self.attempt(connection, desk, lease, &mut tries).await {
                 Ok(opened) => return opened,
                 Err(failed) => failed,
             };
             tracing::debug!(pool = %pool.name, cause = failed.outcome.code(), id = self.id, "attempt failed");
+            desk.kept.rewind();
+            if tries.next.is_some() {
+                continue;
+            }
             let Some(status) = failed.outcome.own_status() else { return Opened::ClientGone };
-            let request = repeatable(desk, failed.untouched);
-            if retry::next(failed.outcome, request, left) != Next::AnotherBackend {
+            let again = match tries.after(failed.outcome, failed.request) {
+                Next::AnotherBackend(Charge::Free) => true,
+                Next::AnotherBackend(Charge::Budget) => tries.is_permitted(&local),
+                Next::FreshConnection | Next::GiveUp => false,
+            };
+            if !again {
                 let answer = Answer::plain(status);
                 return Opened::Answer(if connection.wire.inbound.is_done() { answer } else { answer.closing() });
             }
             failure = Some(status);
+        }
+    }
+
+    /// A backend: at once, or after a wait in the pool's queue.
+    async fn lease(
+        &self,
+        connection: &mut Connection,
+        tries: &mut Tries<'_>,
+        waiting: &mut Waiting,
+    ) -> Result<Lease, Unserved> {
+        let local = connection.session.local().clone();
+        let (now, tried) = (clock::now(), &mut tries.tried);
+        let none = match local.roll(|dice| self.view.take(self.pool, now, tries.key, tried, dice)) {
+            Ok(taken) => return Ok(taken.lease),
+            Err(none) => none,
+        };
+        let wanted = Wanted { view: self.view, pool: self.pool, key: tries.key };
+        let Connection { wire, session, deadline, .. } = connection;
+        let had_ended = wire.inbound.ended;
+        let watch = |cx: &mut Context<'_>| {
+            watch_client(&mut wire.split(&local.buffers).0, cx)?;
+            // Nothing was done for it yet, and who closes his side now, and not with his request, has given up as a rule.
+            if wire.inbound.ended && !had_ended { Err(Outcome::ClientGone) } else { Ok(()) }
+        };
+        // In a block of its own: it is seldom needed, and would be a part of every exchange.
+        Box::pin(wait(session, deadline, &wanted, tried, none, waiting, watch)).await.map(|taken| taken.lease)
+    }
+
+    /// The answer where there is no backend; `failure` is how an earlier attempt is answered for.
+    fn unserved(&self, connection: &Connection, unserved: Unserved, failure: Option<u16>) -> Opened {
+        let pool = self.view.pool(self.pool);
+        let status = failure.unwrap_or(503);
+        let busy = Answer::busy(status, pool.timeouts.queue);
+        match unserved {
+            // It may still read: who closed only his own side gets an answer, and nobody else minds it.
+            Unserved::Ended(Outcome::ClientGone) if connection.wire.inbound.ended => Opened::Answer(busy.closing()),
+            Unserved::Ended(Outcome::ClientGone) => Opened::ClientGone,
+            Unserved::Ended(_) | Unserved::Outdated => Opened::Answer(Answer::plain(status).closing()),
+            Unserved::Busy => {
+                tracing::debug!(pool = %pool.name, id = self.id, "all backends are busy");
+                Opened::Answer(busy)
+            }
+            Unserved::Nobody(none) => {
+                tracing::debug!(pool = %pool.name, id = self.id, %none, "no backend");
+                Opened::Answer(Answer::plain(status))
+            }
         }
     }
 
@@ -167,32 +287,64 @@ impl Way<'_> {
         connection: &mut Connection,
         desk: &mut Desk,
         mut lease: Lease,
-        begin: Instant,
+        tries: &mut Tries<'_>,
     ) -> Result<Opened, Failed> {
         let local = connection.session.local().clone();
         let timeouts = &self.view.pool(self.pool).timeouts;
         let backend = lease.state().id();
-        // A body is on its way by the time a stale connection shows.
-        let bodiless = matches!(desk.request.framing, Framing::None | Framing::Length(0));
-        let repeats = Outcome::StaleIdle.may_repeat(repeatable(desk, bodiless));
-        let mut idle = local.take_idle(backend, begin, if repeats { Duration::MAX } else { FRESH_ENOUGH });
+        // What will be kept can be sent again when a stale connection shows.
+        let small = match desk.request.framing {
+            Framing::None => true,
+            Framing::Length(length) => length <= MOST_KEPT as u64,
+            _ => false,
+        };
+        let repeats = small && desk.kept.is_whole() && self.idempotent(desk);
+        let at_most = if repeats { Duration::MAX } else { FRESH_ENOUGH };
+        let mut idle = local.take_idle(backend, clock::now(), at_most);
         loop {
             let reused = idle.is_some();
             let failed = match reach(connection, idle.take(), &lease, timeouts.connect).await {
-                Ok(stream) => match self.converse(connection, desk, &mut lease, stream, reused).await {
-                    Ok((upstream, sending)) => {
-                        return Ok(self.begin_response(connection, desk, upstream, lease, sending));
-                    }
+                Ok(stream) => match self.converse(connection, desk, &mut lease, stream, reused, tries).await {
+                    Ok(answered) => return self.answered(connection, desk, lease, answered, tries),
                     Err(failed) => failed,
                 },
-                Err(outcome) => Failed { outcome, untouched: true },
+                Err(outcome) => {
+                    let (idempotent, body_kept) = (self.idempotent(desk), desk.kept.is_whole());
+                    Failed { outcome, request: Repeatable { idempotent, body_kept, sent: false, heard: false } }
+                }
             };
-            if retry::next(failed.outcome, repeatable(desk, failed.untouched), 0) != Next::FreshConnection {
+            if tries.after(failed.outcome, failed.request) != Next::FreshConnection {
                 local.ended(backend, failed.outcome);
                 lease.finish(clock::now(), failed.outcome);
                 return Err(failed);
             }
+            desk.kept.rewind();
         }
+    }
+
+    /// Passes the response on whose head has come, unless its status is one for which the route tries another backend, and
+    /// there is one. Then it is thrown away, and its connection with what may still come on it.
+    fn answered(
+        &self,
+        connection: &mut Connection,
+        desk: &mut Desk,
+        mut lease: Lease,
+        answered: Answered,
+        tries: &mut Tries<'_>,
+    ) -> Result<Opened, Failed> {
+        let Answered { mut upstream, sending, request } = answered;
+        let (local, status) = (connection.session.local(), desk.response.status);
+        let outcome = Outcome::Completed { status };
+        if status < 400 || !tries.goes_elsewhere(local, outcome, request) {
+            return Ok(self.begin_response(connection, desk, upstream, lease, sending));
+        }
+        let now = clock::now();
+        lease.responded(now, Verdict::of_status(status));
+        local.responded(lease.state().id(), now.since(lease.sent_at()));
+        local.ended(lease.state().id(), outcome);
+        lease.finish(now, outcome);
+        put_away(local, desk, &mut upstream);
+        Err(Failed { outcome, request })
     }
 
     /// Sends the request, passes interim responses on, and reads the head of the final response into `desk.response`.
@@ -203,21 +355,33 @@ impl Way<'_> {
         lease: &mut Lease,
         stream: Stream,
         reused: bool,
-    ) -> Result<(Wire, Pump), Failed> {
+        tries: &mut Tries<'_>,
+    ) -> Result<Answered, Failed> {
         let mut upstream = Wire::new(stream);
         upstream.outbound.lend(std::mem::take(&mut desk.to_backend));
         let address = Self::fallback_host(desk, lease);
         write::request(&mut upstream.outbound.pending, &desk.request, &self.forwarding(connection, &address));
         upstream.outbound.begin(desk.request.framing);
         let timeouts = &self.view.pool(self.pool).timeouts;
+        let local = connection.session.local().clone();
         let mut talk = Talk::new(connection, &mut upstream, desk, lease, timeouts, reused);
-        let got = poll_fn(|cx| talk.poll(cx)).await;
-        let sending = talk.sending;
+        let repeats = self.route.retry.repeats;
+        let got = poll_fn(|cx| match talk.poll(cx) {
+            Poll::Pending if !talk.is_withdrawn() => Poll::Pending,
+            Poll::Ready(got) if got != Err(Outcome::Cut) || local.phase() == Phase::Cut => Poll::Ready(got),
+            // The backend is given up by others, or cut off: this request need not share its fate.
+            _ if tries.goes_elsewhere(&local, Outcome::Withdrawn, talk.repeatable(repeats)) => {
+                Poll::Ready(Err(Outcome::Withdrawn))
+            }
+            otherwise => otherwise,
+        })
+        .await;
+        let (request, sending) = (talk.repeatable(repeats), talk.sending);
         match got {
-            Ok(()) => Ok((upstream, sending)),
+            Ok(()) => Ok(Answered { upstream, sending, request }),
             Err(outcome) => {
-                put_away(connection.session.local(), desk, &mut upstream);
-                Err(Failed { outcome, untouched: sending.taken == 0 })
+                put_away(&local, desk, &mut upstream);
+                Err(Failed { outcome, request })
             }
         }
     }
@@ -289,6 +453,11 @@ impl Way<'_> {
         }
     }
 
+    /// Whether the request may be sent a second time, so that its body is worth keeping.
+    fn idempotent(&self, desk: &Desk) -> bool {
+        self.route.retry.repeats == Repeats::All || desk.request.method.is_idempotent()
+    }
+
     /// The number that hashing policies go by.
     fn key(&self, desk: &Desk) -> u64 {
         let client = || {
@@ -325,8 +494,4 @@ async fn reach(
         deadline.poll(cx).map(|()| Err(Outcome::ConnectTimeout))
     })
     .await
-}
-
-fn repeatable(desk: &Desk, untouched: bool) -> Repeatable {
-    Repeatable { idempotent: desk.request.method.is_idempotent(), body_untouched: untouched }
 }

@@ -538,7 +538,9 @@ mod tests {
                         uses.push(Arc::clone(state));
                     }
                 }
-                uses.drain(..ends.min(uses.len())).for_each(|state| drop(state.release()));
+                uses.drain(..ends.min(uses.len())).for_each(|state| {
+                    state.release();
+                });
                 previous = next;
             }
         }
