@@ -79,6 +79,7 @@ pub async fn wait(
         None => {
             let Some(place) = view.join(pool, &none) else { return Err(refused(local, pool, none)) };
             local.happened(pool, PoolEvent::Queued);
+            tracing::debug!(pool = %view.pool(pool).name, "all backends are full: it waits");
             (place, None)
         }
     };

@@ -192,12 +192,14 @@ impl Place {
         self.queue.lock().called.range(..self.number).count()
     }
 
-    /// A backend was taken, and so much room is left: gives up the place and calls the next if it is for him.
-    pub(super) fn served(&mut self, room: usize) {
+    /// One of these was taken, and so much room is left: gives up the place and calls the next if it is for him.
+    pub(super) fn served(&mut self, backends: &Arc<[Backend]>, room: usize) {
         self.state = Following::Served;
         let mut line = self.queue.lock();
         line.leave(self.number);
-        let waker = if room > line.called.len() { line.call_behind(0) } else { None };
+        // Who is left may know nothing of backends that a reload has brought, and there may be room before they are awaited.
+        let has_room = !line.places.is_empty() && line.await_releases(backends);
+        let waker = if has_room || room > line.called.len() { line.call_behind(0) } else { None };
         drop(line);
         wake(waker);
     }
@@ -771,7 +773,7 @@ mod tests {
                 let room = pool.0[0].room();
                 match taken {
                     Ok(lease) => {
-                        place.served(room);
+                        place.served(&pool.0, room);
                         return Some(lease);
                     }
                     Err(_) => drop(place.refused(&pool.0, room)),

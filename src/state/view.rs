@@ -272,7 +272,7 @@ impl View {
             let room = pool.pool.room(now);
             match taken {
                 Ok(taken) => {
-                    place.served(room);
+                    place.served(&pool.pool.backends, room);
                     return Ok(taken);
                 }
                 Err(none) if !place.refused(&pool.pool.backends, room) => return Err(none),
