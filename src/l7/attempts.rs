@@ -18,14 +18,14 @@ use super::retry::{self, Charge, Next};
 use super::talk::{Talk, watch_client};
 use super::wire::Wire;
 use crate::balance::Tried;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::http::h1::write;
 use crate::http::{Framing, MOST_KEPT};
 use crate::l4::wait::{Unserved, Waiting, Wanted, wait};
 use crate::local::{Desk, Local, Phase};
 use crate::outcome::{Outcome, Repeatable, Verdict};
 use crate::record::PoolEvent;
-use crate::state::{Lease, Permit};
+use crate::state::{Lease, NoBackend, Permit};
 use crate::stream::Stream;
 use crate::upstream;
 
@@ -77,6 +77,12 @@ impl Tries<'_> {
         permitted
     }
 
+    /// Takes a backend.
+    fn take(&mut self, local: &Local, now: Instant) -> Result<Lease, NoBackend> {
+        let Way { view, pool, .. } = *self.way;
+        local.roll(|dice| view.take(pool, now, self.key, &mut self.tried, dice)).map(|taken| taken.lease)
+    }
+
     /// Takes another backend while the one under way could still be relied on, or its answer be passed on: only where there
     /// is one at once. False: all stays as it is.
     fn goes_elsewhere(&mut self, local: &Local, outcome: Outcome, request: Repeatable) -> bool {
@@ -104,7 +110,7 @@ impl<'a> Way<'a> {
     ) -> Opened {
         let local = connection.session.local().clone();
         let pool = self.view.pool(self.pool);
-        let now = clock::now();
+        let mut now = clock::now();
         self.view.count_request(self.pool, now);
         desk.kept.begin(self.idempotent(desk));
         let (key, tried, left) = (self.key(desk), Tried::default(), self.route.retry.attempts);
@@ -112,19 +118,23 @@ impl<'a> Way<'a> {
         let mut failure = None;
         loop {
             tries.left -= 1;
-            let lease = match tries.next.take() {
+            let taken = match tries.next.take() {
                 Some(lease) => Ok(lease),
-                None => self.lease(connection, &mut tries, waiting).await,
+                None => tries.take(&local, now),
             };
-            let lease = match lease {
+            let lease = match taken {
                 Ok(lease) => lease,
-                Err(Unserved::Outdated) => return Opened::Outdated,
-                Err(unserved) => return self.unserved(connection, unserved, failure),
+                Err(none) => match self.wait(connection, &mut tries, none, waiting).await {
+                    Ok(lease) => lease,
+                    Err(Unserved::Outdated) => return Opened::Outdated,
+                    Err(unserved) => return self.unserved(connection, unserved, failure),
+                },
             };
-            let failed = match self.attempt(connection, desk, lease, &mut tries).await {
+            let failed = match self.attempt(connection, desk, lease, now, &mut tries).await {
                 Ok(opened) => return opened,
                 Err(failed) => failed,
             };
+            now = clock::now();
             tracing::debug!(pool = %pool.name, cause = failed.outcome.code(), id = self.id, "attempt failed");
             desk.kept.rewind();
             if tries.next.is_some() {
@@ -144,19 +154,16 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// A backend: at once, or after a wait in the pool's queue.
-    async fn lease(
+    /// A backend after a wait in the pool's queue, because there is none at once.
+    async fn wait(
         &self,
         connection: &mut Connection,
         tries: &mut Tries<'_>,
+        none: NoBackend,
         waiting: &mut Waiting,
     ) -> Result<Lease, Unserved> {
         let local = connection.session.local().clone();
-        let (now, tried) = (clock::now(), &mut tries.tried);
-        let none = match local.roll(|dice| self.view.take(self.pool, now, tries.key, tried, dice)) {
-            Ok(taken) => return Ok(taken.lease),
-            Err(none) => none,
-        };
+        let tried = &mut tries.tried;
         let wanted = Wanted { view: self.view, pool: self.pool, key: tries.key };
         let Connection { wire, session, deadline, .. } = connection;
         let had_ended = wire.inbound.ended;
@@ -196,6 +203,7 @@ impl<'a> Way<'a> {
         connection: &mut Connection,
         desk: &mut Desk,
         mut lease: Lease,
+        now: Instant,
         tries: &mut Tries<'_>,
     ) -> Result<Opened, Failed> {
         let local = connection.session.local().clone();
@@ -209,7 +217,8 @@ impl<'a> Way<'a> {
         };
         let repeats = small && desk.kept.is_whole() && self.idempotent(desk);
         let at_most = if repeats { Duration::MAX } else { FRESH_ENOUGH };
-        let mut idle = local.take_idle(backend, clock::now(), at_most);
+        // Who had to wait for the lease finds idle connections a moment younger than they are.
+        let mut idle = local.take_idle(backend, now, at_most);
         loop {
             let reused = idle.is_some();
             let failed = match reach(connection, idle.take(), &lease, timeouts.connect).await {
