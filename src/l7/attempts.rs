@@ -22,7 +22,7 @@ use crate::clock::{self, Instant};
 use crate::http::h1::write;
 use crate::http::{Framing, MOST_KEPT};
 use crate::l4::wait::{Unserved, Waiting, Wanted, wait};
-use crate::local::{Desk, Local, Phase};
+use crate::local::{Desk, Phase};
 use crate::outcome::{Outcome, Repeatable, Verdict};
 use crate::record::PoolEvent;
 use crate::state::{Lease, NoBackend, Permit};
@@ -32,13 +32,6 @@ use crate::upstream;
 /// A request that can not be repeated takes an idle connection only when it was used this short a time ago: servers close
 /// idle ones after 5 s and more, and one that is closed under a POST costs the client a 502.
 const FRESH_ENOUGH: Duration = Duration::from_secs(4);
-
-/// A response whose head has come.
-struct Answered {
-    upstream: Wire,
-    sending: Pump,
-    request: Repeatable,
-}
 
 /// How one attempt ended that did not bring the response.
 struct Failed {
@@ -66,8 +59,8 @@ impl Tries<'_> {
     }
 
     /// Whether the pool's retry budget allows one more attempt.
-    fn is_permitted(&mut self, local: &Local) -> bool {
-        let Way { view, pool, id, .. } = *self.way;
+    fn is_permitted(&mut self) -> bool {
+        let Way { local, view, pool, id, .. } = *self.way;
         self.permit = view.permit_retry(pool, clock::now());
         let permitted = self.permit.is_some();
         local.happened(pool, if permitted { PoolEvent::Retried } else { PoolEvent::RetryRefused });
@@ -78,21 +71,21 @@ impl Tries<'_> {
     }
 
     /// Takes a backend.
-    fn take(&mut self, local: &Local, now: Instant) -> Result<Lease, NoBackend> {
-        let Way { view, pool, .. } = *self.way;
+    fn take(&mut self, now: Instant) -> Result<Lease, NoBackend> {
+        let Way { local, view, pool, .. } = *self.way;
         local.roll(|dice| view.take(pool, now, self.key, &mut self.tried, dice)).map(|taken| taken.lease)
     }
 
     /// Takes another backend while the one under way could still be relied on, or its answer be passed on: only where there
     /// is one at once. False: all stays as it is.
-    fn goes_elsewhere(&mut self, local: &Local, outcome: Outcome, request: Repeatable) -> bool {
+    fn goes_elsewhere(&mut self, outcome: Outcome, request: Repeatable) -> bool {
         if !matches!(self.after(outcome, request), Next::AnotherBackend(_)) {
             return false;
         }
-        let (view, mut tried) = (self.way.view, self.tried);
-        let taken = local.roll(|dice| view.take(self.way.pool, clock::now(), self.key, &mut tried, dice));
+        let (Way { local, view, pool, .. }, mut tried) = (*self.way, self.tried);
+        let taken = local.roll(|dice| view.take(pool, clock::now(), self.key, &mut tried, dice));
         let Ok(taken) = taken else { return false };
-        let permitted = self.is_permitted(local);
+        let permitted = self.is_permitted();
         if permitted {
             (self.tried, self.next) = (tried, Some(taken.lease));
         }
@@ -108,7 +101,6 @@ impl<'a> Way<'a> {
         desk: &mut Desk,
         waiting: &mut Waiting,
     ) -> Opened {
-        let local = connection.session.local().clone();
         let pool = self.view.pool(self.pool);
         let mut now = clock::now();
         self.view.count_request(self.pool, now);
@@ -120,7 +112,7 @@ impl<'a> Way<'a> {
             tries.left -= 1;
             let taken = match tries.next.take() {
                 Some(lease) => Ok(lease),
-                None => tries.take(&local, now),
+                None => tries.take(now),
             };
             let lease = match taken {
                 Ok(lease) => lease,
@@ -143,7 +135,7 @@ impl<'a> Way<'a> {
             let Some(status) = failed.outcome.own_status() else { return Opened::ClientGone };
             let again = match tries.after(failed.outcome, failed.request) {
                 Next::AnotherBackend(Charge::Free) => true,
-                Next::AnotherBackend(Charge::Budget) => tries.is_permitted(&local),
+                Next::AnotherBackend(Charge::Budget) => tries.is_permitted(),
                 Next::FreshConnection | Next::GiveUp => false,
             };
             if !again {
@@ -162,8 +154,7 @@ impl<'a> Way<'a> {
         none: NoBackend,
         waiting: &mut Waiting,
     ) -> Result<Lease, Unserved> {
-        let local = connection.session.local().clone();
-        let tried = &mut tries.tried;
+        let (local, tried) = (self.local, &mut tries.tried);
         let wanted = Wanted { view: self.view, pool: self.pool, key: tries.key };
         let Connection { wire, session, deadline, .. } = connection;
         let had_ended = wire.inbound.ended;
@@ -206,7 +197,7 @@ impl<'a> Way<'a> {
         now: Instant,
         tries: &mut Tries<'_>,
     ) -> Result<Opened, Failed> {
-        let local = connection.session.local().clone();
+        let local = self.local;
         let timeouts = &self.view.pool(self.pool).timeouts;
         let backend = lease.state().id();
         // What will be kept can be sent again when a stale connection shows.
@@ -223,7 +214,9 @@ impl<'a> Way<'a> {
             let reused = idle.is_some();
             let failed = match reach(connection, idle.take(), &lease, timeouts.connect).await {
                 Ok(stream) => match self.converse(connection, desk, &mut lease, stream, reused, tries).await {
-                    Ok(answered) => return self.answered(connection, desk, lease, answered, tries),
+                    Ok((upstream, sending)) => {
+                        return Ok(self.begin_response(connection, desk, upstream, lease, sending));
+                    }
                     Err(failed) => failed,
                 },
                 Err(outcome) => {
@@ -240,31 +233,6 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// Passes the response on whose head has come, unless its status is one for which the route tries another backend, and
-    /// there is one. Then it is thrown away, and its connection with what may still come on it.
-    fn answered(
-        &self,
-        connection: &mut Connection,
-        desk: &mut Desk,
-        mut lease: Lease,
-        answered: Answered,
-        tries: &mut Tries<'_>,
-    ) -> Result<Opened, Failed> {
-        let Answered { mut upstream, sending, request } = answered;
-        let (local, status) = (connection.session.local(), desk.response.status);
-        let outcome = Outcome::Completed { status };
-        if status < 400 || !tries.goes_elsewhere(local, outcome, request) {
-            return Ok(self.begin_response(connection, desk, upstream, lease, sending));
-        }
-        let now = clock::now();
-        lease.responded(now, Verdict::of_status(status));
-        local.responded(lease.state().id(), now.since(lease.sent_at()));
-        local.ended(lease.state().id(), outcome);
-        lease.finish(now, outcome);
-        put_away(local, desk, &mut upstream);
-        Err(Failed { outcome, request })
-    }
-
     /// Sends the request, passes interim responses on, and reads the head of the final response into `desk.response`.
     async fn converse(
         &self,
@@ -274,34 +242,46 @@ impl<'a> Way<'a> {
         stream: Stream,
         reused: bool,
         tries: &mut Tries<'_>,
-    ) -> Result<Answered, Failed> {
+    ) -> Result<(Wire, Pump), Failed> {
         let mut upstream = Wire::new(stream);
         upstream.outbound.lend(std::mem::take(&mut desk.to_backend));
         let address = Self::fallback_host(desk, lease);
         write::request(&mut upstream.outbound.pending, &desk.request, &self.forwarding(connection, &address));
         upstream.outbound.begin(desk.request.framing);
         let timeouts = &self.view.pool(self.pool).timeouts;
-        let local = connection.session.local().clone();
         let mut talk = Talk::new(connection, &mut upstream, desk, lease, timeouts, reused);
         let repeats = self.route.retry.repeats;
         let got = poll_fn(|cx| match talk.poll(cx) {
             Poll::Pending if !talk.is_withdrawn() => Poll::Pending,
-            Poll::Ready(got) if got != Err(Outcome::Cut) || local.phase() == Phase::Cut => Poll::Ready(got),
+            Poll::Ready(got) if got != Err(Outcome::Cut) || self.local.phase() == Phase::Cut => Poll::Ready(got),
             // The backend is given up by others, or cut off: this request need not share its fate.
-            _ if tries.goes_elsewhere(&local, Outcome::Withdrawn, talk.repeatable(repeats)) => {
+            _ if tries.goes_elsewhere(Outcome::Withdrawn, talk.repeatable(repeats)) => {
                 Poll::Ready(Err(Outcome::Withdrawn))
             }
             otherwise => otherwise,
         })
         .await;
         let (request, sending) = (talk.repeatable(repeats), talk.sending);
-        match got {
-            Ok(()) => Ok(Answered { upstream, sending, request }),
-            Err(outcome) => {
-                put_away(&local, desk, &mut upstream);
-                Err(Failed { outcome, request })
-            }
+        let outcome = match got {
+            Ok(()) if !self.is_unwanted(desk.response.status, lease, request, tries) => return Ok((upstream, sending)),
+            // It is thrown away, and its connection with what may still come on it.
+            Ok(()) => Outcome::Completed { status: desk.response.status },
+            Err(outcome) => outcome,
+        };
+        put_away(self.local, desk, &mut upstream);
+        Err(Failed { outcome, request })
+    }
+
+    /// Whether the route tries another backend for a response with this status, and there is one. Then the backend is judged
+    /// by it here, as nobody else sees it.
+    fn is_unwanted(&self, status: u16, lease: &mut Lease, request: Repeatable, tries: &mut Tries<'_>) -> bool {
+        let unwanted = status >= 400 && tries.goes_elsewhere(Outcome::Completed { status }, request);
+        if unwanted {
+            let now = clock::now();
+            lease.responded(now, Verdict::of_status(status));
+            self.local.responded(lease.state().id(), now.since(lease.sent_at()));
         }
+        unwanted
     }
 }
 

@@ -20,12 +20,27 @@ use crate::state::{Lease, Terms};
 pub(super) struct Running {
     pub upstream: Wire,
     pub lease: Lease,
-    pub timeouts: Timeouts,
+    pub timeouts: Patience,
     pub sending: Pump,
     /// The client's connection may be used again when all goes well.
     pub keep_client: bool,
     /// What it means when the deadline passes; `None` before one is set.
     pub late: Option<Outcome>,
+}
+
+/// The pool's deadlines that still matter once the head has come.
+pub(super) struct Patience {
+    pub response_body: Duration,
+    pub upstream_idle: Duration,
+    pub tunnel_idle: Duration,
+}
+
+impl Patience {
+    /// Those of a pool, behind a listener that lets a tunnel be idle so long.
+    pub fn of(pool: &Timeouts, tunnel_idle: Duration) -> Patience {
+        let Timeouts { response_body, upstream_idle, .. } = *pool;
+        Patience { response_body, upstream_idle, tunnel_idle: pool.tunnel_idle.min(tunnel_idle) }
+    }
 }
 
 /// The bodies' part: moves the response down, and what is left of the request up, and puts everything away.

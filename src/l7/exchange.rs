@@ -9,9 +9,8 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::rc::Rc;
 
-use super::bodies::{self, Running};
+use super::bodies::{self, Patience, Running};
 use super::body::Pump;
 use super::h1::{After, Connection};
 use super::replies::{self, Answer};
@@ -24,7 +23,7 @@ use crate::http::Framing;
 use crate::http::fields::{self, Forwarding, Scheme};
 use crate::http::h1::write::{self, Connection as Persistence, Reply};
 use crate::l4::wait::Waiting;
-use crate::local::Desk;
+use crate::local::{Desk, Local};
 use crate::outcome::Verdict;
 use crate::state::{Action, HttpPlan, Lease, PoolId, Protocol, Route, RouteAsk, View};
 
@@ -39,7 +38,7 @@ pub(super) async fn run(connection: &mut Connection, desk: &mut Desk) -> After {
     let mut waiting = Waiting::default();
     // The view lives for the head's part of the exchange only; a long body keeps its lease and no more.
     let opened = loop {
-        match open(local.view(), connection, desk, &mut id, &mut waiting).await {
+        match open(&local, connection, desk, &mut id, &mut waiting).await {
             // Who waits in a queue follows every reload until its time is over.
             Opened::Outdated if waiting.has_place() => {}
             Opened::Outdated if looks > 1 => looks -= 1,
@@ -71,12 +70,13 @@ pub(super) enum Opened {
 
 /// Routes the request and brings it to where its response begins.
 async fn open(
-    view: Rc<View>,
+    local: &Local,
     connection: &mut Connection,
     desk: &mut Desk,
     id: &mut RequestId,
     waiting: &mut Waiting,
 ) -> Opened {
+    let view = local.view();
     let plan = view.listener(connection.listener);
     let Some((plan, Protocol::Http(http))) = plan.map(|plan| (plan, &plan.protocol)) else {
         return Opened::Answer(Answer::plain(503).closing());
@@ -96,8 +96,8 @@ async fn open(
     tracing::debug!(listener = %plan.name, route = %route.name, id = id.as_str(), "routed");
     match &route.action {
         Action::Forward(split) => {
-            let pool = split.choose(connection.session.local().roll(|dice| dice.next()));
-            let way = Way { view: &view, http, route, pool, peer, trusted, id: id.as_str() };
+            let pool = split.choose(local.roll(|dice| dice.next()));
+            let way = Way { local, view: &view, http, route, pool, peer, trusted, id: id.as_str() };
             way.attempts(connection, desk, waiting).await
         }
         own => Opened::Answer(replies::of_route(own, target).edited(&route.response_edits)),
@@ -105,7 +105,9 @@ async fn open(
 }
 
 /// Where one request goes and with what: borrowed from the view while its head is under way.
+#[derive(Clone, Copy)]
 pub(super) struct Way<'a> {
+    pub local: &'a Local,
     pub view: &'a View,
     http: &'a HttpPlan,
     pub route: &'a Route,
@@ -128,10 +130,8 @@ impl Way<'_> {
         let response = &desk.response;
         let now = clock::now();
         lease.responded(now, Verdict::of_status(response.status));
-        let local = connection.session.local();
-        local.responded(lease.state().id(), now.since(lease.sent_at()));
-        let mut timeouts = self.view.pool(self.pool).timeouts.clone();
-        timeouts.tunnel_idle = timeouts.tunnel_idle.min(connection.terms.tunnel_idle);
+        self.local.responded(lease.state().id(), now.since(lease.sent_at()));
+        let timeouts = Patience::of(&self.view.pool(self.pool).timeouts, connection.terms.tunnel_idle);
         if response.status == 101 {
             self.write_head(connection, desk, Framing::None, Persistence::Upgrade);
             return Opened::Tunnel(Running { upstream, lease, timeouts, sending, keep_client: false, late: None });
