@@ -23,8 +23,9 @@
 //! | [`http`] ● | the HTTP message: strict in, canonical out |
 //! | [`config`] ● | what the user wrote → what we mean (reading and watching the files apart) |
 //! | [`state`] ● | what a request can see: one snapshot, the live state it is bound to, leases, routes, views |
-//! | [`buffer`] ●, [`serial`] ●, [`deadline`], [`housing`], [`stream`] | bytes, maps, deadlines, memory and connections as the data plane needs them |
+//! | [`buffer`] ●, [`serial`] ●, [`deadline`], [`housing`], [`pipe`], [`stream`] | bytes, maps, deadlines, memory, kernel pipes and connections as the data plane needs them |
 //! | [`upstream`] | connections to backends, new and idle |
+//! | [`health`] | whether a backend is well: probes on a thread of their own, rise and fall ● |
 //! | [`record`] ● | what is remembered of the traffic |
 //! | [`local`] | what one worker owns and lends to its connections |
 //! | [`l4`] | one TCP connection |
@@ -34,7 +35,7 @@
 //! | [`cli`] | what a person types |
 //!
 //! # Threads
-//! One control thread and N workers. A worker is a thread with its own runtime, its own listening sockets (`SO_REUSEPORT`)
+//! One control thread and N workers, and one thread that asks backends whether they are well, where a pool has a check. A worker is a thread with its own runtime, its own listening sockets (`SO_REUSEPORT`)
 //! and its own idle connections; workers share nothing but a few atomic words per backend. Control binds, watches the
 //! files, makes the next [`state::Snapshot`] and swaps it in; workers notice at their next unit of work.
 
@@ -44,12 +45,14 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod deadline;
+pub mod health;
 pub mod housing;
 pub mod http;
 pub mod l4;
 pub mod l7;
 pub mod local;
 pub mod outcome;
+pub mod pipe;
 pub mod record;
 pub mod serial;
 pub mod server;

@@ -12,12 +12,12 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Cache};
 
 use crate::balance::Dice;
-use crate::buffer::Buffers;
 use crate::clock::{self, Instant};
 use crate::deadline::{Deadline, Wheel};
 use crate::housing::Housing;
 use crate::http::{Kept, RequestHead, ResponseHead};
 use crate::outcome::Outcome;
+use crate::pipe::Buffers;
 use crate::record::{Collected, PoolEvent, Recorder};
 use crate::state::{PoolId, Snapshot, View};
 use crate::stream::Stream;

@@ -9,10 +9,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
 use crate::buffer::Buffer;
+use crate::pipe::Pipe;
 use crate::state::ListenerId;
 
 /// A connected byte stream.
@@ -121,6 +123,27 @@ impl Reader<'_> {
         buffer.filled(count);
         Poll::Ready(Ok(count))
     }
+
+    /// Moves at most `most` bytes into `pipe`, which is empty; 0 is the end.
+    pub fn poll_fill_pipe(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe, most: usize) -> Poll<io::Result<usize>> {
+        loop {
+            let moved = match self {
+                Reader::Tcp(half) => {
+                    let stream: &TcpStream = half.as_ref();
+                    ready!(stream.poll_read_ready(cx))?;
+                    stream.try_io(Interest::READABLE, || pipe.fill(stream, most))
+                }
+                Reader::Unix(half) => {
+                    let stream: &UnixStream = half.as_ref();
+                    ready!(stream.poll_read_ready(cx))?;
+                    stream.try_io(Interest::READABLE, || pipe.fill(stream, most))
+                }
+            };
+            if !would_block(&moved) {
+                return Poll::Ready(moved);
+            }
+        }
+    }
 }
 
 impl Writer<'_> {
@@ -148,6 +171,30 @@ impl Writer<'_> {
         }
     }
 
+    /// Writes some of what waits in `pipe`, which is something; says how many bytes.
+    pub fn poll_drain_pipe(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        loop {
+            let moved = match self {
+                Writer::Tcp(half) => {
+                    let stream: &TcpStream = half.as_ref();
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_io(Interest::WRITABLE, || pipe.drain(stream))
+                }
+                Writer::Unix(half) => {
+                    let stream: &UnixStream = half.as_ref();
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_io(Interest::WRITABLE, || pipe.drain(stream))
+                }
+            };
+            match moved {
+                // As with a write.
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                moved if !would_block(&moved) => return Poll::Ready(moved),
+                _ => {}
+            }
+        }
+    }
+
     /// Ends the writing direction.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -155,4 +202,9 @@ impl Writer<'_> {
             Writer::Unix(half) => Pin::new(half).poll_shutdown(cx),
         }
     }
+}
+
+/// Tokio has noted then that it has to wait for the socket.
+fn would_block(moved: &io::Result<usize>) -> bool {
+    matches!(moved, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

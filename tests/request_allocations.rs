@@ -45,7 +45,16 @@ fn pool(number: usize, policy: Policy) -> Pool {
         service: Service::Active,
     };
     let backends = (1..=3).map(backend).collect();
-    Pool { name: format!("pool{number}").into(), policy, backends, timeouts: timeouts(), queue: 10, retry_budget: 0.2 }
+    Pool {
+        name: format!("pool{number}").into(),
+        policy,
+        backends,
+        timeouts: timeouts(),
+        health_check: None,
+        fail_open: true,
+        queue: 10,
+        retry_budget: 0.2,
+    }
 }
 
 fn pools() -> Vec<Pool> {

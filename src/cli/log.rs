@@ -74,13 +74,16 @@ impl Write for Kept {
     }
 }
 
+/// What libraries tell of their work is for those who ask for it by `EVENKEEL_LOG`: a level is about what we do.
+const QUIET: &str = "h2=off";
+
 fn filter(level: Option<&str>, environment: Option<&str>) -> Result<EnvFilter, String> {
     match (level, environment) {
-        (Some(level), _) => Ok(EnvFilter::new(level)),
+        (Some(level), _) => Ok(EnvFilter::new(format!("{level},{QUIET}"))),
         (None, Some(wanted)) if !wanted.is_empty() => {
             EnvFilter::try_new(wanted).map_err(|error| format!("EVENKEEL_LOG = {wanted:?}: {error}"))
         }
-        (None, _) => Ok(EnvFilter::new("info")),
+        (None, _) => Ok(EnvFilter::new(format!("info,{QUIET}"))),
     }
 }
 
@@ -131,10 +134,10 @@ mod tests {
 
     #[test]
     fn what_was_typed_beats_the_environment() {
-        assert_eq!(filter(Some("warn"), Some("trace")).unwrap().to_string(), "warn");
+        assert_eq!(filter(Some("warn"), Some("trace")).unwrap().to_string(), "h2=off,warn");
         assert_eq!(filter(None, Some("evenkeel=debug")).unwrap().to_string(), "evenkeel=debug");
-        assert_eq!(filter(None, Some("")).unwrap().to_string(), "info");
-        assert_eq!(filter(None, None).unwrap().to_string(), "info");
+        assert_eq!(filter(None, Some("")).unwrap().to_string(), "h2=off,info");
+        assert_eq!(filter(None, None).unwrap().to_string(), "h2=off,info");
     }
 
     #[test]

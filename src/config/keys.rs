@@ -3,7 +3,12 @@
 //! The reader ([`conform`](super::conform)), the reference ([`reference`](super::reference)) and the JSON Schema
 //! ([`schema`](super::schema)) are made from it. A key that is not here does not exist.
 
+mod health;
+
 use std::time::Duration;
+
+pub use health::{CHECK_INTERVAL, CHECK_JITTER, CHECK_TIMEOUT, EXPECT, FALL, HEALTH_CHECK, PROBE_METHODS, RISE};
+use health::{FAIL_OPEN, HEALTH_CHECK_KEY};
 
 pub use super::shape::{Absent, Bytes, Form, Key, Shape, parse_bytes, parse_duration};
 use Absent::{Default, Means, Required};
@@ -697,6 +702,8 @@ pub static POOL: Shape = Shape {
             doc: "Only with `ip_hash`: no backend takes more than this multiple of the mean load, such as `1.25`; what is \
                   above it goes to the client's next backend.",
         },
+        HEALTH_CHECK_KEY,
+        FAIL_OPEN,
         Key {
             name: "timeouts",
             forms: &[Form::Table(&POOL_TIMEOUTS)],

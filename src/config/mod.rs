@@ -6,6 +6,7 @@
 pub mod check;
 pub mod conform;
 pub mod diagnostic;
+mod health;
 pub mod keys;
 pub mod load;
 pub mod read;
@@ -26,6 +27,7 @@ use ipnet::IpNet;
 pub use crate::http::fields::HeaderEdits;
 pub use crate::http::h1::parse::HeadLimits;
 pub use diagnostic::{Colour, Diagnostic, Report, Severity};
+pub use health::{Aim, Expect, HealthCheck, HttpProbe, Initial, OnDown, Pattern, Probe};
 pub use load::{Loaded, from_text, load};
 pub use shape::Bytes;
 pub use words::counted;
@@ -276,6 +278,20 @@ pub struct HeaderMatch {
     pub value: HeaderValueMatch,
 }
 
+impl PartialEq for HeaderMatch {
+    /// Expressions are the same when they are written alike.
+    fn eq(&self, other: &HeaderMatch) -> bool {
+        use HeaderValueMatch::{Exact, Present, Regex};
+        let alike = match (&self.value, &other.value) {
+            (Present, Present) => true,
+            (Exact(a), Exact(b)) => a == b,
+            (Regex(a), Regex(b)) => a.as_str() == b.as_str(),
+            (Present | Exact(_) | Regex(_), _) => false,
+        };
+        alike && self.name == other.name
+    }
+}
+
 /// What a header's value must be.
 #[derive(Clone, Debug)]
 pub enum HeaderValueMatch {
@@ -345,6 +361,10 @@ pub struct Pool {
     pub queue: usize,
     /// The share of its requests that may be tried again, above 0 and up to 1.
     pub retry_budget: f64,
+    /// How it is found out whether its backends are well; `None`: they count as up.
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// Whether backends that are down are tried when nothing else is left. Default true.
+    pub fail_open: bool,
 }
 
 /// `balance = …`, with what belongs to the algorithm.

@@ -54,14 +54,19 @@ impl Kept {
         self.sent += count;
     }
 
-    /// This is taken from the source and sent.
+    /// Whether what is taken from the source is kept.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.keeping == Keeping::All
+    }
+
+    /// This is taken from the source and sent, if it [keeps](Kept::keeps) anything.
     pub fn take(&mut self, data: &[u8]) {
-        match self.keeping {
-            Keeping::All if self.bytes.len() + data.len() <= MOST_KEPT => {
-                self.bytes.extend_from_slice(data);
-                self.sent = self.bytes.len();
-            }
-            _ => self.lose(),
+        if self.keeps() && self.bytes.len() + data.len() <= MOST_KEPT {
+            self.bytes.extend_from_slice(data);
+            self.sent = self.bytes.len();
+        } else {
+            self.lose();
         }
     }
 
@@ -70,7 +75,8 @@ impl Kept {
         self.keeping = Keeping::Lost;
     }
 
-    fn lose(&mut self) {
+    /// Something was taken from the source that is not kept. All was sent that was.
+    pub fn lose(&mut self) {
         self.keeping = Keeping::Lost;
         self.bytes.clear();
         self.sent = 0;

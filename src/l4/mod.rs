@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::balance::Tried;
-use crate::buffer::{Buffer, Buffers, SMALLEST};
+use crate::buffer::{Blocks, Buffer, SMALLEST};
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::local::{Local, Phase, Session};
@@ -48,7 +48,7 @@ async fn run(
 ) -> Outcome {
     let mut client = incoming.stream;
     let held = (!incoming.prefix.is_empty()).then(|| {
-        let mut buffer = session.local().buffers.take(incoming.prefix.len());
+        let mut buffer = session.local().buffers.blocks.take(incoming.prefix.len());
         buffer.put(&incoming.prefix);
         buffer
     });
@@ -141,15 +141,15 @@ async fn lease(
     };
     let Incoming { stream, prefix, .. } = incoming;
     let mut held = (!prefix.is_empty()).then(|| {
-        let mut buffer = local.buffers.take(prefix.len());
+        let mut buffer = local.buffers.blocks.take(prefix.len());
         buffer.put(prefix);
         buffer
     });
-    let watch = |cx: &mut Context<'_>| watch_client(stream, &mut held, &local.buffers, cx);
+    let watch = |cx: &mut Context<'_>| watch_client(stream, &mut held, &local.buffers.blocks, cx);
     // In a block of its own: it is seldom needed, and would be a part of every session.
     let taken = Box::pin(wait(session, deadline, wanted, tried, none, waiting, watch)).await;
     *prefix = held.as_ref().map(|held| held.data().to_vec()).unwrap_or_default();
-    held.into_iter().for_each(|held| local.buffers.give(held));
+    held.into_iter().for_each(|held| local.buffers.blocks.give(held));
     taken.map(|taken| taken.lease)
 }
 
@@ -158,7 +158,7 @@ async fn lease(
 fn watch_client(
     stream: &mut Stream,
     held: &mut Option<Buffer>,
-    buffers: &Buffers,
+    buffers: &Blocks,
     cx: &mut Context<'_>,
 ) -> Result<(), Outcome> {
     let (mut reader, _) = stream.split();
@@ -192,7 +192,9 @@ async fn connect(
     poll_fn(|cx| {
         session.watch(cx);
         match connecting.as_mut().poll(cx) {
-            Poll::Pending if session.local().phase() == Phase::Cut || lease.is_cut() => Poll::Ready(Err(Outcome::Cut)),
+            Poll::Pending if session.local().phase() == Phase::Cut || lease.session_is_cut() => {
+                Poll::Ready(Err(Outcome::Cut))
+            }
             Poll::Pending => deadline.poll(cx).map(|()| Err(Outcome::ConnectTimeout)),
             reached => reached,
         }

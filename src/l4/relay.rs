@@ -3,17 +3,18 @@
 //! Two flows, one task. A flow holds a buffer only while it has bytes that the other side has not taken, so an idle
 //! session holds none. The end of one direction is passed on as such and the other goes on (half-close); a reset is left
 //! to the caller to pass on. The buffer doubles each time one was filled and drained whole, and falls back when the
-//! source stalls: large transfers are copied in few large system calls, which measured cheaper than splice.
+//! source stalls. Where much moves, it goes through a kernel pipe instead, without being copied.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::buffer::{Buffer, Buffers, LARGEST, SMALLEST};
+use crate::buffer::{Buffer, Stride};
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::local::{Local, Phase, Session};
 use crate::outcome::Outcome;
+use crate::pipe::{Buffers, Pipe};
 use crate::state::Lease;
 use crate::stream::{Reader, Stream, Writer};
 
@@ -57,7 +58,7 @@ pub async fn relay(
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Outcome::Completed { status: 0 }),
             _ => {}
         }
-        if local.phase() == Phase::Cut || lease.is_cut() {
+        if local.phase() == Phase::Cut || lease.session_is_cut() {
             return Poll::Ready(Outcome::Cut);
         }
         if up.moved + down.moved != before {
@@ -97,8 +98,8 @@ enum Course {
 #[derive(Debug)]
 struct Flow {
     buffer: Option<Buffer>,
-    /// The size of the next block.
-    size: usize,
+    pipe: Option<Box<Pipe>>,
+    stride: Stride,
     course: Course,
     /// Bytes written, and one for the end: changes exactly when something moved.
     moved: u64,
@@ -106,7 +107,7 @@ struct Flow {
 
 impl Flow {
     fn new(held: Option<Buffer>) -> Flow {
-        Flow { buffer: held, size: SMALLEST, course: Course::Open, moved: 0 }
+        Flow { buffer: held, pipe: None, stride: Stride::default(), course: Course::Open, moved: 0 }
     }
 
     fn poll(
@@ -145,8 +146,16 @@ impl Flow {
             let written = ready!(to.poll_write(cx, buffer.data(), &[]))?;
             self.moved += written as u64;
             buffer.consume(written);
-            if whole && buffer.is_empty() && self.size < LARGEST {
-                self.size *= 2;
+            if whole && buffer.is_empty() {
+                self.stride.passed(buffer.size());
+                self.release(buffers);
+            }
+        }
+        while let Some(pipe) = self.pipe.as_mut() {
+            let written = ready!(to.poll_drain_pipe(cx, pipe))?;
+            self.moved += written as u64;
+            if pipe.held() == 0 {
+                self.stride.piped(written);
                 self.release(buffers);
             }
         }
@@ -159,16 +168,23 @@ impl Flow {
         buffers: &Buffers,
         from: &mut Reader<'_>,
     ) -> Poll<std::io::Result<()>> {
-        let size = self.size;
-        let buffer = self.buffer.get_or_insert_with(|| buffers.take_at_most(size));
-        match from.poll_read(cx, buffer) {
+        let size = self.stride.size();
+        if self.stride.is_for_pipes() && self.buffer.is_none() {
+            self.pipe = buffers.pipes.take();
+        }
+        let read = match &mut self.pipe {
+            Some(pipe) => from.poll_fill_pipe(cx, pipe, usize::MAX),
+            None => from.poll_read(cx, self.buffer.get_or_insert_with(|| buffers.blocks.take_at_most(size))),
+        };
+        match read {
             Poll::Ready(Ok(0)) => {
                 self.course = Course::Ending;
+                self.release(buffers);
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(read) => Poll::Ready(read.map(|_| ())),
             Poll::Pending => {
-                self.size = (size / 2).max(SMALLEST);
+                self.stride.stalled();
                 self.release(buffers);
                 Poll::Pending
             }
@@ -177,7 +193,10 @@ impl Flow {
 
     fn release(&mut self, buffers: &Buffers) {
         if let Some(buffer) = self.buffer.take() {
-            buffers.give(buffer);
+            buffers.blocks.give(buffer);
+        }
+        if let Some(pipe) = self.pipe.take() {
+            buffers.pipes.give(pipe);
         }
     }
 }
@@ -188,6 +207,7 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
+    use crate::buffer::{LARGEST, SMALLEST};
 
     /// A flow between two streams, and the far ends of both.
     struct Bench {
@@ -237,7 +257,7 @@ mod tests {
         assert_eq!(bench.receive(5).await, b"hello");
         assert!(bench.poll_once().await.is_pending());
         assert!(bench.flow.buffer.is_none());
-        assert_eq!(bench.flow.size, SMALLEST);
+        assert_eq!(bench.flow.stride.size(), SMALLEST);
     }
 
     #[tokio::test]
@@ -250,7 +270,7 @@ mod tests {
                 sent += count;
             }
             let _ = bench.poll_once().await;
-            largest = largest.max(bench.flow.size);
+            largest = largest.max(bench.flow.stride.size());
             let mut sink = vec![0; LARGEST];
             while bench.receiver.try_read(&mut sink).is_ok() {}
             tokio::task::yield_now().await;
@@ -262,14 +282,36 @@ mod tests {
             while bench.receiver.try_read(&mut sink).is_ok() {}
             tokio::task::yield_now().await;
         }
-        assert_eq!(bench.flow.size, SMALLEST);
+        assert_eq!(bench.flow.stride.size(), SMALLEST);
         assert!(bench.flow.buffer.is_none());
+    }
+
+    #[tokio::test]
+    async fn where_much_moves_it_goes_through_a_pipe_and_comes_out_as_it_was() {
+        let mut bench = Bench::new(None);
+        let sent: Vec<u8> = (0..4 * 1024 * 1024).map(|at| (at % 251) as u8).collect();
+        let (mut received, mut gone) = (Vec::new(), 0);
+        let mut some = vec![0; LARGEST];
+        for _ in 0..10_000 {
+            while let Ok(count @ 1..) = bench.sender.try_write(&sent[gone..]) {
+                gone += count;
+            }
+            assert!(bench.poll_once().await.is_pending());
+            while let Ok(count) = bench.receiver.try_read(&mut some) {
+                received.extend_from_slice(&some[..count]);
+            }
+            tokio::task::yield_now().await;
+        }
+        assert!(received == sent && bench.flow.moved == sent.len() as u64);
+        assert_eq!(bench.buffers.pipes.free(), 1);
+        assert!(bench.poll_once().await.is_pending());
+        assert!(bench.flow.pipe.is_none() && bench.flow.buffer.is_none(), "an idle flow holds nothing");
     }
 
     #[tokio::test]
     async fn what_was_read_before_goes_first_and_the_end_is_passed_on() {
         let buffers = Buffers::default();
-        let mut held = buffers.take(SMALLEST);
+        let mut held = buffers.blocks.take(SMALLEST);
         held.put(b"first ");
         let mut bench = Bench::new(Some(held));
         bench.sender.write_all(b"then").await.unwrap();

@@ -9,10 +9,11 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::bodies::put_away;
+use super::bodies::{IS_RUNNING, Patience, Running, put_away};
 use super::body::Pump;
 use super::exchange::{Opened, Way};
 use super::h1::Connection;
+use super::pace::Pace;
 use super::replies::Answer;
 use super::retry::{self, Charge, Next};
 use super::talk::{Talk, watch_client};
@@ -25,7 +26,7 @@ use crate::l4::wait::{Unserved, Waiting, Wanted, wait};
 use crate::local::{Desk, Phase};
 use crate::outcome::{Outcome, Repeatable, Verdict};
 use crate::record::PoolEvent;
-use crate::state::{Lease, NoBackend, Permit};
+use crate::state::{Lease, NoBackend, Permit, Terms};
 use crate::stream::Stream;
 use crate::upstream;
 
@@ -100,6 +101,7 @@ impl<'a> Way<'a> {
         connection: &mut Connection,
         desk: &mut Desk,
         waiting: &mut Waiting,
+        running: &mut Option<Running>,
     ) -> Opened {
         let pool = self.view.pool(self.pool);
         let mut now = clock::now();
@@ -122,7 +124,7 @@ impl<'a> Way<'a> {
                     Err(unserved) => return self.unserved(connection, unserved, failure),
                 },
             };
-            let failed = match self.attempt(connection, desk, lease, now, &mut tries).await {
+            let failed = match self.attempt(connection, desk, lease, now, &mut tries, running).await {
                 Ok(opened) => return opened,
                 Err(failed) => failed,
             };
@@ -196,6 +198,7 @@ impl<'a> Way<'a> {
         mut lease: Lease,
         now: Instant,
         tries: &mut Tries<'_>,
+        running: &mut Option<Running>,
     ) -> Result<Opened, Failed> {
         let local = self.local;
         let timeouts = &self.view.pool(self.pool).timeouts;
@@ -213,12 +216,18 @@ impl<'a> Way<'a> {
         loop {
             let reused = idle.is_some();
             let failed = match reach(connection, idle.take(), &lease, timeouts.connect).await {
-                Ok(stream) => match self.converse(connection, desk, &mut lease, stream, reused, tries).await {
-                    Ok((upstream, sending)) => {
-                        return Ok(self.begin_response(connection, desk, upstream, lease, sending));
+                Ok(stream) => {
+                    let stage = running.insert(self.stage(connection, stream, lease));
+                    match self.converse(connection, desk, stage, reused, tries).await {
+                        Ok(()) => return Ok(self.begin_response(connection, desk, stage)),
+                        Err(failed) => {
+                            let Running { mut upstream, lease: back, .. } = running.take().expect(IS_RUNNING);
+                            put_away(local, desk, &mut upstream);
+                            lease = back;
+                            failed
+                        }
                     }
-                    Err(failed) => failed,
-                },
+                }
                 Err(outcome) => {
                     let (idempotent, body_kept) = (self.idempotent(desk), desk.kept.is_whole());
                     Failed { outcome, request: Repeatable { idempotent, body_kept, sent: false, heard: false } }
@@ -233,23 +242,35 @@ impl<'a> Way<'a> {
         }
     }
 
+    /// An attempt that is connected and has said nothing yet.
+    fn stage(&self, connection: &Connection, stream: Stream, lease: Lease) -> Running {
+        let Terms { min_rate, body, tunnel_idle, .. } = *connection.terms;
+        Running {
+            upstream: Wire::new(stream),
+            lease,
+            timeouts: Patience::of(&self.view.pool(self.pool).timeouts, tunnel_idle),
+            sending: Pump::paced(Pace::of_sender(min_rate, body)),
+            keep_client: false,
+            late: None,
+        }
+    }
+
     /// Sends the request, passes interim responses on, and reads the head of the final response into `desk.response`.
     async fn converse(
         &self,
         connection: &mut Connection,
         desk: &mut Desk,
-        lease: &mut Lease,
-        stream: Stream,
+        stage: &mut Running,
         reused: bool,
         tries: &mut Tries<'_>,
-    ) -> Result<(Wire, Pump), Failed> {
-        let mut upstream = Wire::new(stream);
+    ) -> Result<(), Failed> {
+        let Running { upstream, lease, sending, .. } = stage;
         upstream.outbound.lend(std::mem::take(&mut desk.to_backend));
         let address = Self::fallback_host(desk, lease);
         write::request(&mut upstream.outbound.pending, &desk.request, &self.forwarding(connection, &address));
         upstream.outbound.begin(desk.request.framing);
         let timeouts = &self.view.pool(self.pool).timeouts;
-        let mut talk = Talk::new(connection, &mut upstream, desk, lease, timeouts, reused);
+        let mut talk = Talk::new(connection, upstream, desk, lease, sending, timeouts, reused);
         let repeats = self.route.retry.repeats;
         let got = poll_fn(|cx| match talk.poll(cx) {
             Poll::Pending if !talk.is_withdrawn() => Poll::Pending,
@@ -261,14 +282,13 @@ impl<'a> Way<'a> {
             otherwise => otherwise,
         })
         .await;
-        let (request, sending) = (talk.repeatable(repeats), talk.sending);
+        let request = talk.repeatable(repeats);
         let outcome = match got {
-            Ok(()) if !self.is_unwanted(desk.response.status, lease, request, tries) => return Ok((upstream, sending)),
+            Ok(()) if !self.is_unwanted(desk.response.status, lease, request, tries) => return Ok(()),
             // It is thrown away, and its connection with what may still come on it.
             Ok(()) => Outcome::Completed { status: desk.response.status },
             Err(outcome) => outcome,
         };
-        put_away(self.local, desk, &mut upstream);
         Err(Failed { outcome, request })
     }
 
@@ -326,6 +346,7 @@ mod tests {
 
     use super::*;
     use crate::config::from_text;
+    use crate::local::Local;
     use crate::state::Snapshot;
     use crate::stream::Incoming;
 

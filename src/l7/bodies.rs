@@ -16,13 +16,16 @@ use crate::local::{Desk, Local, Phase};
 use crate::outcome::Outcome;
 use crate::state::{Lease, Terms};
 
-/// An attempt that has got its response.
+/// Why there is a running attempt wherever it is asked for.
+pub(super) const IS_RUNNING: &str = "who has got a response has an attempt running";
+
+/// An attempt that is connected. It stays in one place for as long as its exchange lasts, as it is large.
 pub(super) struct Running {
     pub upstream: Wire,
     pub lease: Lease,
     pub timeouts: Patience,
     pub sending: Pump,
-    /// The client's connection may be used again when all goes well.
+    /// The client's connection may be used again when all goes well; known with the response's head.
     pub keep_client: bool,
     /// What it means when the deadline passes; `None` before one is set.
     pub late: Option<Outcome>,
@@ -44,7 +47,13 @@ impl Patience {
 }
 
 /// The bodies' part: moves the response down, and what is left of the request up, and puts everything away.
-pub(super) async fn run(connection: &mut Connection, desk: &mut Desk, mut running: Running, framing: Framing) -> After {
+pub(super) async fn run(
+    connection: &mut Connection,
+    desk: &mut Desk,
+    slot: &mut Option<Running>,
+    framing: Framing,
+) -> After {
+    let running = slot.as_mut().expect(IS_RUNNING);
     let local = connection.session.local().clone();
     let Terms { min_rate, body, .. } = *connection.terms;
     let mut answering = Pump::paced(Pace::of_taker(min_rate, body, connection.wire.outbound.written()));
@@ -58,7 +67,7 @@ pub(super) async fn run(connection: &mut Connection, desk: &mut Desk, mut runnin
     let complete = matches!(outcome, Outcome::Completed { .. });
     let reusable = complete && running.sending.is_done() && running.leaves_connection(desk);
     put_away(&local, desk, &mut running.upstream);
-    let Running { upstream, lease, timeouts, keep_client, .. } = running;
+    let Running { upstream, lease, timeouts, keep_client, .. } = slot.take().expect(IS_RUNNING);
     if reusable {
         local.put_idle(lease.state().id(), upstream.stream, now, timeouts.upstream_idle);
     }

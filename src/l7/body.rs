@@ -1,20 +1,25 @@
 //! Bodies on the way: a source that yields pieces, a sink that takes them, and the pump between the two.
 //!
 //! The pump knows only [`Source`] and [`Sink`], whatever protocol is behind them. Pieces are lent from the source's buffer
-//! and written from there.
+//! and written from there; of large bodies that need no change, they come in a kernel pipe where both sides know how.
 
 use std::io;
 use std::task::{Context, Poll, ready};
 
 use super::pace::Pace;
 use crate::http::{Fields, Kept};
+use crate::pipe::Pipe;
 
 /// A body that comes in.
 pub trait Source {
-    /// What there is next; `Data` until all of it is consumed.
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, SourceFault>>;
-    /// The data that is ready.
+    /// What there is next; `Data` until all of it is consumed. It may lie in a pipe only with `piped`.
+    fn poll_ready(&mut self, cx: &mut Context<'_>, piped: bool) -> Poll<Result<Piece, SourceFault>>;
+    /// The data that is ready, unless it lies in a pipe.
     fn data(&self) -> &[u8];
+    /// The pipe in which the data that is ready lies.
+    fn pipe(&mut self) -> Option<&mut Pipe> {
+        None
+    }
     /// Takes the first bytes of the data away.
     fn consume(&mut self, count: usize);
     /// The trailer fields, complete at the end.
@@ -43,6 +48,14 @@ pub enum SourceFault {
 pub trait Sink {
     /// Takes some of `data`; says how many bytes.
     fn poll_data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>>;
+    /// Whether it can take data from a pipe now.
+    fn takes_pipes(&self) -> bool {
+        false
+    }
+    /// Takes some of what waits in `pipe`; says how many bytes.
+    fn poll_pipe(&mut self, _cx: &mut Context<'_>, _pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
     /// Ends the body.
     fn end(&mut self, trailers: &Fields);
     /// Ready when everything taken is with the kernel.
@@ -61,11 +74,16 @@ pub struct Repeating<'a, S> {
 }
 
 impl<S: Source> Source for Repeating<'_, S> {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, SourceFault>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>, piped: bool) -> Poll<Result<Piece, SourceFault>> {
         match self.kept.unsent() {
-            [] => self.source.poll_ready(cx),
+            // What lies in a pipe can not be kept.
+            [] => self.source.poll_ready(cx, piped && !self.kept.keeps()),
             _ => Poll::Ready(Ok(Piece::Data)),
         }
+    }
+
+    fn pipe(&mut self) -> Option<&mut Pipe> {
+        if self.kept.unsent().is_empty() { self.source.pipe() } else { None }
     }
 
     fn data(&self) -> &[u8] {
@@ -76,12 +94,14 @@ impl<S: Source> Source for Repeating<'_, S> {
     }
 
     fn consume(&mut self, count: usize) {
-        if self.kept.unsent().is_empty() {
-            self.kept.take(&self.source.data()[..count]);
-            self.source.consume(count);
-        } else {
-            self.kept.consume(count);
+        if !self.kept.unsent().is_empty() {
+            return self.kept.consume(count);
         }
+        match self.kept.keeps() {
+            true => self.kept.take(&self.source.data()[..count]),
+            false => self.kept.lose(),
+        }
+        self.source.consume(count);
     }
 
     fn trailers(&self) -> &Fields {
@@ -182,10 +202,14 @@ impl Pump {
         source: &mut impl Source,
         sink: &mut impl Sink,
     ) -> Poll<Result<(), PumpFault>> {
-        match source.poll_ready(cx) {
+        match source.poll_ready(cx, sink.takes_pipes()) {
             Poll::Ready(Ok(Piece::Data)) => {
                 self.waits = Waits::ForSink;
-                let count = ready!(sink.poll_data(cx, source.data())).map_err(|_| PumpFault::Sink)?;
+                let taken = match source.pipe() {
+                    Some(pipe) => sink.poll_pipe(cx, pipe),
+                    None => sink.poll_data(cx, source.data()),
+                };
+                let count = ready!(taken).map_err(|_| PumpFault::Sink)?;
                 source.consume(count);
                 self.taken += count as u64;
                 Poll::Ready(Ok(()))
@@ -237,7 +261,7 @@ mod tests {
     }
 
     impl Source for Scripted {
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<Piece, SourceFault>> {
+        fn poll_ready(&mut self, _: &mut Context<'_>, _: bool) -> Poll<Result<Piece, SourceFault>> {
             match self.turns.front() {
                 None => Poll::Ready(Ok(Piece::End)),
                 Some(Turn::Data(_)) => Poll::Ready(Ok(Piece::Data)),

@@ -10,13 +10,11 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use super::bodies::{self, Patience, Running};
-use super::body::Pump;
+use super::bodies::{self, Running};
 use super::h1::{After, Connection};
 use super::replies::{self, Answer};
 use super::request_id::RequestId;
 use super::upgrade;
-use super::wire::Wire;
 use crate::clock;
 use crate::config::{self, Address, Repeats};
 use crate::http::Framing;
@@ -35,10 +33,10 @@ pub(super) async fn run(connection: &mut Connection, desk: &mut Desk) -> After {
     let local = connection.session.local().clone();
     let mut id = local.roll(RequestId::roll);
     let mut looks = LOOKS;
-    let mut waiting = Waiting::default();
+    let (mut waiting, mut running) = (Waiting::default(), None);
     // The view lives for the head's part of the exchange only; a long body keeps its lease and no more.
     let opened = loop {
-        match open(&local, connection, desk, &mut id, &mut waiting).await {
+        match open(&local, connection, desk, &mut id, &mut waiting, &mut running).await {
             // Who waits in a queue follows every reload until its time is over.
             Opened::Outdated if waiting.has_place() => {}
             Opened::Outdated if looks > 1 => looks -= 1,
@@ -46,10 +44,10 @@ pub(super) async fn run(connection: &mut Connection, desk: &mut Desk) -> After {
         }
     };
     match opened {
+        Opened::Response(framing) => bodies::run(connection, desk, &mut running, framing).await,
+        Opened::Tunnel => upgrade::tunnel(connection, desk, &mut running).await,
         Opened::Outdated => Answer::plain(503).send(connection, desk, id.as_str()).await,
         Opened::Answer(answer) => answer.send(connection, desk, id.as_str()).await,
-        Opened::Response(running, framing) => bodies::run(connection, desk, running, framing).await,
-        Opened::Tunnel(running) => upgrade::tunnel(connection, desk, running).await,
         Opened::ClientGone => After::Close,
     }
 }
@@ -58,10 +56,10 @@ pub(super) async fn run(connection: &mut Connection, desk: &mut Desk) -> After {
 pub(super) enum Opened {
     /// We answer.
     Answer(Answer),
-    /// A backend answers: the head is pending to the client, a body with this framing follows.
-    Response(Running, Framing),
-    /// The backend has switched protocols.
-    Tunnel(Running),
+    /// The backend of the running attempt answers: the head is pending to the client, a body with this framing follows.
+    Response(Framing),
+    /// That backend has switched protocols.
+    Tunnel,
     /// There is no backend by this view, but there is a newer one.
     Outdated,
     /// Nobody is left to be answered.
@@ -75,6 +73,7 @@ async fn open(
     desk: &mut Desk,
     id: &mut RequestId,
     waiting: &mut Waiting,
+    running: &mut Option<Running>,
 ) -> Opened {
     let view = local.view();
     let plan = view.listener(connection.listener);
@@ -98,7 +97,7 @@ async fn open(
         Action::Forward(split) => {
             let pool = split.choose(local.roll(|dice| dice.next()));
             let way = Way { local, view: &view, http, route, pool, peer, trusted, id: id.as_str() };
-            way.attempts(connection, desk, waiting).await
+            way.attempts(connection, desk, waiting, running).await
         }
         own => Opened::Answer(replies::of_route(own, target).edited(&route.response_edits)),
     }
@@ -119,22 +118,15 @@ pub(super) struct Way<'a> {
 
 impl Way<'_> {
     /// The final head has come: judges the backend by it and makes the head for the client ready.
-    pub(super) fn begin_response(
-        &self,
-        connection: &mut Connection,
-        desk: &mut Desk,
-        mut upstream: Wire,
-        mut lease: Lease,
-        sending: Pump,
-    ) -> Opened {
+    pub(super) fn begin_response(&self, connection: &mut Connection, desk: &mut Desk, running: &mut Running) -> Opened {
         let response = &desk.response;
         let now = clock::now();
+        let Running { upstream, lease, .. } = running;
         lease.responded(now, Verdict::of_status(response.status));
         self.local.responded(lease.state().id(), now.since(lease.sent_at()));
-        let timeouts = Patience::of(&self.view.pool(self.pool).timeouts, connection.terms.tunnel_idle);
         if response.status == 101 {
             self.write_head(connection, desk, Framing::None, Persistence::Upgrade);
-            return Opened::Tunnel(Running { upstream, lease, timeouts, sending, keep_client: false, late: None });
+            return Opened::Tunnel;
         }
         let framing = write::reply_framing(response, desk.request.version);
         let keep_client = connection.may_go_on(desk)
@@ -142,9 +134,10 @@ impl Way<'_> {
             && connection.wire.inbound.is_done()
             && !connection.wire.inbound.is_over();
         upstream.inbound.begin(response.framing);
+        running.keep_client = keep_client;
         let persistence = if keep_client { Persistence::KeepAlive } else { Persistence::Close };
         self.write_head(connection, desk, framing, persistence);
-        Opened::Response(Running { upstream, lease, timeouts, sending, keep_client, late: None }, framing)
+        Opened::Response(framing)
     }
 
     fn write_head(&self, connection: &mut Connection, desk: &Desk, framing: Framing, persistence: Persistence) {

@@ -14,12 +14,12 @@ use super::exchange;
 use super::replies::Answer;
 use super::request_id::RequestId;
 use super::wire::Wire;
-use crate::buffer::Buffers;
 use crate::clock::{self, Instant};
 use crate::deadline::Deadline;
 use crate::http::h1::parse::{self, Parsed};
 use crate::http::{Framing, Refusal};
 use crate::local::{Desk, LAST_REQUEST, Local, Phase, Session};
+use crate::pipe::Buffers;
 use crate::state::{ListenerId, Terms};
 use crate::stream::Incoming;
 
@@ -72,7 +72,7 @@ impl Connection {
     fn new(local: &Rc<Local>, incoming: Incoming) -> Connection {
         let mut wire = Wire::new(incoming.stream);
         if !incoming.prefix.is_empty() {
-            let mut buffer = local.buffers.take(incoming.prefix.len());
+            let mut buffer = local.buffers.blocks.take(incoming.prefix.len());
             buffer.put(&incoming.prefix);
             wire.inbound.buffer = Some(buffer);
         }

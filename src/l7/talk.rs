@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::body::{Pump, PumpFault, Repeating, Sink, SourceFault, Waits};
 use super::h1::Connection;
-use super::pace::Pace;
 use super::wire::{Wire, WireSource};
 use crate::clock::{self, Instant};
 use crate::config::{Repeats, Timeouts};
@@ -29,7 +28,7 @@ pub(super) struct Talk<'a> {
     /// The connection was idle before.
     reused: bool,
     /// The request's body on its way.
-    pub sending: Pump,
+    sending: &'a mut Pump,
     wait: Wait,
     /// How much of the response's head was there when it was last looked at.
     seen: usize,
@@ -55,10 +54,10 @@ impl<'a> Talk<'a> {
         upstream: &'a mut Wire,
         desk: &'a mut Desk,
         lease: &'a mut Lease,
+        sending: &'a mut Pump,
         timeouts: &'a Timeouts,
         reused: bool,
     ) -> Talk<'a> {
-        let sending = Pump::paced(Pace::of_sender(connection.terms.min_rate, connection.terms.body));
         let wait = Wait::Anew;
         Talk { connection, upstream, desk, lease, timeouts, reused, sending, wait, seen: 0, interim: 0, begun: false }
     }

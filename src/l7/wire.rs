@@ -1,16 +1,17 @@
 //! One side's HTTP/1.1 connection as a source and a sink of bodies, with what waits in its buffers.
 //!
 //! No body byte is copied, apart from small pieces that leave together with the head or framing before them. A buffer is
-//! held only while something waits in it.
+//! held only while something waits in it. Large bodies that are passed on as they come go through a kernel pipe.
 
 use std::io;
 use std::task::{Context, Poll, ready};
 
 use super::body::{Piece, Sink, Source, SourceFault};
-use crate::buffer::{Buffer, Buffers, LARGEST, SMALLEST};
+use crate::buffer::{Buffer, SMALLEST, Stride};
 use crate::http::h1::body::{self, Decoder, Step};
 use crate::http::h1::parse::HeadLimits;
 use crate::http::{Fields, Framing};
+use crate::pipe::{Buffers, Pipe};
 use crate::stream::{Reader, Stream, Writer};
 
 /// One HTTP/1.1 connection with what is on its way in and out.
@@ -49,16 +50,18 @@ pub struct Inbound {
     pub buffer: Option<Buffer>,
     decoder: Decoder,
     /// How many bytes at the buffer's start are body.
-    ready: usize,
-    /// The size of the next block.
-    size: usize,
+    ready: u32,
+    /// Body that is passed on as it is; none is held while there is none in it.
+    pipe: Option<Box<Pipe>>,
+    stride: Stride,
     /// The sender has ended its direction.
     pub ended: bool,
 }
 
 impl Default for Inbound {
     fn default() -> Self {
-        Inbound { buffer: None, decoder: Decoder::new(Framing::None), ready: 0, size: SMALLEST, ended: false }
+        let decoder = Decoder::new(Framing::None);
+        Inbound { buffer: None, decoder, ready: 0, pipe: None, stride: Stride::default(), ended: false }
     }
 }
 
@@ -67,6 +70,9 @@ impl Inbound {
     pub fn begin(&mut self, framing: Framing) {
         self.decoder = Decoder::new(framing);
         self.ready = 0;
+        if let Framing::Length(length) = framing {
+            self.stride.expect(length);
+        }
     }
 
     /// The body that has begun may have trailer fields only within these limits.
@@ -76,7 +82,7 @@ impl Inbound {
 
     /// Whether the body has been read to its end.
     pub fn is_done(&self) -> bool {
-        self.decoder.is_done() && self.ready == 0
+        self.decoder.is_done() && self.ready == 0 && self.pipe.is_none()
     }
 
     /// Takes bytes away that are not body.
@@ -92,13 +98,13 @@ impl Inbound {
         if self.buffer.as_ref().is_some_and(Buffer::is_empty)
             && let Some(buffer) = self.buffer.take()
         {
-            buffers.give(buffer);
+            buffers.blocks.give(buffer);
         }
     }
 
     /// Whether all that came was used.
     pub fn is_empty(&self) -> bool {
-        self.buffer.as_ref().is_none_or(Buffer::is_empty)
+        self.buffer.as_ref().is_none_or(Buffer::is_empty) && self.pipe.is_none()
     }
 
     /// Whether the sender has ended its direction and all that it sent was used.
@@ -106,10 +112,17 @@ impl Inbound {
         self.ended && self.is_empty()
     }
 
-    /// Forgets everything and gives the buffer back.
+    /// Forgets everything and gives back what it lies in.
     pub fn release(&mut self, buffers: &Buffers) {
         if let Some(buffer) = self.buffer.take() {
-            buffers.give(buffer);
+            buffers.blocks.give(buffer);
+        }
+        self.release_pipe(buffers);
+    }
+
+    fn release_pipe(&mut self, buffers: &Buffers) {
+        if let Some(pipe) = self.pipe.take() {
+            buffers.pipes.give(pipe);
         }
     }
 }
@@ -144,16 +157,16 @@ impl WireSource<'_> {
         let Some(full) = self.inbound.buffer.take_if(|buffer| buffer.is_full() && buffer.size() < at_most) else {
             return;
         };
-        let mut larger = self.buffers.take(full.size() * 2);
+        let mut larger = self.buffers.blocks.take(full.size() * 2);
         larger.put(full.data());
-        self.buffers.give(full);
+        self.buffers.blocks.give(full);
         self.inbound.buffer = Some(larger);
     }
 
     /// Reads more; false is the end. A full buffer is an error: nobody reads on without consuming.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let size = self.inbound.size;
-        let buffer = self.inbound.buffer.get_or_insert_with(|| self.buffers.take_at_most(size));
+        let size = self.inbound.stride.size();
+        let buffer = self.inbound.buffer.get_or_insert_with(|| self.buffers.blocks.take_at_most(size));
         if buffer.is_full() {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
@@ -166,9 +179,36 @@ impl WireSource<'_> {
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(true)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                self.inbound.size = (size / 2).max(SMALLEST);
+                self.inbound.stride.stalled();
                 self.inbound.release_if_empty(self.buffers);
                 Poll::Pending
+            }
+        }
+    }
+
+    /// Whether what comes next had better go through a pipe: all that was read is used, and much follows that is body and
+    /// nothing else.
+    fn is_for_pipe(&self) -> bool {
+        self.inbound.stride.is_for_pipes() && self.inbound.decoder.plain() >= SMALLEST as u64 && self.inbound.is_empty()
+    }
+
+    /// Moves body into a pipe; false is the sender's end, `None` that there is no pipe.
+    fn poll_fill_pipe(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<bool>>> {
+        let Some(mut pipe) = self.buffers.pipes.take() else { return Poll::Ready(Ok(None)) };
+        let most = usize::try_from(self.inbound.decoder.plain()).unwrap_or(usize::MAX);
+        match self.reader.poll_fill_pipe(cx, &mut pipe, most) {
+            Poll::Ready(Ok(count @ 1..)) => {
+                self.inbound.decoder.pass(count);
+                self.inbound.pipe = Some(pipe);
+                Poll::Ready(Ok(Some(true)))
+            }
+            nothing => {
+                self.buffers.pipes.give(pipe);
+                self.inbound.ended |= matches!(nothing, Poll::Ready(Ok(_)));
+                if nothing.is_pending() {
+                    self.inbound.stride.stalled();
+                }
+                nothing.map_ok(|_| Some(false))
             }
         }
     }
@@ -188,7 +228,7 @@ impl WireSource<'_> {
     /// Decodes what the buffer holds: the next piece, or `None` when more must be read.
     fn decode(&mut self) -> Result<Option<Piece>, SourceFault> {
         loop {
-            if self.inbound.ready > 0 {
+            if self.inbound.ready > 0 || self.inbound.pipe.is_some() {
                 return Ok(Some(Piece::Data));
             }
             if self.inbound.decoder.is_done() {
@@ -200,7 +240,7 @@ impl WireSource<'_> {
             match self.inbound.decoder.decode(buffer.data()).map_err(|_| SourceFault::Malformed)? {
                 Step::Data { skip, length } => {
                     buffer.consume(skip);
-                    self.inbound.ready = length;
+                    self.inbound.ready = in_block(length);
                 }
                 Step::End { consumed } => buffer.consume(consumed),
                 Step::More { consumed } => {
@@ -213,12 +253,19 @@ impl WireSource<'_> {
 }
 
 impl Source for WireSource<'_> {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, SourceFault>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>, piped: bool) -> Poll<Result<Piece, SourceFault>> {
         loop {
             if let Some(piece) = self.decode()? {
                 return Poll::Ready(Ok(piece));
             }
-            let more = ready!(self.poll_fill(cx)).map_err(|_| SourceFault::Cut)?;
+            let filled = match piped && self.is_for_pipe() {
+                true => ready!(self.poll_fill_pipe(cx)).map_err(|_| SourceFault::Cut)?,
+                false => None,
+            };
+            let more = match filled {
+                Some(more) => more,
+                None => ready!(self.poll_fill(cx)).map_err(|_| SourceFault::Cut)?,
+            };
             if !more {
                 self.inbound.decoder.eof().map_err(|_| SourceFault::Cut)?;
             }
@@ -226,16 +273,27 @@ impl Source for WireSource<'_> {
     }
 
     fn data(&self) -> &[u8] {
-        &self.bytes()[..self.inbound.ready]
+        &self.bytes()[..self.inbound.ready as usize]
+    }
+
+    fn pipe(&mut self) -> Option<&mut Pipe> {
+        self.inbound.pipe.as_deref_mut()
     }
 
     fn consume(&mut self, count: usize) {
+        if let Some(pipe) = &self.inbound.pipe {
+            if pipe.held() == 0 {
+                self.inbound.stride.piped(count);
+                self.inbound.release_pipe(self.buffers);
+            }
+            return;
+        }
         let Some(buffer) = &mut self.inbound.buffer else { return };
         let whole = buffer.is_full() && count == buffer.size();
         buffer.consume(count);
-        self.inbound.ready -= count;
-        if whole && self.inbound.size < LARGEST {
-            self.inbound.size = (buffer.size() * 2).min(LARGEST);
+        self.inbound.ready -= in_block(count);
+        if whole {
+            self.inbound.stride.passed(buffer.size());
         }
         self.inbound.release_if_empty(self.buffers);
     }
@@ -243,6 +301,11 @@ impl Source for WireSource<'_> {
     fn trailers(&self) -> &Fields {
         self.inbound.decoder.trailers()
     }
+}
+
+/// A number of bytes that lie in one block.
+fn in_block(count: usize) -> u32 {
+    u32::try_from(count).expect("blocks have at most 256 KiB")
 }
 
 /// Pieces up to this size leave together with what is written before them.
@@ -366,6 +429,17 @@ impl Sink for WireSink<'_> {
         Poll::Ready(Ok(taken))
     }
 
+    fn takes_pipes(&self) -> bool {
+        self.outbound.coding == Coding::Plain
+    }
+
+    fn poll_pipe(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(cx))?;
+        let count = ready!(self.writer.poll_drain_pipe(cx, pipe))?;
+        self.outbound.written += count as u64;
+        Poll::Ready(Ok(count))
+    }
+
     fn end(&mut self, trailers: &Fields) {
         self.outbound.end(trailers);
     }
@@ -393,6 +467,7 @@ mod tests {
 
     use super::super::body::{Pump, PumpFault};
     use super::*;
+    use crate::buffer::LARGEST;
     use crate::http::Known;
 
     /// A wire and the other end of it.
@@ -487,6 +562,58 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_large_body_of_known_length_goes_through_a_pipe_and_what_follows_it_does_not() {
+        let buffers = Buffers::default();
+        let ((mut from, mut sender), (mut to, mut receiver)) = (wire(), wire());
+        let body = pattern(3 * LARGEST + 1);
+        from.inbound.begin(Framing::Length(body.len() as u64));
+        to.outbound.begin(Framing::Length(body.len() as u64));
+        to.outbound.pending.extend_from_slice(b"head\r\n\r\n");
+        let sent = [&body[..], b"HTTP/1.1 200 OK\r\n"].concat();
+        let sending = tokio::spawn(async move {
+            sender.write_all(&sent).await.unwrap();
+            sender
+        });
+        let mut received = vec![0; body.len() + 8];
+        let mut pump = Pump::default();
+        let moving = poll_fn(|cx| {
+            let ((mut source, _), (_, mut sink)) = (from.split(&buffers), to.split(&buffers));
+            pump.poll(cx, &mut source, &mut sink)
+        });
+        let (moved, read) = tokio::join!(moving, receiver.read_exact(&mut received));
+        assert!(moved.is_ok() && read.is_ok() && buffers.pipes.free() == 1);
+        assert!(received == [b"head\r\n\r\n", &body[..]].concat());
+        assert_eq!((pump.taken, to.outbound.written), (body.len() as u64, received.len() as u64));
+        assert!(from.inbound.is_done() && from.inbound.pipe.is_none());
+        let _sender = sending.await.unwrap();
+        if from.inbound.is_empty() {
+            assert!(poll_fn(|cx| from.split(&buffers).0.poll_fill(cx)).await.unwrap());
+        }
+        assert_eq!(from.split(&buffers).0.bytes(), b"HTTP/1.1 200 OK\r\n");
+    }
+
+    #[tokio::test]
+    async fn a_piped_body_that_is_cut_gets_no_end() {
+        let mut body = pattern(LARGEST);
+        body.pop();
+        let length = Framing::Length(LARGEST as u64);
+        let (plain, whole) = through(body.clone(), length, length).await;
+        assert!(!whole && body.starts_with(&plain));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_forgotten_in_its_pipe_is_nobody_elses() {
+        let buffers = Buffers::default();
+        let (mut from, mut sender) = wire();
+        from.inbound.begin(Framing::Length(LARGEST as u64));
+        sender.write_all(b"secret").await.unwrap();
+        let piece = poll_fn(|cx| from.split(&buffers).0.poll_ready(cx, true)).await;
+        assert!(matches!(piece, Ok(Piece::Data)) && from.inbound.pipe.is_some() && !from.is_clean());
+        from.inbound.release(&buffers);
+        assert_eq!(buffers.pipes.take().unwrap().held(), 0);
+    }
+
+    #[tokio::test]
     async fn trailers_follow_the_last_chunk() {
         let sent = b"2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n".to_vec();
         let (coded, whole) = through(sent.clone(), Framing::Chunked, Framing::Chunked).await;
@@ -527,19 +654,19 @@ mod tests {
         from.inbound.begin(Framing::ToClose);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         for times in 0..7 {
-            let size = from.inbound.size;
+            let size = from.inbound.stride.size();
             assert_eq!(size, (SMALLEST << times).min(LARGEST));
-            let mut full = buffers.take(size);
+            let mut full = buffers.blocks.take(size);
             full.put(&pattern(size));
             from.inbound.buffer = Some(full);
             let (mut source, _) = from.split(&buffers);
-            assert!(matches!(source.poll_ready(&mut cx), Poll::Ready(Ok(Piece::Data))));
+            assert!(matches!(source.poll_ready(&mut cx, false), Poll::Ready(Ok(Piece::Data))));
             source.consume(size);
         }
-        while from.inbound.size > SMALLEST {
-            let before = from.inbound.size;
+        while from.inbound.stride.size() > SMALLEST {
+            let before = from.inbound.stride.size();
             assert!(from.split(&buffers).0.poll_fill(&mut cx).is_pending());
-            assert_eq!(from.inbound.size, before / 2);
+            assert_eq!(from.inbound.stride.size(), before / 2);
             assert!(from.inbound.buffer.is_none(), "nothing is held for a sender that stalls");
         }
     }
@@ -549,15 +676,15 @@ mod tests {
         let buffers = Buffers::default();
         let (mut from, _sender) = wire();
         from.inbound.begin(Framing::ToClose);
-        let mut full = buffers.take(SMALLEST);
+        let mut full = buffers.blocks.take(SMALLEST);
         full.put(&pattern(SMALLEST));
         from.inbound.buffer = Some(full);
         let (mut source, _) = from.split(&buffers);
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        assert!(source.poll_ready(&mut cx).is_ready());
+        assert!(source.poll_ready(&mut cx, false).is_ready());
         source.consume(1);
         source.consume(SMALLEST - 1);
-        assert_eq!(from.inbound.size, SMALLEST);
+        assert_eq!(from.inbound.stride.size(), SMALLEST);
     }
 
     /// Reads ahead until this holds.

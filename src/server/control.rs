@@ -15,12 +15,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
 use super::admission::Admission;
+use super::descriptors;
 use super::receipt::receipts;
-use super::retire::{Order, attend, orders};
+use super::retire::{Order, attend, orders, wake};
 use super::sockets::SocketId;
 use super::spread::Loads;
 use super::worker::{HANDED, Mail, Setup, Worker};
 use crate::clock;
+use crate::health::Checkers;
 use crate::record::Collected;
 use crate::state::{ListenerId, Snapshot};
 
@@ -42,6 +44,7 @@ pub(super) struct Control {
     admission: Arc<Admission>,
     deaths: mpsc::Receiver<usize>,
     orders: mpsc::Sender<Order>,
+    checkers: Checkers,
     /// The attendant of leaving backends, and those who hold a snapshot that is out of force. They end with this.
     tasks: JoinSet<()>,
 }
@@ -62,12 +65,24 @@ impl Control {
             admission,
             deaths,
             orders,
+            checkers: Checkers::new(descriptors::probes(), fastrand::u64(..)),
             tasks: JoinSet::new(),
         };
         control.start_workers(workers, &died).await?;
-        let mailboxes = control.workers.iter().map(|worker| worker.mail.downgrade()).collect();
-        control.tasks.spawn(attend(received, mailboxes));
+        control.tasks.spawn(attend(received, control.mailboxes()));
+        control.check_health(&control.snapshot())?;
         Ok(control)
+    }
+
+    /// The mailboxes for those who must not keep the workers alive.
+    fn mailboxes(&self) -> Vec<mpsc::WeakSender<Mail>> {
+        self.workers.iter().map(|worker| worker.mail.downgrade()).collect()
+    }
+
+    /// Has the health of this snapshot's backends looked after.
+    fn check_health(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        let mailboxes = self.mailboxes();
+        self.checkers.follow(snapshot, move || wake(&mailboxes))
     }
 
     async fn start_workers(&mut self, workers: usize, deaths: &mpsc::Sender<usize>) -> io::Result<()> {
@@ -136,6 +151,9 @@ impl Control {
             self.tell_all(|| Mail::Wake);
         }
         self.see_off(retired);
+        if let Err(error) = self.check_health(&next) {
+            tracing::error!(%error, "no health checks: their thread can not be made");
+        }
         let order = Order { leaving: next.ending().cloned().collect(), timeout: drain_timeout };
         // The attendant ends only with this.
         let _ = self.orders.send(order).await;

@@ -15,6 +15,16 @@ pub(super) fn raise_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// The most health probes that are useful at once: that many that hang for a second still let 10,000 backends be asked in
+/// ten.
+const MOST_PROBES: u64 = 1024;
+
+/// How many health probes may be under way at once. They take their descriptors from the traffic's, so a small part of them.
+pub(super) fn probes() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from((files / 16).clamp(1, MOST_PROBES)).unwrap_or(usize::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

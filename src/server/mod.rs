@@ -344,6 +344,8 @@ mod tests {
                 timeouts: timeouts(),
                 queue: 0,
                 retry_budget: 0.2,
+                health_check: None,
+                fail_open: true,
             }],
         }
     }

@@ -136,7 +136,8 @@ impl Departure<'_> {
     }
 }
 
-fn wake(workers: &[mpsc::WeakSender<Mail>]) {
+/// Makes every session look at what it stands on.
+pub(super) fn wake(workers: &[mpsc::WeakSender<Mail>]) {
     for mailbox in workers.iter().filter_map(mpsc::WeakSender::upgrade) {
         // Full: so many messages wait that one of them wakes the sessions anyway, or the worker is stuck.
         let _ = mailbox.try_send(Mail::Wake);

@@ -11,9 +11,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::health::Checkup;
 use crate::balance::{Candidate, Estimate, Standing, hash_key};
 use crate::clock::Instant;
-use crate::config::{Address, Name, Service};
+use crate::config::{Address, Initial, Name, Service};
 use crate::sync::{AtomicU64, Ordering};
 
 /// How bytes travel to a backend.
@@ -157,14 +158,23 @@ pub struct BackendState {
     identity: u64,
     key: BackendKey,
     shared: Shared,
+    /// Seldom written, so it is not among the shared words.
+    checkup: Checkup,
 }
 
 impl BackendState {
     /// A backend that nothing has been sent to yet; `id` is unique in the process.
     #[must_use]
     pub fn new(id: u64, key: BackendKey) -> BackendState {
+        BackendState::beginning(id, key, Initial::Up)
+    }
+
+    /// The same, of a pool whose health check says what it is before it was asked.
+    #[must_use]
+    pub fn beginning(id: u64, key: BackendKey, initial: Initial) -> BackendState {
         let shared = Shared { usage: AtomicU64::new(0), latency: AtomicU64::new(Estimate::UNKNOWN.to_bits()) };
-        BackendState { withdrawals: AtomicU64::new(0), id, identity: key.identity(), key, shared }
+        let (withdrawals, checkup) = (AtomicU64::new(0), Checkup::new(initial));
+        BackendState { withdrawals, id, identity: key.identity(), key, shared, checkup }
     }
 
     /// A number that no other backend of this process has or had.
@@ -183,6 +193,12 @@ impl BackendState {
     #[must_use]
     pub fn key(&self) -> &BackendKey {
         &self.key
+    }
+
+    /// What the health check says of it.
+    #[must_use]
+    pub fn checkup(&self) -> &Checkup {
+        &self.checkup
     }
 
     /// Counts one more in flight, unless it is draining, has `limit` already, or others wait for the place.
@@ -388,6 +404,9 @@ impl Candidate for Backend {
         if usage.is_draining() {
             return Standing::Draining;
         }
+        if self.state.checkup.health().is_down() {
+            return Standing::Down;
+        }
         match usage.is_full(self.limit) {
             true => Standing::Full,
             false => Standing::Usable,
@@ -413,6 +432,7 @@ impl Candidate for Backend {
 
 #[cfg(test)]
 mod tests {
+    use super::super::health::{Health, Sessions};
     use super::*;
 
     fn key(pool: &str, address: &str) -> BackendKey {
@@ -529,6 +549,8 @@ mod tests {
         assert_eq!(backend.standing(now), Standing::Usable);
         backend.state.take(backend.limit).unwrap();
         assert_eq!(backend.standing(now), Standing::Full);
+        backend.state.checkup().say(Health::Down, Sessions::Kept);
+        assert_eq!(backend.standing(now), Standing::Down, "nobody waits for one that is down");
         backend.state.drain();
         assert_eq!(backend.standing(now), Standing::Draining);
         backend.service = Service::Maintenance;

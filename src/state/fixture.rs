@@ -36,7 +36,8 @@ pub fn backend(port: u16) -> Backend {
 }
 
 pub fn pool(name: &str, policy: Policy, backends: Vec<Backend>) -> Pool {
-    Pool { name: name.into(), policy, backends, timeouts: timeouts(), queue: 100, retry_budget: 0.2 }
+    let (health_check, fail_open, queue, retry_budget) = (None, true, 100, 0.2);
+    Pool { name: name.into(), policy, backends, timeouts: timeouts(), health_check, fail_open, queue, retry_budget }
 }
 
 pub fn round_robin(name: &str, ports: &[u16]) -> Pool {

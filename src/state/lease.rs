@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::backend::{Backend, BackendState, Epoch, Refused, Turn};
+use super::health::Cuts;
 use super::queue::Queue;
 use crate::balance::peer_median;
 use crate::clock::Instant;
@@ -44,7 +45,8 @@ impl Hold {
         let backend = &self.0.backends[index];
         let withdrawals = backend.state.withdrawals();
         let epoch = backend.state.take_as(turn, backend.limit)?;
-        Ok(Lease { hold: self.clone(), index, epoch, withdrawals, sent: now, judged: false })
+        let cuts = backend.state.checkup().cuts();
+        Ok(Lease { hold: self.clone(), index, epoch, withdrawals, cuts, sent: now, judged: false })
     }
 }
 
@@ -57,6 +59,8 @@ pub struct Lease {
     epoch: Epoch,
     /// How often the backend had been withdrawn.
     withdrawals: u64,
+    /// How often the backend's sessions had been cut before.
+    cuts: Cuts,
     /// From when the latency sample counts.
     sent: Instant,
     /// Whether the backend was judged by this lease already.
@@ -92,6 +96,13 @@ impl Lease {
     #[must_use]
     pub fn is_withdrawn(&self) -> bool {
         self.state().withdrawals() != self.withdrawals
+    }
+
+    /// Whether a session (TCP, or an upgraded connection) must end now: the use must, or the backend went down and its sessions
+    /// are not to survive that. A request under way goes on, it has its own deadlines.
+    #[must_use]
+    pub fn session_is_cut(&self) -> bool {
+        self.is_cut() || self.state().checkup().cuts() != self.cuts
     }
 
     /// The last byte of the request was sent at `now`: the latency sample starts here. Without this it starts at the pick.
@@ -150,6 +161,7 @@ mod tests {
     use super::*;
     use crate::config::Service;
     use crate::state::backend::{BackendKey, Transport};
+    use crate::state::health::{Health, Sessions};
 
     const T0: Instant = Instant::ORIGIN;
 
@@ -283,6 +295,18 @@ mod tests {
         let after = hold.take(0, T0, Turn::Newcomer).unwrap();
         assert!(before.is_withdrawn());
         assert!(!after.is_withdrawn(), "whoever takes it all the same, as the last resort, knows what he does");
+    }
+
+    #[test]
+    fn a_backend_that_goes_down_cuts_the_sessions_that_are_out_and_no_later_ones() {
+        let hold = hold(1, Latency::Unread);
+        let before = hold.take(0, T0, Turn::Newcomer).unwrap();
+        assert!(!before.session_is_cut());
+        before.state().checkup().say(Health::Down, Sessions::Cut);
+        assert!(before.session_is_cut() && !before.is_cut());
+        let last_resort = hold.take(0, T0, Turn::Newcomer).unwrap();
+        before.state().checkup().say(Health::Up, Sessions::Kept);
+        assert!(before.session_is_cut() && !last_resort.session_is_cut());
     }
 
     /// Run as the models of `backend.rs` are.

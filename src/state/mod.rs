@@ -11,6 +11,7 @@ mod backend;
 mod budget;
 #[cfg(test)]
 mod fixture;
+mod health;
 mod ids;
 mod key;
 mod lease;
@@ -27,17 +28,18 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::config::{self, Address, Config, Limits, Name, Service, Timeouts};
+use crate::config::{self, Address, Config, Initial, Limits, Name, Service, Timeouts};
 
 pub use backend::{Backend, BackendKey, BackendState, Epoch, Refused, Transport, Turn};
 pub use budget::Permit;
+pub use health::{Checkup, Cuts, Health, Probed, Sessions};
 use ids::Roster;
 pub use ids::{ListenerId, PoolId};
 pub use lease::Lease;
 pub use pool::{HashInput, Pool};
 pub use queue::{Place, Queue};
 use registry::Registry;
-pub use route::{Action, Route, RouteAsk, RouteTable, Split};
+pub use route::{Action, Route, RouteAsk, RouteTable, Split, header_matches};
 pub use terms::Terms;
 pub use view::{Census, NoBackend, Taken, View, Why};
 
@@ -204,6 +206,20 @@ impl Snapshot {
         self.retired.iter().chain(in_maintenance.map(|backend| &backend.state))
     }
 
+    /// The backends that are to be asked whether they are well, with their pool: those of pools with a health check, but for
+    /// those in maintenance, which may be anything.
+    pub fn checked(&self) -> impl Iterator<Item = (&Pool, &Backend)> {
+        let pools = self.pools.iter().flatten().filter(|pool| pool.health_check.is_some());
+        let backends = pools.flat_map(|pool| pool.backends.iter().map(move |backend| (&**pool, backend)));
+        backends.filter(|(_, backend)| backend.service != Service::Maintenance)
+    }
+
+    /// The backends that nobody asks any more or ever asked, which therefore count as up.
+    pub fn unchecked(&self) -> impl Iterator<Item = &Arc<BackendState>> {
+        let pools = self.pools.iter().flatten().filter(|pool| pool.health_check.is_none());
+        pools.flat_map(|pool| pool.backends.iter().map(|backend| &backend.state))
+    }
+
     /// The backends that are in no pool any more.
     #[must_use]
     pub fn retired(&self) -> &[Arc<BackendState>] {
@@ -239,7 +255,7 @@ fn plan_pools(
     let mut pools = Vec::new();
     for pool in &config.pools {
         let id = PoolId::new(names.enrol(&pool.name));
-        let backends = pool.backends.iter().map(|backend| bind(backend, &pool.name, registry)).collect();
+        let backends = pool.backends.iter().map(|backend| bind(backend, pool, registry)).collect();
         let before = previous.and_then(|previous| previous.pool(id));
         queues.resize_with(queues.len().max(id.index() + 1), Arc::default);
         put(&mut pools, id.index(), Pool::new(pool, backends, &queues[id.index()], before.map(|pool| &**pool)));
@@ -247,15 +263,16 @@ fn plan_pools(
     pools
 }
 
-fn bind(backend: &config::Backend, pool: &Name, registry: &mut Registry) -> Backend {
-    let key = BackendKey { pool: pool.clone(), address: backend.address.clone(), transport: Transport::Plain };
+fn bind(backend: &config::Backend, pool: &config::Pool, registry: &mut Registry) -> Backend {
+    let initial = pool.health_check.as_ref().map_or(Initial::Up, |check| check.initial);
+    let key = BackendKey { pool: pool.name.clone(), address: backend.address.clone(), transport: Transport::Plain };
     Backend {
         name: backend.name.clone(),
         weight: backend.weight,
         limit: backend.max_connections,
         backup: backend.backup,
         service: backend.service,
-        state: registry.state(key),
+        state: registry.state(key, initial),
     }
 }
 
@@ -399,6 +416,36 @@ mod tests {
         let fourth = settled(app(Service::Active), Some(&third));
         assert!(!state.is_cut() && !state.is_draining());
         assert_eq!(fourth.ending().count(), 0);
+    }
+
+    #[test]
+    fn health_survives_what_leaves_the_backend_the_same_and_new_ones_begin_as_the_check_says() {
+        let checked = |ports: &[u16], initial, service| {
+            let text = match initial {
+                Initial::Up => "'tcp'",
+                Initial::Down => "{ initial = 'down' }",
+            };
+            let text = format!(
+                "listeners.w = {{ bind = '127.0.0.1:0', pool = 'p' }}\n\
+                 pools.p = {{ backends = ['10.0.0.1:1'], health_check = {text} }}"
+            );
+            let check = config::from_text("test.toml", &text).unwrap().config.pools[0].health_check.clone();
+            let backends = ports.iter().map(|&port| config::Backend { service, ..backend(port) }).collect();
+            vec![config::Pool { health_check: check, ..pool("app", Policy::RoundRobin, backends) }]
+        };
+        let first = settled(checked(&[1], Initial::Up, Service::Active), None);
+        let kept = state(&first, "app", 0);
+        assert_eq!(kept.checkup().health(), Health::Up);
+        kept.checkup().say(Health::Down, Sessions::Kept);
+        let second = settled(checked(&[1, 2], Initial::Down, Service::Drain), Some(&first));
+        let said = |snapshot: &Snapshot, index| state(snapshot, "app", index).checkup().health();
+        assert_eq!((said(&second, 0), said(&second, 1)), (Health::Down, Health::Unasked));
+        assert_eq!((second.checked().count(), second.unchecked().count()), (2, 0), "draining ones are asked on");
+        let third = settled(checked(&[1, 2], Initial::Up, Service::Maintenance), Some(&second));
+        assert_eq!((third.checked().count(), third.unchecked().count()), (0, 0));
+        assert_eq!((said(&third, 0), said(&third, 1)), (Health::Down, Health::Unasked));
+        let fourth = settled(vec![round_robin("app", &[1, 2])], Some(&third));
+        assert_eq!((fourth.checked().count(), fourth.unchecked().count()), (0, 2));
     }
 
     #[test]

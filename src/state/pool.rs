@@ -8,7 +8,7 @@ use super::lease::Latency;
 use super::queue::Queue;
 use crate::balance::{self, Candidate, ConsistentHash, Standing};
 use crate::clock::Instant;
-use crate::config::{self, HashOn, Name, Policy, Timeouts};
+use crate::config::{self, HashOn, HealthCheck, Name, Policy, Timeouts};
 
 /// How often a TCP connection is tried in all, the first included (semantics.md §6).
 const ATTEMPTS: usize = 2;
@@ -87,6 +87,8 @@ pub struct Pool {
     pub retry_budget: f64,
     /// The repetitions beyond that share.
     pub(super) reserve: Arc<Reserve>,
+    /// How it is found out whether its backends are well; `None`: they count as up.
+    pub health_check: Option<Arc<HealthCheck>>,
     /// Whether backends that are down are tried when nothing else is left.
     pub fail_open: bool,
     /// The policy as pickers are made from it, with the one table that all workers share.
@@ -119,7 +121,8 @@ impl Pool {
             queue: Arc::clone(queue),
             retry_budget: config.retry_budget,
             reserve: previous.map(|previous| Arc::clone(&previous.reserve)).unwrap_or_default(),
-            fail_open: true,
+            health_check: config.health_check.clone(),
+            fail_open: config.fail_open,
             picking,
         }
     }

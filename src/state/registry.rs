@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Snapshot;
 use super::backend::{BackendKey, BackendState};
+use crate::config::Initial;
 
 /// The backends of the previous snapshot that the next one has not asked for yet, and the next free number.
 #[derive(Default)]
@@ -21,14 +22,14 @@ impl Registry {
         Registry { waiting: known.collect(), next_id: previous.next_backend_id }
     }
 
-    /// The state of `key`: the one it has, or a new one.
-    pub(super) fn state(&mut self, key: BackendKey) -> Arc<BackendState> {
+    /// The state of `key`: the one it has, or a new one, whose health is `initial`.
+    pub(super) fn state(&mut self, key: BackendKey, initial: Initial) -> Arc<BackendState> {
         if let Some(known) = self.waiting.remove(&key) {
             return known;
         }
         let id = self.next_id;
         self.next_id += 1;
-        Arc::new(BackendState::new(id, key))
+        Arc::new(BackendState::beginning(id, key, initial))
     }
 
     /// The number that no backend has yet.

@@ -131,7 +131,8 @@ fn is_under(prefix: &str, path: &str) -> bool {
 }
 
 /// Whether one of the fields of this name has the wanted value.
-fn header_matches(wanted: &HeaderMatch, fields: &Fields) -> bool {
+#[must_use]
+pub fn header_matches(wanted: &HeaderMatch, fields: &Fields) -> bool {
     let mut values = fields.values(&wanted.name);
     match &wanted.value {
         HeaderValueMatch::Present => values.next().is_some(),

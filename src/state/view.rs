@@ -312,6 +312,7 @@ mod tests {
     use super::*;
     use crate::config::{self, HashOn, Policy, Service};
     use crate::state::fixture::{backend, of_pools, pool, round_robin};
+    use crate::state::{Health, Sessions};
 
     const T0: Instant = Instant::ORIGIN;
     const SEED: u64 = 7;
@@ -425,6 +426,22 @@ mod tests {
         assert_eq!((first.index, first.rung), (0, Rung::Primaries));
         let second = take(&view, &mut Tried::default()).unwrap();
         assert_eq!((second.index, second.rung), (1, Rung::Backups));
+    }
+
+    #[test]
+    fn one_that_is_down_is_passed_over_at_the_next_pick_and_is_the_last_resort() {
+        let with = |fail_open| vec![config::Pool { fail_open, ..round_robin("app", &[1, 2]) }];
+        let first = view(with(true), None);
+        let states: Vec<_> = first.pool(id(&first)).backends.iter().map(|backend| Arc::clone(&backend.state)).collect();
+        states[0].checkup().say(Health::Down, Sessions::Kept);
+        assert_eq!([pick(&first), pick(&first), pick(&first)], [1, 1, 1]);
+        states[1].checkup().say(Health::GoingUp { successes: 1, rise: 2 }, Sessions::Kept);
+        assert_eq!(take(&first, &mut Tried::default()).unwrap().rung, Rung::FailOpen);
+        let second = view(with(false), Some(&first));
+        let refused = take(&second, &mut Tried::default()).unwrap_err();
+        assert_eq!(refused, NoBackend { why: Why::NoneUsable, census: Census { down: 2, ..Census::default() } });
+        states[1].checkup().say(Health::GoingDown { failures: 1, fall: 3 }, Sessions::Kept);
+        assert_eq!(pick(&second), 1);
     }
 
     #[test]

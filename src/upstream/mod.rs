@@ -20,7 +20,11 @@ pub async fn connect(address: &Address) -> Result<Stream, Outcome> {
     })
 }
 
-async fn dial(address: &Address) -> io::Result<Stream> {
+/// The same with what the system says of a failure.
+///
+/// # Errors
+/// No connection could be made.
+pub async fn dial(address: &Address) -> io::Result<Stream> {
     match address {
         Address::Ip(address) => {
             let stream = TcpStream::connect(address).await?;

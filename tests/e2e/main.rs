@@ -7,6 +7,8 @@ mod balance;
 mod cli;
 mod failures;
 mod forwarding;
+mod health;
+mod health_grpc;
 mod http_bodies;
 mod http_connections;
 mod http_refusals;

@@ -283,3 +283,33 @@ fn a_cut_backend_leaves_what_waits_for_it_to_another() {
     assert_eq!(post.response().status(), 503, "it may have been acted on");
     assert_eq!(other.requests().len(), 1);
 }
+
+#[test]
+fn a_backend_that_goes_down_leaves_what_waits_for_it_to_another() {
+    // It takes requests and never answers; probes are refused from the moment on at which it is to go down.
+    let (well, other) = (Arc::new(AtomicBool::new(true)), Origin::answering("other"));
+    let is_well = well.clone();
+    let hanging = Origin::scripted(move |mut connection| {
+        let Some(request) = connection.head() else { return };
+        if !request.head.start.contains("/healthz") {
+            connection.ending();
+        } else if is_well.load(Ordering::SeqCst) {
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let daemon = Daemon::start(&format!(
+        "[runtime]\nworkers = 2\n[listeners.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
+         [pools.app]\nbackends = [\"{}\", {{ address = \"{}\", backup = true }}]\n\
+         health_check = {{ type = \"http\", path = \"/healthz\", interval = \"50ms\", timeout = \"50ms\", fall = 1 }}\n",
+        hanging.address(),
+        other.address()
+    ));
+    let asked = || hanging.requests().iter().filter(|request| !request.head.start.contains("/healthz")).count();
+    let mut clients: Vec<_> = (0..3).map(|_| client_of(&daemon)).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    }
+    eventually("all wait for the head", || asked() == 3);
+    well.store(false, Ordering::SeqCst);
+    clients.iter_mut().for_each(|client| client.response().assert(200, "other"));
+}

@@ -61,6 +61,11 @@ impl Checking<'_> {
         sound
     }
 
+    /// The headers of a request that we make ourselves.
+    pub(super) fn request_fields(&mut self, fields: &[Entry]) -> Vec<(String, String)> {
+        self.header_fields(fields, Message::Request, Edit::Set)
+    }
+
     fn is_editable(&mut self, name: &str, place: Place, message: Message, edit: Edit) -> bool {
         if !self.is_header_name(name, place) {
             return false;

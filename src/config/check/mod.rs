@@ -7,6 +7,7 @@
 
 mod address;
 mod headers;
+mod health;
 mod listeners;
 mod patterns;
 mod pools;

@@ -38,6 +38,8 @@ impl Checking<'_> {
             self.warn_of_ignored_weights(table, &backends);
         }
         let backends: Vec<Backend> = backends.into_iter().map(|placed| placed.backend).collect();
+        let health_check = self.health_check(table, &backends);
+        let fail_open = self.fail_open(table);
         self.warn_of_idle_queue(table, &backends);
         let (queue, mut timeouts) = (table.table("queue"), own_timeouts(table, defaults));
         if let Some(timeout) = queue.and_then(|queue| queue.duration("timeout")) {
@@ -49,6 +51,8 @@ impl Checking<'_> {
             policy,
             backends,
             timeouts,
+            health_check,
+            fail_open,
             queue: usize::try_from(max).unwrap_or_default(),
             retry_budget: table.number("retry_budget").unwrap_or_else(|| keys::RETRY_BUDGET.default_number()),
         })
@@ -313,7 +317,7 @@ mod tests {
             ("backends = [{ address = '10.0.0.1:80', drain = true, maintenance = true }]", "at once"),
             ("backends = [{ address = '10.0.0.1:80', maxconn = 3 }]", "write `max_connections`"),
             ("backends = [{ address = '10.0.0.1:80', weight = 1001 }]", "from 1 to 1000"),
-            ("backends = ['10.0.0.1:80']\nhealth_check = 'GET /'", "does not have health checks"),
+            ("backends = ['10.0.0.1:80']\nbreaker = {}", "does not have circuit breakers"),
             ("balance = 'ip_hash'", "has no `backends`"),
             ("backends = ['10.0.0.1:80']\nretry_budget = 1.5", "above 0 and up to 1"),
             ("backends = ['10.0.0.1:80']\nretry_budget = 0", "above 0 and up to 1"),

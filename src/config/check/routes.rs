@@ -31,7 +31,7 @@ impl Checking<'_> {
         let hosts = self.hosts(table);
         let path = self.route_path(table.node("path"));
         let methods = self.methods(table);
-        let match_headers = self.match_headers(table);
+        let match_headers = self.header_matches(entries(table, "match_headers"));
         let action = self.action(node.place, table);
         let headers = self.header_rules(table);
         let retry = self.retry(table);
@@ -123,8 +123,8 @@ impl Checking<'_> {
         }
     }
 
-    fn match_headers(&mut self, table: &Table) -> Option<Vec<HeaderMatch>> {
-        let fields = entries(table, "match_headers");
+    /// Headers that have to be there.
+    pub(super) fn header_matches(&mut self, fields: &[Entry]) -> Option<Vec<HeaderMatch>> {
         let names = fields.iter().map(|entry| (entry.key.to_ascii_lowercase(), entry.key_place));
         self.each_once("the header is named", "names are the same in upper and lower case; keep one", names);
         let matches: Vec<HeaderMatch> = fields.iter().filter_map(|entry| self.header_match(entry)).collect();

@@ -195,6 +195,25 @@ impl Decoder {
         }
     }
 
+    /// How many of the next bytes are data and nothing else, whatever they are.
+    #[must_use]
+    pub fn plain(&self) -> u64 {
+        match self.place {
+            Place::ToClose => u64::MAX,
+            Place::Length(left) => left,
+            _ => 0,
+        }
+    }
+
+    /// So many of the [`Decoder::plain`] bytes came by another way than through [`Decoder::decode`].
+    pub fn pass(&mut self, count: usize) {
+        debug_assert!(count as u64 <= self.plain(), "framing is decoded, never passed over");
+        if let Place::Length(left) = self.place {
+            let left = left.saturating_sub(count as u64);
+            self.place = if left == 0 { Place::Done } else { Place::Length(left) };
+        }
+    }
+
     /// Takes the news that the sender closed.
     ///
     /// # Errors

@@ -1,0 +1,152 @@
+//! One probe by gRPC: `grpc.health.v1.Health/Check` over HTTP/2 without TLS, on a connection for this one call.
+//!
+//! What the peer may make us hold is what `h2` is told below; what it may make us read at all is bounded under it, bytes
+//! of frames that never reach the call included.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use ::http::{HeaderMap, Request, Response, header};
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use h2::{Reason, RecvStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::answer::{Fault, Stage};
+use super::grpc_message;
+use super::http::{MOST_BODY, MOST_READ};
+
+/// `ServingStatus.SERVING`
+const SERVING: u64 = 1;
+/// `grpc-status` of a call that worked.
+const WORKED: u32 = 0;
+
+/// Asks over this connection, which is of no further use then.
+pub(super) async fn ask(
+    connection: impl AsyncRead + AsyncWrite + Unpin,
+    service: &str,
+    host: &str,
+    stage: &Cell<Stage>,
+) -> Result<(), Fault> {
+    let bounded = Bounded { connection, left: MOST_READ };
+    let (sender, connection) = builder().handshake::<_, Bytes>(bounded).await.map_err(fault)?;
+    let mut call = pin!(call(sender, service, host, stage));
+    // Cancelling loses nothing: the call is the one that is waited for in the end.
+    tokio::select! {
+        biased;
+        done = &mut call => return done,
+        // Its error reaches the call as well; and a connection that is over may have brought the whole answer.
+        _ended = connection => {}
+    }
+    call.await
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.enable_push(false).max_header_list_size(16 * 1024).max_concurrent_reset_streams(1);
+    builder
+}
+
+async fn call(sender: SendRequest<Bytes>, service: &str, host: &str, stage: &Cell<Stage>) -> Result<(), Fault> {
+    let mut sender = sender.ready().await.map_err(fault)?;
+    let (response, mut body) = sender.send_request(request(host)?, false).map_err(fault)?;
+    body.send_data(grpc_message::request(service).into(), true).map_err(fault)?;
+    let response = response.await.map_err(fault)?;
+    stage.set(Stage::Reading);
+    let status = response.status().as_u16();
+    if status != 200 {
+        return Err(Fault::Status(status));
+    }
+    judge(response).await
+}
+
+fn request(host: &str) -> Result<Request<()>, Fault> {
+    Request::post(format!("http://{host}/grpc.health.v1.Health/Check"))
+        .header(header::CONTENT_TYPE, "application/grpc")
+        .header(header::TE, "trailers")
+        .header(header::USER_AGENT, "evenkeel")
+        .body(())
+        // A host that HTTP/2 does not take; the file's reader takes no such.
+        .map_err(|_| Fault::Http2(Reason::PROTOCOL_ERROR.into()))
+}
+
+async fn judge(response: Response<RecvStream>) -> Result<(), Fault> {
+    let (head, mut body) = response.into_parts();
+    let content_type = head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    if !content_type.is_some_and(|value| value.starts_with(b"application/grpc")) {
+        return Err(Fault::NotGrpc);
+    }
+    let message = message(&mut body).await?;
+    // A call that failed has its status in the only head there is.
+    let trailers = body.trailers().await.map_err(fault)?;
+    match grpc_status(trailers.as_ref().unwrap_or(&head.headers)) {
+        Some(WORKED) => {}
+        Some(status) => return Err(Fault::GrpcStatus(status)),
+        None => return Err(Fault::NotGrpc),
+    }
+    match grpc_message::serving_status(&message).map_err(Fault::GrpcMessage)? {
+        SERVING => Ok(()),
+        status => Err(Fault::NotServing(status)),
+    }
+}
+
+/// The whole body, which is a few bytes.
+async fn message(body: &mut RecvStream) -> Result<Vec<u8>, Fault> {
+    let mut message = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data.map_err(fault)?;
+        message.extend_from_slice(&data);
+        if message.len() > MOST_BODY {
+            return Err(Fault::TooMuch);
+        }
+        // Only what was released can come again, so this error means that there is nothing left to take it back.
+        let _ = body.flow_control().release_capacity(data.len());
+    }
+    Ok(message)
+}
+
+fn grpc_status(fields: &HeaderMap) -> Option<u32> {
+    fields.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+fn fault(error: h2::Error) -> Fault {
+    match error.get_io() {
+        Some(io) if io.kind() == io::ErrorKind::FileTooLarge => Fault::TooMuch,
+        Some(io) if io.kind() == io::ErrorKind::UnexpectedEof => Fault::Closed,
+        _ => Fault::Http2(error),
+    }
+}
+
+/// A connection from which so much is read and no more.
+struct Bounded<C> {
+    connection: C,
+    left: usize,
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Bounded<C> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.connection).poll_read(cx, into);
+        match self.left.checked_sub(into.filled().len() - before) {
+            Some(left) => self.left = left,
+            None => return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into())),
+        }
+        read
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Bounded<C> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(cx)
+    }
+}

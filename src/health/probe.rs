@@ -1,0 +1,88 @@
+//! One probe: a connection of its own, a question, an answer, all within one time.
+//!
+//! Nothing of the traffic's connections is used, and nothing of a probe's outlives it.
+
+use std::cell::Cell;
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use super::answer::{Answer, Fault, Stage};
+use super::{grpc, http};
+use crate::config::{Address, HealthCheck, Probe};
+use crate::stream::Stream;
+use crate::upstream;
+
+/// Asks a backend at `address` once. Cancelling it closes its connection.
+pub(super) async fn ask(check: &HealthCheck, address: &Address) -> Answer {
+    let stage = Cell::new(Stage::Connecting);
+    let to = check.aim.of(address);
+    // What has come is read before the time is looked at, so a thread that was held up does not make late what was in time.
+    match timeout(check.timeout, ask_at(&check.probe, &to, &stage)).await {
+        Ok(answer) => answer,
+        Err(_) => Answer::Bad(Fault::Timeout { after: check.timeout, stage: stage.get() }),
+    }
+}
+
+async fn ask_at(probe: &Probe, to: &Address, stage: &Cell<Stage>) -> Answer {
+    let stream = match upstream::dial(to).await {
+        Ok(stream) => stream,
+        Err(error) => return Answer::of_connect(error),
+    };
+    if is_mirror(&stream) {
+        return Answer::of_connect(io::ErrorKind::ConnectionRefused.into());
+    }
+    stage.set(Stage::Waiting);
+    let asked = match stream {
+        Stream::Tcp(stream) => ask_over(stream, probe, to, stage).await,
+        Stream::Unix(stream) => ask_over(stream, probe, to, stage).await,
+    };
+    asked.map_or_else(Answer::Bad, |()| Answer::Good)
+}
+
+/// Whether we reached ourselves: where nobody listens on a port of this machine, a connection to it can get that very port as
+/// its own, and then it stands.
+fn is_mirror(stream: &Stream) -> bool {
+    match stream {
+        Stream::Tcp(stream) => stream.local_addr().is_ok_and(|own| stream.peer_addr().is_ok_and(|peer| peer == own)),
+        Stream::Unix(_) => false,
+    }
+}
+
+async fn ask_over(
+    connection: impl AsyncRead + AsyncWrite + Unpin,
+    probe: &Probe,
+    to: &Address,
+    stage: &Cell<Stage>,
+) -> Result<(), Fault> {
+    match probe {
+        Probe::Tcp => Ok(()),
+        Probe::Http(probe) => http::ask(connection, probe, &host(probe.host.as_deref(), to), stage).await,
+        Probe::Grpc { service, host: own } => grpc::ask(connection, service, &host(own.as_deref(), to), stage).await,
+    }
+}
+
+/// What goes into `Host`. A Unix socket has no name that could stand there.
+fn host(own: Option<&str>, to: &Address) -> String {
+    match (own, to) {
+        (Some(own), _) => own.to_owned(),
+        (None, Address::Ip(address)) => address.to_string(),
+        (None, Address::Unix(_)) => "localhost".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_to_itself_is_nobody() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let own = socket.local_addr().unwrap();
+        assert!(is_mirror(&Stream::Tcp(socket.connect(own).await.unwrap())));
+    }
+}
