@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::net::{SendFlags, send};
 use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
@@ -168,6 +169,20 @@ impl Writer<'_> {
         match self {
             Writer::Tcp(half) => Pin::new(half).poll_write_vectored(cx, both),
             Writer::Unix(half) => Pin::new(half).poll_write_vectored(cx, both),
+        }
+    }
+
+    /// Writes some of the last bytes, which go no further before [`Writer::poll_shutdown`]: together with the end.
+    pub fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Writer::Tcp(half) = self else { return self.poll_write(cx, bytes, &[]) };
+        let stream: &TcpStream = half.as_ref();
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+            let sent = stream.try_io(Interest::WRITABLE, || Ok(send(stream, bytes, flags)?));
+            if !would_block(&sent) {
+                return Poll::Ready(sent);
+            }
         }
     }
 

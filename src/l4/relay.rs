@@ -91,6 +91,8 @@ enum Course {
     Open,
     /// The source has ended; the sink is told when it has everything.
     Ending,
+    /// The source broke; that is said when the sink has what came before.
+    Breaking,
     Done,
 }
 
@@ -130,6 +132,7 @@ impl Flow {
                     self.course = Course::Done;
                     self.moved += 1;
                 }
+                Course::Breaking => return Poll::Ready(Err(Broken::Source)),
                 Course::Done => return Poll::Ready(Ok(())),
             }
         }
@@ -143,7 +146,10 @@ impl Flow {
     ) -> Poll<std::io::Result<()>> {
         while let Some(buffer) = self.buffer.as_mut().filter(|buffer| !buffer.is_empty()) {
             let whole = buffer.is_full();
-            let written = ready!(to.poll_write(cx, buffer.data(), &[]))?;
+            let written = ready!(match self.course {
+                Course::Ending => to.poll_write_last(cx, buffer.data()),
+                _ => to.poll_write(cx, buffer.data(), &[]),
+            })?;
             self.moved += written as u64;
             buffer.consume(written);
             if whole && buffer.is_empty() {
@@ -182,12 +188,30 @@ impl Flow {
                 self.release(buffers);
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(read) => Poll::Ready(read.map(|_| ())),
+            Poll::Ready(read) => {
+                read?;
+                self.look_for_end(cx, from);
+                Poll::Ready(Ok(()))
+            }
             Poll::Pending => {
                 self.stride.stalled();
                 self.release(buffers);
                 Poll::Pending
             }
+        }
+    }
+
+    /// Reads on after the first bytes, where that costs no system call for nothing: of a session of one answer, the end has
+    /// often come as well, and can leave in the same segment.
+    fn look_for_end(&mut self, cx: &mut Context<'_>, from: &mut Reader<'_>) {
+        if self.moved > 0 {
+            return;
+        }
+        let Some(buffer) = self.buffer.as_mut().filter(|buffer| !buffer.is_full()) else { return };
+        match from.poll_read(cx, buffer) {
+            Poll::Ready(Ok(0)) => self.course = Course::Ending,
+            Poll::Ready(Err(_)) => self.course = Course::Breaking,
+            Poll::Ready(Ok(_)) | Poll::Pending => {}
         }
     }
 
@@ -284,6 +308,19 @@ mod tests {
         }
         assert_eq!(bench.flow.stride.size(), SMALLEST);
         assert!(bench.flow.buffer.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_end_that_came_with_the_bytes_is_seen_with_them() {
+        let mut bench = Bench::new(None);
+        bench.sender.write_all(b"all there is").await.unwrap();
+        bench.sender.shutdown().await.unwrap();
+        let Stream::Unix(from) = &bench.from else { unreachable!("made so") };
+        from.ready(tokio::io::Interest::READABLE).await.unwrap();
+        assert!(matches!(bench.poll_once().await, Poll::Ready(Ok(()))), "one turn does it all");
+        let mut received = Vec::new();
+        bench.receiver.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"all there is");
     }
 
     #[tokio::test]
