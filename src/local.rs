@@ -73,7 +73,7 @@ impl Desk {
             bytes.clear();
             bytes.shrink_to(DESK_BYTES);
         }
-        self.kept.begin(false);
+        self.kept.begin();
         if self.request.fields.capacity() > DESK_BYTES {
             self.request = RequestHead::default();
         }

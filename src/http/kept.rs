@@ -25,11 +25,18 @@ enum Keeping {
 }
 
 impl Kept {
-    /// A new body begins; `whether` it is kept.
-    pub fn begin(&mut self, whether: bool) {
+    /// A new body begins.
+    pub fn begin(&mut self) {
         self.bytes.clear();
         self.sent = 0;
-        self.keeping = if whether { Keeping::All } else { Keeping::Nothing };
+        self.keeping = Keeping::Nothing;
+    }
+
+    /// From now on what is taken is kept, unless some was taken already that was not.
+    pub fn keep(&mut self) {
+        if self.keeping == Keeping::Nothing {
+            self.keeping = Keeping::All;
+        }
     }
 
     /// Sends what is there once more.
@@ -89,7 +96,9 @@ mod tests {
 
     fn kept(whether: bool) -> Kept {
         let mut kept = Kept::default();
-        kept.begin(whether);
+        if whether {
+            kept.keep();
+        }
         kept
     }
 
@@ -110,6 +119,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_stays_when_it_is_asked_for_again() {
+        let mut kept = kept(true);
+        kept.take(b"body");
+        kept.keep();
+        kept.rewind();
+        assert_eq!(kept.unsent(), b"body");
+    }
+
+    #[test]
     fn a_body_beyond_the_bound_is_not_kept_at_all() {
         let mut kept = kept(true);
         kept.take(&[0; MOST_KEPT]);
@@ -126,7 +144,9 @@ mod tests {
         assert!(kept.is_whole());
         kept.take(b"x");
         assert!(!kept.is_whole() && kept.unsent().is_empty());
-        kept.begin(true);
+        kept.keep();
+        assert!(!kept.is_whole(), "it is too late");
+        kept.begin();
         assert!(kept.is_whole(), "the next body is another one");
     }
 

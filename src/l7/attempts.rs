@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::bodies::{IS_RUNNING, Patience, Running, put_away};
 use super::body::Pump;
-use super::exchange::{Opened, Way};
+use super::exchange::{Course, Opened, Way};
 use super::h1::Connection;
 use super::pace::Pace;
 use super::replies::Answer;
@@ -51,6 +51,8 @@ struct Tries<'a> {
     next: Option<Lease>,
     /// Leave for the attempt under way.
     permit: Option<Permit>,
+    /// Such leave was refused, which is told once.
+    refused: bool,
 }
 
 impl Tries<'_> {
@@ -64,8 +66,10 @@ impl Tries<'_> {
         let Way { local, view, pool, id, .. } = *self.way;
         self.permit = view.permit_retry(pool, clock::now());
         let permitted = self.permit.is_some();
-        local.happened(pool, if permitted { PoolEvent::Retried } else { PoolEvent::RetryRefused });
-        if !permitted {
+        if permitted {
+            local.happened(pool, PoolEvent::Retried);
+        } else if !std::mem::replace(&mut self.refused, true) {
+            local.happened(pool, PoolEvent::RetryRefused);
             tracing::debug!(pool = %view.pool(pool).name, id, "the retry budget is used up");
         }
         permitted
@@ -100,31 +104,36 @@ impl<'a> Way<'a> {
         &'a self,
         connection: &mut Connection,
         desk: &mut Desk,
-        waiting: &mut Waiting,
-        running: &mut Option<Running>,
+        course: &mut Course,
     ) -> Opened {
         let pool = self.view.pool(self.pool);
         let mut now = clock::now();
         self.view.count_request(self.pool, now);
-        desk.kept.begin(self.idempotent(desk));
-        let (key, tried, left) = (self.key(desk), Tried::default(), self.route.retry.attempts);
-        let mut tries = Tries { way: self, key, tried, left, next: None, permit: None };
+        if self.idempotent(desk) {
+            desk.kept.keep();
+        }
+        let (key, tried) = (self.key(desk), Tried::default());
+        let mut tries = Tries { way: self, key, tried, left: 0, next: None, permit: None, refused: false };
         let mut failure = None;
         loop {
-            tries.left -= 1;
+            course.made += 1;
+            tries.left = self.route.retry.attempts.saturating_sub(course.made);
             let taken = match tries.next.take() {
                 Some(lease) => Ok(lease),
                 None => tries.take(now),
             };
             let lease = match taken {
                 Ok(lease) => lease,
-                Err(none) => match self.wait(connection, &mut tries, none, waiting).await {
+                Err(none) => match self.wait(connection, &mut tries, none, &mut course.waiting).await {
                     Ok(lease) => lease,
-                    Err(Unserved::Outdated) => return Opened::Outdated,
+                    Err(Unserved::Outdated) => {
+                        course.made -= 1;
+                        return Opened::Outdated;
+                    }
                     Err(unserved) => return self.unserved(connection, unserved, failure),
                 },
             };
-            let failed = match self.attempt(connection, desk, lease, now, &mut tries, running).await {
+            let failed = match self.attempt(connection, desk, lease, now, &mut tries, &mut course.running).await {
                 Ok(opened) => return opened,
                 Err(failed) => failed,
             };

@@ -406,7 +406,7 @@ mod tests {
     fn a_body_is_sent_again_from_its_beginning_and_then_goes_on() {
         let mut source = scripted([Turn::Data(b"one "), Turn::Data(b"two "), Turn::NothingYet, Turn::Data(b"three")]);
         let (mut kept, mut first, mut second) = (Kept::default(), with_room(100), with_room(6));
-        kept.begin(true);
+        kept.keep();
         let mut attempt = |kept: &mut Kept, pump: &mut Pump, sink: &mut Holding| {
             let mut source = Repeating { kept, source: &mut source };
             pump.poll(&mut Context::from_waker(Waker::noop()), &mut source, sink).is_ready()

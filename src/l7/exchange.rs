@@ -33,23 +33,35 @@ pub(super) async fn run(connection: &mut Connection, desk: &mut Desk) -> After {
     let local = connection.session.local().clone();
     let mut id = local.roll(RequestId::roll);
     let mut looks = LOOKS;
-    let (mut waiting, mut running) = (Waiting::default(), None);
+    let mut course = Course::default();
+    desk.kept.begin();
     // The view lives for the head's part of the exchange only; a long body keeps its lease and no more.
     let opened = loop {
-        match open(&local, connection, desk, &mut id, &mut waiting, &mut running).await {
+        match open(&local, connection, desk, &mut id, &mut course).await {
             // Who waits in a queue follows every reload until its time is over.
-            Opened::Outdated if waiting.has_place() => {}
+            Opened::Outdated if course.waiting.has_place() => {}
             Opened::Outdated if looks > 1 => looks -= 1,
             opened => break opened,
         }
     };
     match opened {
-        Opened::Response(framing) => bodies::run(connection, desk, &mut running, framing).await,
-        Opened::Tunnel => upgrade::tunnel(connection, desk, &mut running).await,
+        Opened::Response(framing) => bodies::run(connection, desk, &mut course.running, framing).await,
+        Opened::Tunnel => upgrade::tunnel(connection, desk, &mut course.running).await,
         Opened::Outdated => Answer::plain(503).send(connection, desk, id.as_str()).await,
         Opened::Answer(answer) => answer.send(connection, desk, id.as_str()).await,
         Opened::ClientGone => After::Close,
     }
+}
+
+/// How far an exchange has come, which stays when it is routed anew.
+#[derive(Default)]
+pub(super) struct Course {
+    /// Attempts that were made.
+    pub made: usize,
+    /// The attempt under way.
+    pub running: Option<Running>,
+    /// The wait for a backend.
+    pub waiting: Waiting,
 }
 
 /// What the head's part of an exchange comes to.
@@ -72,8 +84,7 @@ async fn open(
     connection: &mut Connection,
     desk: &mut Desk,
     id: &mut RequestId,
-    waiting: &mut Waiting,
-    running: &mut Option<Running>,
+    course: &mut Course,
 ) -> Opened {
     let view = local.view();
     let plan = view.listener(connection.listener);
@@ -97,7 +108,7 @@ async fn open(
         Action::Forward(split) => {
             let pool = split.choose(local.roll(|dice| dice.next()));
             let way = Way { local, view: &view, http, route, pool, peer, trusted, id: id.as_str() };
-            way.attempts(connection, desk, waiting, running).await
+            way.attempts(connection, desk, course).await
         }
         own => Opened::Answer(replies::of_route(own, target).edited(&route.response_edits)),
     }

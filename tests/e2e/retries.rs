@@ -313,3 +313,38 @@ fn a_backend_that_goes_down_leaves_what_waits_for_it_to_another() {
     well.store(false, Ordering::SeqCst);
     clients.iter_mut().for_each(|client| client.response().assert(200, "other"));
 }
+
+#[test]
+fn a_body_that_was_sent_once_is_whole_when_its_second_attempt_waits_through_a_reload() {
+    let gate = Gate::default();
+    let passing = gate.clone();
+    let dying = Origin::scripted(|mut connection| drop(connection.request()));
+    let full = Origin::scripted(move |mut connection| {
+        while connection.request().is_some() {
+            passing.pass();
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfull");
+        }
+    });
+    let with = |comment: &str, first: &str| {
+        format!(
+            "# {comment}\n[runtime]\nworkers = 1\n[listeners.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[pools.app]\n\
+             queue = {{ timeout = \"60s\" }}\nbackends = [{first} {{ address = \"{}\", max_connections = 1 }}]\n",
+            full.address()
+        )
+    };
+    let both = format!("\"{}\",", dying.address());
+    let daemon = Daemon::start(&with("one is full", ""));
+    let mut first = client_of(&daemon);
+    first.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    eventually("it is at its backend", || full.requests().len() == 1);
+    daemon.reload(&with("the other dies", &both));
+    let mut client = client_of(&daemon);
+    client.send("PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nwhole");
+    daemon.wait_log("all backends are full: it waits");
+    daemon.reload(&with("only the full one is left", ""));
+    gate.open();
+    first.response().assert(200, "full");
+    client.response().assert(200, "full");
+    assert_eq!(full.requests()[1].body, b"whole");
+    assert_eq!(dying.requests().len(), 1);
+}
