@@ -32,6 +32,7 @@ fn timeouts() -> Timeouts {
         response_body: SECOND,
         upstream_idle: SECOND,
         tunnel_idle: SECOND,
+        queue: SECOND,
     }
 }
 
@@ -52,6 +53,8 @@ fn pool(number: usize, policy: Policy) -> Pool {
         timeouts: timeouts(),
         health_check: None,
         fail_open: true,
+        queue: 10,
+        retry_budget: 0.2,
     }
 }
 
@@ -78,6 +81,7 @@ fn route(hosts: Vec<HostPattern>, path: PathPattern, pools: &[Pool]) -> config::
         match_headers: Vec::new(),
         action: config::Action::Forward(shares.collect()),
         headers: HeaderRules::default(),
+        retry: config::Retry::default(),
     }
 }
 

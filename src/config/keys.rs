@@ -196,6 +196,14 @@ deadline!(
     "For a TCP session or an upgraded connection (WebSocket) in which no byte moves."
 );
 
+const QUEUE: Key = Key {
+    name: "queue",
+    forms: &[DAY],
+    absent: Default("\"2s\""),
+    doc: "For a place at a backend, where all that could serve are at their `max_connections`. A pool sets its own in \
+          `queue.timeout`.",
+};
+
 const RATE: Form = Form::Bytes(Bytes(0), Bytes(1 << 30));
 const MIN_RATE_DOC: &str = "How many bytes a client has to send of a request's body, and take of a response, in each second \
                             in which it is what we wait for. A request's body has 10 s to come up to it (`client_body`, \
@@ -228,6 +236,7 @@ pub static DEFAULT_TIMEOUTS: Shape = Shape {
         RESPONSE_BODY,
         UPSTREAM_IDLE,
         TUNNEL_IDLE,
+        QUEUE,
     ],
 };
 
@@ -462,12 +471,50 @@ pub static ROUTE: Shape = Shape {
             doc: "Action: answer this, without a backend.",
         },
         Key {
+            name: "retry",
+            forms: &[Form::Table(&RETRY)],
+            absent: Means("the defaults below"),
+            doc: "When a request is tried again on another backend. Never once any part of an answer has gone to the client, \
+                  and only as often as the pool's `retry_budget` allows.",
+        },
+        Key {
             name: "headers",
             forms: &[Form::Table(&HEADERS)],
             absent: Means("nothing is changed"),
             doc: "Changes to the headers of its requests and responses.",
         },
     ],
+};
+
+/// `retry` of a route
+pub static RETRY: Shape =
+    Shape { what: "`retry`", heading: None, doc: "", keys: &[RETRY_ATTEMPTS, RETRY_ON, RETRY_NON_IDEMPOTENT] };
+
+/// `retry.attempts`
+pub const RETRY_ATTEMPTS: Key = Key {
+    name: "attempts",
+    forms: &[Form::Integer(1, 10)],
+    absent: Default("2"),
+    doc: "How often a request is tried in all, the first time included, each time on another backend. 1: never again.",
+};
+/// `retry.on`
+pub const RETRY_ON: Key = Key {
+    name: "on",
+    forms: &[Form::List(&[Form::Text("reason")])],
+    absent: Means("`[\"connect\", \"reset\"]`"),
+    doc: "What a request is tried again for. `\"connect\"`: no connection was made; nothing was sent, so it holds for every \
+          request, and outside the budget. `\"reset\"`: the connection ended before an answer \
+          began. `\"timeout\"`: `response_header` passed, or the backend took no more of the request for `response_body`. A \
+          status from `\"400\"` to `\"599\"`: the backend answered with it; the last attempt's answer is passed on, whatever it \
+          is. Where something was sent, only requests are repeated whose method is idempotent (GET, HEAD, OPTIONS, TRACE, \
+          PUT, DELETE), and of whose body no more than 16 KiB had been read.",
+};
+/// `retry.non_idempotent`
+pub const RETRY_NON_IDEMPOTENT: Key = Key {
+    name: "non_idempotent",
+    forms: &[Form::Bool],
+    absent: Default("false"),
+    doc: "Whether the other methods (POST, PATCH …) are repeated as well: a backend may then act on a request twice.",
 };
 
 /// `path` of a route
@@ -672,7 +719,51 @@ pub static POOL: Shape = Shape {
             absent: Means("`[defaults.timeouts]`"),
             doc: "Its own deadlines.",
         },
+        Key {
+            name: "queue",
+            forms: &[Form::Table(&POOL_QUEUE)],
+            absent: Means("the defaults below"),
+            doc: "How requests (http) and connections (tcp) wait while every backend that could serve is at its \
+                  `max_connections`; they get their places in the order in which they came. Who finds the queue full, or \
+                  waits too long, is answered 503 with `Retry-After` (http) or reset (tcp). A reload sends nobody away: who \
+                  waits goes on by the new file, and keeps the place if that still leads to this pool.",
+        },
+        RETRY_BUDGET,
     ],
+};
+
+/// `queue` of a pool
+pub static POOL_QUEUE: Shape = Shape {
+    what: "`queue`",
+    heading: None,
+    doc: "",
+    keys: &[
+        QUEUE_MAX,
+        Key {
+            name: "timeout",
+            forms: &[DAY],
+            absent: Means("`defaults.timeouts.queue`"),
+            doc: "How long one waits at most.",
+        },
+    ],
+};
+
+/// `pools.*.queue.max`
+pub const QUEUE_MAX: Key = Key {
+    name: "max",
+    forms: &[Form::Integer(0, 1_000_000)],
+    absent: Default("100"),
+    doc: "How many may wait at once, over all workers. 0: nobody waits.",
+};
+
+/// `pools.*.retry_budget`
+pub const RETRY_BUDGET: Key = Key {
+    name: "retry_budget",
+    forms: &[Form::Number(0.0, 1.0)],
+    absent: Default("0.2"),
+    doc: "How many of its requests may be tried again, as a share of all of the last 10 s, so that trying again never \
+          becomes a load of its own; three at a time always may. Where it is used up, the client gets the answer of the \
+          first attempt.",
 };
 
 /// `pools.*.hash_ipv4_prefix`
@@ -740,7 +831,8 @@ pub static BACKEND: Shape = Shape {
             name: "max_connections",
             forms: &[Form::Integer(1, u32::MAX as i64)],
             absent: Means("no limit"),
-            doc: "How many requests (http) or connections (tcp) it gets at once, over all workers.",
+            doc: "How many requests (http) or connections (tcp) it gets at once, over all workers. More wait in the pool's \
+                  `queue`.",
         },
         Key {
             name: "backup",

@@ -3,17 +3,16 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::body::{Pump, PumpFault, Sink, SourceFault, Waits};
+use super::body::{Pump, PumpFault, Repeating, Sink, SourceFault, Waits};
 use super::h1::Connection;
-use super::pace::Pace;
 use super::wire::{Wire, WireSource};
 use crate::clock::{self, Instant};
-use crate::config::Timeouts;
+use crate::config::{Repeats, Timeouts};
 use crate::http::h1::parse::{self, HeadLimits, Parsed};
 use crate::http::h1::write;
 use crate::http::{Framing, Version};
 use crate::local::{Desk, Phase};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Repeatable};
 use crate::state::Lease;
 
 /// How many interim responses a backend may send before its final one (security.md checklist 7).
@@ -29,7 +28,7 @@ pub(super) struct Talk<'a> {
     /// The connection was idle before.
     reused: bool,
     /// The request's body on its way.
-    pub sending: Pump,
+    sending: &'a mut Pump,
     wait: Wait,
     /// How much of the response's head was there when it was last looked at.
     seen: usize,
@@ -57,10 +56,10 @@ impl<'a> Talk<'a> {
         upstream: &'a mut Wire,
         desk: &'a mut Desk,
         lease: &'a mut Lease,
+        sending: &'a mut Pump,
         timeouts: &'a Timeouts,
         reused: bool,
     ) -> Talk<'a> {
-        let sending = Pump::paced(Pace::of_sender(connection.terms.min_rate, connection.terms.body));
         let wait = Wait::Anew;
         Talk {
             connection,
@@ -91,6 +90,21 @@ impl<'a> Talk<'a> {
         self.poll_deadline(cx)
     }
 
+    /// What speaks for and against sending the request once more, now.
+    pub(super) fn repeatable(&self, repeats: Repeats) -> Repeatable {
+        Repeatable {
+            idempotent: repeats == Repeats::All || self.desk.request.method.is_idempotent(),
+            body_kept: self.desk.kept.is_whole(),
+            sent: self.upstream.outbound.written() > 0,
+            heard: self.interim > 0,
+        }
+    }
+
+    /// Whether the backend is not to be relied on any more.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.lease.is_withdrawn()
+    }
+
     /// Moves the request up.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Result<(), Outcome> {
         if !self.sending.is_running() {
@@ -100,6 +114,7 @@ impl<'a> Talk<'a> {
         let buffers = &session.local().buffers;
         let (mut from_client, _) = wire.split(buffers);
         let (_, mut to_backend) = self.upstream.split(buffers);
+        let mut from_client = Repeating { kept: &mut self.desk.kept, source: &mut from_client };
         match self.sending.poll(cx, &mut from_client, &mut to_backend) {
             Poll::Ready(Ok(())) => self.is_sent(),
             // It may have answered before it stopped listening: wait for that answer.

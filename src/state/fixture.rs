@@ -20,6 +20,7 @@ pub fn timeouts() -> Timeouts {
         response_body: long,
         upstream_idle: long,
         tunnel_idle: long,
+        queue: long,
     }
 }
 
@@ -36,7 +37,8 @@ pub fn backend(port: u16) -> Backend {
 }
 
 pub fn pool(name: &str, policy: Policy, backends: Vec<Backend>) -> Pool {
-    Pool { name: name.into(), policy, backends, timeouts: timeouts(), health_check: None, fail_open: true }
+    let (health_check, fail_open, queue, retry_budget) = (None, true, 100, 0.2);
+    Pool { name: name.into(), policy, backends, timeouts: timeouts(), health_check, fail_open, queue, retry_budget }
 }
 
 pub fn round_robin(name: &str, ports: &[u16]) -> Pool {

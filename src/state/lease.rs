@@ -8,8 +8,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::backend::{Backend, BackendState, Epoch, Refused};
+use super::backend::{Backend, BackendState, Epoch, Refused, Turn};
 use super::health::Cuts;
+use super::queue::Queue;
 use crate::balance::peer_median;
 use crate::clock::Instant;
 use crate::config::Address;
@@ -31,19 +32,21 @@ pub(super) struct Hold(Rc<Held>);
 struct Held {
     backends: Arc<[Backend]>,
     latency: Latency,
+    queue: Arc<Queue>,
 }
 
 impl Hold {
-    pub(super) fn new(backends: Arc<[Backend]>, latency: Latency) -> Hold {
-        Hold(Rc::new(Held { backends, latency }))
+    pub(super) fn new(backends: Arc<[Backend]>, latency: Latency, queue: Arc<Queue>) -> Hold {
+        Hold(Rc::new(Held { backends, latency, queue }))
     }
 
     /// Takes the backend at `index`, which is one of the pool's.
-    pub(super) fn take(&self, index: usize, now: Instant) -> Result<Lease, Refused> {
+    pub(super) fn take(&self, index: usize, now: Instant, turn: Turn) -> Result<Lease, Refused> {
         let backend = &self.0.backends[index];
-        let epoch = backend.state.take(backend.limit)?;
+        let withdrawals = backend.state.withdrawals();
+        let epoch = backend.state.take_as(turn, backend.limit)?;
         let cuts = backend.state.checkup().cuts();
-        Ok(Lease { hold: self.clone(), index, epoch, cuts, sent: now, judged: false })
+        Ok(Lease { hold: self.clone(), index, epoch, withdrawals, cuts, sent: now, judged: false })
     }
 }
 
@@ -54,6 +57,8 @@ pub struct Lease {
     hold: Hold,
     index: usize,
     epoch: Epoch,
+    /// How often the backend had been withdrawn.
+    withdrawals: u64,
     /// How often the backend's sessions had been cut before.
     cuts: Cuts,
     /// From when the latency sample counts.
@@ -85,6 +90,12 @@ impl Lease {
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.state().is_cut()
+    }
+
+    /// Whether the backend was [withdrawn](BackendState::withdraw) since this was taken.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.state().withdrawals() != self.withdrawals
     }
 
     /// Whether a session (TCP, or an upgraded connection) must end now: the use must, or the backend went down and its sessions
@@ -136,7 +147,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.state().release();
+        if self.state().release() {
+            self.hold.0.queue.call();
+        }
     }
 }
 
@@ -163,7 +176,7 @@ mod tests {
             let state = Arc::new(BackendState::new(id, key));
             Backend { name: "a".into(), weight: 1, limit: None, backup: false, service: Service::Active, state }
         };
-        Hold::new((0..backends).map(backend).collect(), latency)
+        Hold::new((0..backends).map(backend).collect(), latency, Arc::default())
     }
 
     fn estimate(hold: &Hold, index: usize, now: Instant) -> Option<Duration> {
@@ -172,7 +185,7 @@ mod tests {
 
     /// One use of `index` that takes `millis` to answer.
     fn answer(hold: &Hold, index: usize, millis: u64, verdict: Verdict) {
-        let mut lease = hold.take(index, T0).unwrap();
+        let mut lease = hold.take(index, T0, Turn::Newcomer).unwrap();
         lease.responded(T0 + ms(millis), verdict);
         lease.finish(T0 + ms(millis), Outcome::Completed { status: 200 });
     }
@@ -184,7 +197,7 @@ mod tests {
     #[test]
     fn it_counts_as_in_flight_until_it_is_gone_whichever_way() {
         let hold = hold(1, Latency::Read);
-        let (a, b) = (hold.take(0, T0).unwrap(), hold.take(0, T0).unwrap());
+        let (a, b) = (hold.take(0, T0, Turn::Newcomer).unwrap(), hold.take(0, T0, Turn::Newcomer).unwrap());
         let state = Arc::clone(a.state());
         assert_eq!(state.in_flight(), 2);
         a.finish(T0, Outcome::Completed { status: 200 });
@@ -196,7 +209,7 @@ mod tests {
     #[test]
     fn the_sample_runs_from_the_last_request_byte_to_the_response_head() {
         let hold = hold(1, Latency::Read);
-        let mut lease = hold.take(0, T0).unwrap();
+        let mut lease = hold.take(0, T0, Turn::Newcomer).unwrap();
         lease.sent(T0 + ms(500));
         lease.responded(T0 + ms(520), Verdict::Good);
         lease.responded(T0 + ms(900), Verdict::Failed);
@@ -219,28 +232,28 @@ mod tests {
         let hold = hold(2, Latency::Read);
         answer(&hold, 1, 30, Verdict::Good);
         for outcome in [Outcome::ClientGone, Outcome::StaleIdle, Outcome::Cut] {
-            hold.take(0, T0).unwrap().finish(T0 + ms(1), outcome);
+            hold.take(0, T0, Turn::Newcomer).unwrap().finish(T0 + ms(1), outcome);
             assert_eq!(estimate(&hold, 0, T0), None, "{outcome:?}");
         }
-        let mut answered = hold.take(0, T0).unwrap();
+        let mut answered = hold.take(0, T0, Turn::Newcomer).unwrap();
         answered.responded(T0 + ms(5), Verdict::Good);
         answered.finish(T0 + ms(900), Outcome::BackendCut);
         assert!(is_about(estimate(&hold, 0, T0 + ms(5)), ms(5)));
-        hold.take(0, T0).unwrap().finish(T0 + ms(5), Outcome::ConnectFailed);
+        hold.take(0, T0, Turn::Newcomer).unwrap().finish(T0 + ms(5), Outcome::ConnectFailed);
         assert!(estimate(&hold, 0, T0 + ms(5)).unwrap() > ms(50));
     }
 
     #[test]
     fn dropped_unfinished_it_teaches_nothing() {
         let hold = hold(1, Latency::Read);
-        drop(hold.take(0, T0).unwrap());
+        drop(hold.take(0, T0, Turn::Newcomer).unwrap());
         assert_eq!(estimate(&hold, 0, T0), None);
     }
 
     #[test]
     fn what_was_taken_before_the_backend_came_back_teaches_nothing() {
         let hold = hold(1, Latency::Read);
-        let mut lease = hold.take(0, T0).unwrap();
+        let mut lease = hold.take(0, T0, Turn::Newcomer).unwrap();
         lease.state().drain();
         lease.state().restore();
         lease.responded(T0 + ms(5), Verdict::Good);
@@ -259,29 +272,39 @@ mod tests {
         let held = hold(1, Latency::Unread);
         let mut lower = held.0.backends.to_vec();
         lower[0].limit = NonZeroU32::new(1);
-        let lower = Hold::new(lower.into(), Latency::Unread);
-        let _first = held.take(0, T0).unwrap();
-        assert_eq!(lower.take(0, T0).unwrap_err(), Refused::Full);
-        assert!(held.take(0, T0).is_ok());
+        let lower = Hold::new(lower.into(), Latency::Unread, Arc::default());
+        let _first = held.take(0, T0, Turn::Newcomer).unwrap();
+        assert_eq!(lower.take(0, T0, Turn::Newcomer).unwrap_err(), Refused::Full);
+        assert!(held.take(0, T0, Turn::Newcomer).is_ok());
     }
 
     #[test]
     fn a_cut_reaches_the_leases_that_are_out() {
         let hold = hold(1, Latency::Unread);
-        let lease = hold.take(0, T0).unwrap();
+        let lease = hold.take(0, T0, Turn::Newcomer).unwrap();
         assert!(!lease.is_cut());
         lease.state().cut();
         assert!(lease.is_cut());
     }
 
     #[test]
+    fn a_withdrawal_is_for_the_leases_that_are_out() {
+        let hold = hold(1, Latency::Unread);
+        let before = hold.take(0, T0, Turn::Newcomer).unwrap();
+        before.state().withdraw();
+        let after = hold.take(0, T0, Turn::Newcomer).unwrap();
+        assert!(before.is_withdrawn());
+        assert!(!after.is_withdrawn(), "whoever takes it all the same, as the last resort, knows what he does");
+    }
+
+    #[test]
     fn a_backend_that_goes_down_cuts_the_sessions_that_are_out_and_no_later_ones() {
         let hold = hold(1, Latency::Unread);
-        let before = hold.take(0, T0).unwrap();
+        let before = hold.take(0, T0, Turn::Newcomer).unwrap();
         assert!(!before.session_is_cut());
         before.state().checkup().say(Health::Down, Sessions::Cut);
         assert!(before.session_is_cut() && !before.is_cut());
-        let last_resort = hold.take(0, T0).unwrap();
+        let last_resort = hold.take(0, T0, Turn::Newcomer).unwrap();
         before.state().checkup().say(Health::Up, Sessions::Kept);
         assert!(before.session_is_cut() && !last_resort.session_is_cut());
     }
@@ -300,8 +323,8 @@ mod tests {
                 backends[0].limit = NonZeroU32::new(1);
                 let backends: Arc<[Backend]> = backends.into();
                 let worker = |backends: Arc<[Backend]>| {
-                    let hold = Hold::new(backends, Latency::Unread);
-                    if let Ok(lease) = hold.take(0, T0) {
+                    let hold = Hold::new(backends, Latency::Unread, Arc::default());
+                    if let Ok(lease) = hold.take(0, T0, Turn::Newcomer) {
                         assert_eq!(lease.state().in_flight(), 1);
                         assert!(!lease.state().is_drained());
                         lease.finish(T0, Outcome::Completed { status: 200 });

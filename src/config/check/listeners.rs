@@ -3,8 +3,8 @@
 use super::super::diagnostic::{Diagnostic, Place};
 use super::super::read::{Entry, Table};
 use super::super::{
-    Action, Address, HeadLimits, HeaderRules, Http, Limits, Listener, Name, PathPattern, Protocol, Route, Timeouts,
-    WeightedPool, keys,
+    Action, Address, HeadLimits, HeaderRules, Http, Limits, Listener, Name, PathPattern, Protocol, Retry, Route,
+    Timeouts, WeightedPool, keys,
 };
 use super::shadow::Placed;
 use super::{Checking, own_timeouts, to_count};
@@ -168,6 +168,7 @@ impl Checking<'_> {
             match_headers: Vec::new(),
             action,
             headers: HeaderRules::default(),
+            retry: Retry::default(),
         };
         Some(Placed { route, place: entry.key_place })
     }

@@ -212,6 +212,7 @@ fn default_timeouts(root: &Table) -> Timeouts {
         response_body: Duration::ZERO,
         upstream_idle: Duration::ZERO,
         tunnel_idle: Duration::ZERO,
+        queue: Duration::ZERO,
     };
     let table = root.table("defaults").and_then(|table| table.table("timeouts"));
     for key in keys::DEFAULT_TIMEOUTS.keys {
@@ -252,6 +253,7 @@ fn slot<'t>(timeouts: &'t mut Timeouts, name: &str) -> Option<&'t mut Duration> 
         "response_body" => &mut timeouts.response_body,
         "upstream_idle" => &mut timeouts.upstream_idle,
         "tunnel_idle" => &mut timeouts.tunnel_idle,
+        "queue" => &mut timeouts.queue,
         _ => return None,
     })
 }

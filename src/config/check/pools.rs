@@ -41,7 +41,35 @@ impl Checking<'_> {
         let backends: Vec<Backend> = backends.into_iter().map(|placed| placed.backend).collect();
         let health_check = self.health_check(table, &backends);
         let fail_open = self.fail_open(table);
-        Some(Pool { name: name?, policy, backends, timeouts: own_timeouts(table, defaults), health_check, fail_open })
+        self.warn_of_idle_queue(table, &backends);
+        let (queue, mut timeouts) = (table.table("queue"), own_timeouts(table, defaults));
+        if let Some(timeout) = queue.and_then(|queue| queue.duration("timeout")) {
+            timeouts.queue = timeout;
+        }
+        let max = queue.and_then(|queue| queue.integer("max")).unwrap_or_else(|| keys::QUEUE_MAX.default_integer());
+        Some(Pool {
+            name: name?,
+            policy,
+            backends,
+            timeouts,
+            health_check,
+            fail_open,
+            queue: usize::try_from(max).unwrap_or_default(),
+            retry_budget: table.number("retry_budget").unwrap_or_else(|| keys::RETRY_BUDGET.default_number()),
+        })
+    }
+
+    /// A queue in which nobody can ever stand is probably a limit that was forgotten.
+    fn warn_of_idle_queue(&mut self, table: &Table, backends: &[Backend]) {
+        let waits =
+            table.entry("queue").filter(|_| table.table("queue").is_some_and(|queue| queue.integer("max") != Some(0)));
+        if let Some(entry) = waits
+            && !backends.is_empty()
+            && backends.iter().all(|backend| backend.max_connections.is_none())
+        {
+            let warning = Diagnostic::warning("nobody will ever wait in this queue").at(entry.key_place);
+            self.faults.push(warning.help("give the backends their `max_connections`, or remove the queue"));
+        }
     }
 
     fn backend(&mut self, node: &Node) -> Option<Placed> {
@@ -270,6 +298,18 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_has_its_queue_and_its_retry_budget() {
+        let pool = |lines: &str| {
+            let text = format!("backends = [{{ address = '10.0.0.1:80', max_connections = 5 }}]\n{lines}");
+            let pool = meant(&format!("defaults.timeouts.queue = '3s'\n{}", with(&text))).pools.remove(0);
+            (pool.queue, pool.timeouts.queue.as_millis(), pool.retry_budget)
+        };
+        assert_eq!(pool(""), (100, 3000, 0.2), "whoever limits backends has a queue before them");
+        assert_eq!(pool("queue = { max = 0 }\nretry_budget = 1"), (0, 3000, 1.0));
+        assert_eq!(pool("queue = { timeout = '250ms' }\nretry_budget = 0.05"), (100, 250, 0.05));
+    }
+
+    #[test]
     fn faults_of_backends_are_told_apart() {
         for (wrong, part) in [
             ("backends = ['localhost:3000']", "write \"127.0.0.1:3000\""),
@@ -280,6 +320,10 @@ mod tests {
             ("backends = [{ address = '10.0.0.1:80', weight = 1001 }]", "from 1 to 1000"),
             ("backends = ['10.0.0.1:80']\nbreaker = {}", "does not have circuit breakers"),
             ("balance = 'ip_hash'", "has no `backends`"),
+            ("backends = ['10.0.0.1:80']\nretry_budget = 1.5", "above 0 and up to 1"),
+            ("backends = ['10.0.0.1:80']\nretry_budget = 0", "above 0 and up to 1"),
+            ("backends = ['10.0.0.1:80']\nmaxqueue = 5", "write `queue = {"),
+            ("backends = ['10.0.0.1:80']\nretry = {}", "retries belong to a route"),
         ] {
             assert_said(&with(wrong), &[part]);
         }
@@ -291,6 +335,7 @@ mod tests {
             ("backends = []", "warning: the pool `p` has no backend"),
             ("backends = [{ address = '10.0.0.1:80', drain = true }]", "drained or in maintenance"),
             ("backends = [{ address = '10.0.0.1:80', weight = 2 }]", "warning: `round_robin` ignores weights"),
+            ("backends = ['10.0.0.1:80']\nqueue = { max = 5 }", "warning: nobody will ever wait in this queue"),
         ] {
             assert_said(&with(odd), &[part]);
         }
