@@ -15,11 +15,11 @@ use crate::balance::Dice;
 use crate::clock::{self, Instant};
 use crate::deadline::{Deadline, Wheel};
 use crate::housing::Housing;
-use crate::http::{RequestHead, ResponseHead};
+use crate::http::{Kept, RequestHead, ResponseHead};
 use crate::outcome::Outcome;
 use crate::pipe::Buffers;
-use crate::record::{Collected, Recorder};
-use crate::state::{Snapshot, View};
+use crate::record::{Collected, PoolEvent, Recorder};
+use crate::state::{PoolId, Snapshot, View};
 use crate::stream::Stream;
 use crate::upstream::idle::IdleConnections;
 
@@ -61,6 +61,8 @@ pub struct Desk {
     pub to_client: Vec<u8>,
     /// Bytes on their way to the backend.
     pub to_backend: Vec<u8>,
+    /// What is kept of the request's body, which is never more than [`DESK_BYTES`].
+    pub kept: Kept,
 }
 
 impl Desk {
@@ -71,6 +73,7 @@ impl Desk {
             bytes.clear();
             bytes.shrink_to(DESK_BYTES);
         }
+        self.kept.begin();
         if self.request.fields.capacity() > DESK_BYTES {
             self.request = RequestHead::default();
         }
@@ -193,7 +196,12 @@ impl Local {
         self.recorder.borrow_mut().ended(backend, outcome);
     }
 
-    /// What this worker saw of each backend that is not gone yet.
+    /// Notes what happened at a pool.
+    pub fn happened(&self, pool: PoolId, event: PoolEvent) {
+        self.recorder.borrow_mut().happened(pool.index(), event);
+    }
+
+    /// What this worker saw of each backend that is not gone yet, and of the pools.
     pub fn collect(&self) -> Collected {
         self.recorder.borrow().collect()
     }

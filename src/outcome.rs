@@ -24,6 +24,12 @@ pub enum Outcome {
     BackendClosed,
     /// No response head in `response_header` time.
     ResponseHeaderTimeout,
+    /// The client held its body back for a 100 that did not come in `response_header` time. The backend may wait for the body
+    /// as the client waits for the 100, and any client can bring that about: it is nobody's failure.
+    ContinueTimeout,
+    /// The backend was found to be down, or its breaker opened, while the request waited for its response head and could be
+    /// tried elsewhere; or its time to drain was over.
+    Withdrawn,
     /// The response broke the rules of its protocol.
     MalformedResponse,
     /// The backend closed or reset in the middle of the response body.
@@ -36,11 +42,13 @@ pub enum Outcome {
     BackendWriteTimeout,
     /// The client closed or reset before it had its answer.
     ClientGone,
-    /// The client sent no further request body for `client_body` time.
+    /// The client sent no further request body for `client_body` time, or less than `client_min_rate`.
     ClientTimeout,
     /// The client's request body broke the rules of its protocol.
     MalformedRequest,
-    /// The client took no more of the response for `client_body` time.
+    /// The client's trailer fields were more, or larger, than its listener allows.
+    TrailersTooLarge,
+    /// The client took no more of the response for `client_write` time, or less than `client_min_rate`.
     ClientWriteTimeout,
     /// A tunnel or TCP session was idle for `tunnel_idle`.
     TunnelIdle,
@@ -98,10 +106,14 @@ impl Verdict {
 /// What is known of a request when the question is whether it may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repeatable {
-    /// Its method is idempotent (RFC 9110 §9.2.2).
+    /// Its method is idempotent (RFC 9110 §9.2.2), or who wrote the route says that it does no harm.
     pub idempotent: bool,
-    /// No byte of its body has been taken from the client, or it has none.
-    pub body_untouched: bool,
+    /// No byte of its body has been taken from the client, or all that were are kept.
+    pub body_kept: bool,
+    /// Some of it was sent to the backend.
+    pub sent: bool,
+    /// The client has heard something of the response already.
+    pub heard: bool,
 }
 
 impl Outcome {
@@ -120,8 +132,8 @@ impl Outcome {
             | SessionCut
             | ResponseBodyTimeout
             | BackendWriteTimeout => Party::Backend,
-            ClientGone | ClientTimeout | MalformedRequest | ClientWriteTimeout => Party::Client,
-            NoSocket | StaleIdle | TunnelIdle | Cut => Party::Proxy,
+            ClientGone | ClientTimeout | MalformedRequest | TrailersTooLarge | ClientWriteTimeout => Party::Client,
+            NoSocket | StaleIdle | ContinueTimeout | Withdrawn | TunnelIdle | Cut => Party::Proxy,
         }
     }
 
@@ -131,9 +143,11 @@ impl Outcome {
         use Outcome::*;
         match self {
             ConnectFailed | ConnectTimeout | NoSocket => Phase::Connect,
-            StaleIdle | BackendClosed | ResponseHeaderTimeout | MalformedResponse => Phase::Headers,
+            StaleIdle | BackendClosed | ResponseHeaderTimeout | ContinueTimeout | Withdrawn | MalformedResponse => {
+                Phase::Headers
+            }
             BackendCut | ResponseBodyTimeout | BackendWriteTimeout | ClientGone | ClientTimeout | MalformedRequest
-            | ClientWriteTimeout => Phase::Body,
+            | TrailersTooLarge | ClientWriteTimeout => Phase::Body,
             SessionCut | TunnelIdle | Cut => Phase::Tunnel,
             Completed { .. } => Phase::Done,
         }
@@ -151,17 +165,27 @@ impl Outcome {
         }
     }
 
-    /// Whether the request may be tried again, given how this attempt ended before any byte of a response.
+    /// Whether the request may be tried again, given how this attempt ended: with a status, or before any.
     ///
-    /// Where nothing was sent (a failed connect) anything may; on a stale idle connection only a request that can be
-    /// repeated, because the backend may have acted on it before it closed (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
+    /// Where nothing was sent anything may; else only a request that can be repeated, because the backend may have acted on
+    /// it (RFC 9110 §9.2.2, RFC 9112 §9.3.1). Whether it should be is for the route to say.
     #[must_use]
     pub fn may_repeat(self, request: Repeatable) -> bool {
-        match self {
-            Outcome::ConnectFailed | Outcome::ConnectTimeout | Outcome::NoSocket => request.body_untouched,
-            Outcome::StaleIdle => request.idempotent && request.body_untouched,
-            _ => false,
-        }
+        use Outcome::*;
+        let unanswered = match self {
+            ConnectFailed
+            | ConnectTimeout
+            | NoSocket
+            | StaleIdle
+            | BackendClosed
+            | ResponseHeaderTimeout
+            | BackendWriteTimeout
+            | Withdrawn
+            | Completed { .. } => !request.heard,
+            ContinueTimeout | MalformedResponse | BackendCut | ResponseBodyTimeout | ClientGone | ClientTimeout
+            | MalformedRequest | TrailersTooLarge | ClientWriteTimeout | SessionCut | TunnelIdle | Cut => false,
+        };
+        unanswered && request.body_kept && (request.idempotent || !request.sent)
     }
 
     /// The status of our own answer when this ended the last attempt before a response head, `None` where the client gets
@@ -171,10 +195,13 @@ impl Outcome {
         use Outcome::*;
         match self {
             ConnectFailed | StaleIdle | BackendClosed | MalformedResponse | BackendCut => Some(502),
-            ConnectTimeout | ResponseHeaderTimeout | ResponseBodyTimeout | BackendWriteTimeout => Some(504),
+            ConnectTimeout | ResponseHeaderTimeout | ContinueTimeout | ResponseBodyTimeout | BackendWriteTimeout => {
+                Some(504)
+            }
             ClientTimeout => Some(408),
             MalformedRequest => Some(400),
-            NoSocket | Cut => Some(503),
+            TrailersTooLarge => Some(431),
+            NoSocket | Withdrawn | Cut => Some(503),
             Completed { .. } | SessionCut | ClientGone | ClientWriteTimeout | TunnelIdle => None,
         }
     }
@@ -191,6 +218,8 @@ impl Outcome {
             StaleIdle => "stale_idle",
             BackendClosed => "backend_closed",
             ResponseHeaderTimeout => "response_header_timeout",
+            ContinueTimeout => "continue_timeout",
+            Withdrawn => "withdrawn",
             MalformedResponse => "malformed_response",
             BackendCut => "backend_cut",
             SessionCut => "session_cut",
@@ -199,6 +228,7 @@ impl Outcome {
             ClientGone => "client_gone",
             ClientTimeout => "client_timeout",
             MalformedRequest => "malformed_request",
+            TrailersTooLarge => "trailers_too_large",
             ClientWriteTimeout => "client_write_timeout",
             TunnelIdle => "tunnel_idle",
             Cut => "cut",
@@ -219,9 +249,12 @@ mod tests {
             Outcome::Completed { status: 501 },
             Outcome::Completed { status: 505 },
             Outcome::ClientGone,
+            Outcome::TrailersTooLarge,
+            Outcome::ContinueTimeout,
             Outcome::StaleIdle,
             Outcome::NoSocket,
             Outcome::SessionCut,
+            Outcome::Withdrawn,
             Outcome::Cut,
         ] {
             assert!(!fine.is_failure(), "{fine:?}");
@@ -230,12 +263,22 @@ mod tests {
 
     #[test]
     fn a_post_is_repeated_only_where_nothing_was_sent() {
-        let post = Repeatable { idempotent: false, body_untouched: true };
-        assert!(Outcome::ConnectFailed.may_repeat(post));
-        assert!(Outcome::NoSocket.may_repeat(post));
-        assert!(!Outcome::StaleIdle.may_repeat(post));
-        assert!(!Outcome::BackendClosed.may_repeat(post));
-        let get = Repeatable { idempotent: true, body_untouched: true };
-        assert!(Outcome::StaleIdle.may_repeat(get));
+        let post = Repeatable { idempotent: false, body_kept: true, sent: true, heard: false };
+        let unsent = Repeatable { sent: false, ..post };
+        let get = Repeatable { idempotent: true, ..post };
+        for outcome in [Outcome::StaleIdle, Outcome::BackendClosed, Outcome::Withdrawn] {
+            assert!(!outcome.may_repeat(post), "{outcome:?}");
+            assert!(outcome.may_repeat(unsent) && outcome.may_repeat(get), "{outcome:?}");
+            assert!(!outcome.may_repeat(Repeatable { body_kept: false, ..unsent }), "{outcome:?}");
+        }
+        assert!(Outcome::ConnectFailed.may_repeat(unsent) && Outcome::NoSocket.may_repeat(unsent));
+    }
+
+    #[test]
+    fn nothing_is_repeated_of_which_the_client_has_heard() {
+        let heard = Repeatable { idempotent: true, body_kept: true, sent: false, heard: true };
+        for outcome in [Outcome::BackendClosed, Outcome::ResponseHeaderTimeout, Outcome::Completed { status: 503 }] {
+            assert!(!outcome.may_repeat(heard), "{outcome:?}");
+        }
     }
 }

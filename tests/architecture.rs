@@ -329,3 +329,11 @@ fn test_modules(source: &Source) -> Vec<String> {
     let module = if source.place == "lib.rs" { Vec::new() } else { module_of(&source.place) };
     names.into_iter().map(|name| [module.clone(), vec![name.as_str()]].concat().join("/")).collect()
 }
+
+/// A length that wraps around is how a parser comes to read one message as two.
+#[test]
+fn arithmetic_is_checked_in_release_builds_too() {
+    let manifest = include_str!("../Cargo.toml");
+    let profile = manifest.split("\n[").find(|table| table.starts_with("profile.release.package.evenkeel]"));
+    assert!(profile.is_some_and(|table| table.lines().any(|line| line == "overflow-checks = true")));
+}

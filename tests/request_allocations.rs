@@ -24,6 +24,7 @@ fn timeouts() -> Timeouts {
     Timeouts {
         client_header: SECOND,
         client_body: SECOND,
+        client_write: SECOND,
         client_min_rate: Bytes::default(),
         client_idle: SECOND,
         connect: SECOND,
@@ -31,6 +32,7 @@ fn timeouts() -> Timeouts {
         response_body: SECOND,
         upstream_idle: SECOND,
         tunnel_idle: SECOND,
+        queue: SECOND,
     }
 }
 
@@ -52,6 +54,8 @@ fn pool(number: usize, policy: Policy) -> Pool {
         breaker: Some(evenkeel::breaker::Settings::default()),
         health_check: None,
         fail_open: true,
+        queue: 10,
+        retry_budget: 0.2,
     }
 }
 
@@ -78,6 +82,7 @@ fn route(hosts: Vec<HostPattern>, path: PathPattern, pools: &[Pool]) -> config::
         match_headers: Vec::new(),
         action: config::Action::Forward(shares.collect()),
         headers: HeaderRules::default(),
+        retry: config::Retry::default(),
     }
 }
 

@@ -23,6 +23,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True  # no __pycache__ in the repository
 
 import idle
+import network
 import report
 import scaling
 import syscalls
@@ -63,6 +64,7 @@ def main():
             options.evenkeel = binary(options)
         choose_cores(options)
         raise_open_files()
+        network.enter(say)
         return compare(options, skipped)
     except Trouble as trouble:
         say(f"error: {trouble}")
@@ -258,13 +260,14 @@ def publish(options, found, bench):
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(taking_part(options), options.evenkeel),
         "kernel": platform.release(),
+        "congestion": network.congestion(),
         "processor": processor(),
         "cores": {"usable": len(options.usable_cores), "proxy": options.proxy_core, "load": options.load_core},
         "rounds": options.rounds,
         "seconds": options.seconds,
         "command": shlex.join(["benches/compare/run.py", *sys.argv[1:]]),
     }
-    print(f"{facts['time'][:10]}, {facts['processor']}, {facts['cores']['usable']} cores, Linux {facts['kernel']}; "
+    print(f"{facts['time'][:10]}, {facts['processor']}, {facts['cores']['usable']} cores, Linux {facts['kernel']}, TCP congestion control {facts['congestion']}; "
           f"{', '.join(f'{name}: {version}' for name, version in facts['versions'].items())}; proxy on core "
           f"{options.proxy_core}, load generator and origin on core {options.load_core}, {options.rounds} rounds of "
           f"{options.seconds} s: `{facts['command']}`")

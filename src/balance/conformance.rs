@@ -150,6 +150,8 @@ mod suite {
     }
 
     fn first_rung(among: &[Fake], tried: &Tried, last: Rung) -> Option<Rung> {
+        let full = |(index, fake): (usize, &Fake)| fake.standing == Standing::Full && !tried.contains(index);
+        let last = if among.iter().enumerate().any(full) { LOWEST_WHILE_FULL } else { last };
         let stands =
             |rung: Rung| (0..among.len()).any(|i| rung.holds(among[i].standing, among[i].backup) && !tried.contains(i));
         Rung::LADDER.into_iter().find(|&rung| rung <= last && stands(rung))
@@ -282,6 +284,21 @@ mod suite {
                 prop_assert!(heirs[1..].iter().all(|&inherited| inherited > 0), "{heirs:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_down_or_open_takes_nothing_while_one_that_works_is_merely_full() {
+        let among = |full| [Fake::new(0).standing(Standing::Down), Fake::new(1).standing(Standing::Open), full];
+        let found = |full, tried: &Tried| {
+            let (mut picker, dice) = (RoundRobin::new(3, &mut Dice::seeded(1)), &mut Dice::seeded(1));
+            let mut ask = Ask { now: NOW, key: 0, tried, dice, rung: Rung::Primaries };
+            climb(&mut picker, &among(full), &mut ask, true).map(|(index, _)| index)
+        };
+        let (mut tried, full) = (Tried::default(), Fake::new(2).standing(Standing::Full));
+        assert_eq!(found(full.clone(), &tried), None);
+        assert_eq!(found(Fake::new(2).standing(Standing::Draining), &tried), Some(1));
+        assert!(tried.add(2));
+        assert_eq!(found(full, &tried), Some(1), "this request can not have the full one anyway");
     }
 
     #[test]

@@ -55,8 +55,9 @@ pub trait Candidate {
     /// Its configured weight, at least 1.
     fn weight(&self) -> u32;
     /// Whether it may be picked at `now`, or why not. Where several reasons hold, the one that forbids most: maintenance,
-    /// draining, full, and only then down or open. The ladder comes back to those that are down or open, and a limit holds
-    /// on every rung.
+    /// draining, down, open, and last of all full, because only of a backend that is otherwise usable it says something to
+    /// be full: a request may wait for it. The ladder comes back to those that are down or open without asking whether they
+    /// are full; a limit holds on every rung all the same, because whoever takes what was picked is refused.
     fn standing(&self, now: Instant) -> Standing;
     /// Requests (L7) or connections (L4) it has now, over all workers.
     fn in_flight(&self) -> u32;
@@ -68,8 +69,7 @@ pub trait Candidate {
     fn identity(&self) -> u64;
 }
 
-/// One step of the ladder of candidates, the same for every policy (semantics.md §1): never draining, full or in
-/// maintenance.
+/// One step of the ladder of candidates, the same for every policy (semantics.md §1): never draining or in maintenance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rung {
     /// Usable primaries.
@@ -81,6 +81,10 @@ pub enum Rung {
     /// Those that are down, rather than no answer at all.
     FailOpen,
 }
+
+/// The lowest step for a request that could wait instead: while a backend that works is merely full, a request is not
+/// given to one that does not.
+pub const LOWEST_WHILE_FULL: Rung = Rung::Backups;
 
 impl Rung {
     /// All of them, from the first to try to the last.
@@ -155,7 +159,8 @@ pub trait Picker {
 
 /// Climbs the ladder: the pick of the first rung that has one, and the rung it stands on.
 ///
-/// With `fail_open` false the last rung is left out.
+/// With `fail_open` false the last rung is left out. Nor is there a pick below the backups while an untried candidate is
+/// full: whoever asks may wait for that one.
 pub fn climb<C: Candidate>(
     picker: &mut impl Picker,
     among: &[C],
@@ -166,10 +171,82 @@ pub fn climb<C: Candidate>(
         if rung == Rung::FailOpen && !fail_open {
             return None;
         }
+        // Looked at once, below the rungs on which requests are found a backend as a rule.
+        if rung == Rung::BreakerOpen && any_full(among, ask) {
+            return None;
+        }
         ask.rung = rung;
         if let Some(index) = picker.pick(among, ask) {
             return Some((index, rung));
         }
     }
     None
+}
+
+/// Why what was picked could not be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// It has no room, or others wait for it.
+    NoRoom,
+    /// It takes nothing any more.
+    Leaving,
+    /// Its breaker lets nobody in any more: from now on it stands as open, which has a rung of its own.
+    Shut,
+}
+
+/// How often a climb begins again because a breaker was shut. It opens and shuts with other workers' requests.
+const LOOKS: usize = 16;
+
+/// Why nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// Those that could be had are full: to wait makes sense.
+    Full,
+    /// None could be had.
+    Nobody,
+}
+
+/// Climbs the ladder and takes what is found with `take`. Between the pick and the taking another worker may be faster;
+/// then the one that was lost is passed over and the climb begins again. What was lost here may be tried again later, so it
+/// is not put down in the request's `tried`.
+///
+/// # Errors
+/// Says whether it makes sense to wait.
+pub fn climb_and_take<C: Candidate, T>(
+    picker: &mut impl Picker,
+    among: &[C],
+    ask: Ask<'_>,
+    fail_open: bool,
+    mut take: impl FnMut(usize, Rung) -> Result<T, Lost>,
+) -> Result<(T, usize, Rung), Missed> {
+    let Ask { now, key, tried, dice, .. } = ask;
+    let (mut passed_over, mut missed, mut lowest) = (*tried, Missed::Nobody, Rung::FailOpen);
+    let mut looks = LOOKS;
+    loop {
+        let mut ask = Ask { now, key, tried: &passed_over, dice: &mut *dice, rung: Rung::Primaries };
+        let Some((index, rung)) = climb(picker, among, &mut ask, fail_open).filter(|&(_, rung)| rung <= lowest) else {
+            break;
+        };
+        match take(index, rung) {
+            Ok(taken) => return Ok((taken, index, rung)),
+            Err(Lost::NoRoom) => (missed, lowest) = (Missed::Full, lowest.min(rung.max(LOWEST_WHILE_FULL))),
+            Err(Lost::Shut) if looks > 0 => {
+                looks -= 1;
+                continue;
+            }
+            Err(Lost::Shut | Lost::Leaving) => {}
+        }
+        // Bounded: there is room for a few, and each time one more is passed over.
+        if !passed_over.add(index) {
+            break;
+        }
+    }
+    let ask = Ask { now, key, tried, dice, rung: Rung::Primaries };
+    Err(if any_full(among, &ask) { Missed::Full } else { missed })
+}
+
+fn any_full<C: Candidate>(among: &[C], ask: &Ask<'_>) -> bool {
+    let full =
+        |(index, candidate): (usize, &C)| candidate.standing(ask.now) == Standing::Full && !ask.tried.contains(index);
+    among.iter().enumerate().any(full)
 }

@@ -157,13 +157,6 @@ impl Breaker {
         settings.mode == Mode::Observe || has_room(self.parts().course, now, settings)
     }
 
-    /// Whether it has opened since this ticket was given out: what waits on it had better be tried elsewhere.
-    #[must_use]
-    pub fn has_opened_since(&self, ticket: &Ticket) -> bool {
-        let parts = self.parts();
-        ticket.stake != Stake::Nothing && parts.epoch != ticket.epoch && matches!(parts.course, Course::Open { .. })
-    }
-
     /// Lets a request in. The first one after the open time makes the breaker half-open.
     ///
     /// # Errors
@@ -772,17 +765,6 @@ mod tests {
             assert_eq!(opened.is_some(), number == 19, "{number}");
             assert!(opened.is_none_or(|opened| matches!(opened.reason, Reason::Ratio { requests: 20, .. })));
         }
-    }
-
-    #[test]
-    fn who_waits_sees_that_it_has_opened() {
-        let mut bench = Bench::new();
-        let waiting = bench.admit().unwrap();
-        bench.request_succeeds();
-        assert!(!bench.breaker.has_opened_since(&waiting));
-        bench.open();
-        assert!(bench.breaker.has_opened_since(&waiting));
-        assert!(!bench.breaker.has_opened_since(&Ticket::UNHEARD));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::diagnostic::{Diagnostic, Faults, Place};
+use super::diagnostic::{Diagnostic, Faults, Place, Severity};
 use super::keys::{self, Bytes, Form, Key, Shape};
 use super::read::{Entry, Node, Table, Value};
 use super::words;
@@ -44,7 +44,7 @@ impl Conforming<'_> {
             match shape.key(&entry.key) {
                 Some(key) => self.entry(entry, key),
                 None => {
-                    self.faults.push(words::unknown_key(entry, shape));
+                    self.faults.push_with(Severity::Error, || words::unknown_key(entry, shape));
                     entry.node.value = Value::Faulty;
                 }
             }
@@ -380,5 +380,11 @@ mod tests {
         assert!(faults("pools.a.backends = [\"${HOST}:80\"]").to_string().contains("whole value"));
         let body = "listeners.a.routes = [{ respond = { status = 200, body = \"`${x}`\" } }]";
         assert!(faults(body).is_empty());
+    }
+
+    #[test]
+    fn a_file_of_another_language_is_not_explained_word_by_word() {
+        let report = faults(&(0..5000).map(|n| format!("word_{n} = 1\n")).collect::<String>());
+        assert!(report.count(Severity::Error) >= 5000 && report.diagnostics.len() < 2000);
     }
 }

@@ -15,6 +15,12 @@ use super::words::counted;
 /// How many are drawn; a file with more faults is not mended in one go, and drawing each takes time.
 const MOST_DRAWN: usize = 200;
 
+/// From how many bytes in all they are drawn, but for the last: a line can be a whole file, and is looked at for each.
+const MOST_LOOKED_AT: usize = 1024 * 1024;
+
+/// How many errors, and how many warnings, are kept; more are counted. A file of another language has one a line.
+const MOST_KEPT: usize = 1000;
+
 /// One file of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -114,6 +120,7 @@ impl Diagnostic {
 #[derive(Debug, Default)]
 pub struct Faults {
     list: Vec<Diagnostic>,
+    found: Found,
     is_torn: bool,
     is_part_lost: bool,
 }
@@ -121,7 +128,16 @@ pub struct Faults {
 impl Faults {
     /// Remembers it.
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        self.list.push(diagnostic);
+        self.push_with(diagnostic.severity, || diagnostic);
+    }
+
+    /// Remembers what `say` says, and asks for it only if so much is not known already.
+    pub fn push_with(&mut self, severity: Severity, say: impl FnOnce() -> Diagnostic) {
+        let found = self.found.of(severity);
+        *found += 1;
+        if *found <= MOST_KEPT {
+            self.list.push(say());
+        }
     }
 
     /// Remembers that a table lacks a key, unless a part of the text could not be read: it may stand in that part.
@@ -151,14 +167,30 @@ impl Faults {
     /// Whether there is any error.
     #[must_use]
     pub fn has_errors(&self) -> bool {
-        self.list.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+        self.found.errors > 0
     }
 
     /// All of them, in the order of the files and within a file from top to bottom.
     #[must_use]
     pub fn into_report(mut self, sources: Vec<Source>, files: Vec<PathBuf>) -> Report {
         self.list.sort_by_key(|diagnostic| diagnostic.labels.first().map(|label| label.place));
-        Report { sources, diagnostics: self.list, files }
+        Report { sources, diagnostics: self.list, found: self.found, files }
+    }
+}
+
+/// How many there are, kept or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Found {
+    errors: usize,
+    warnings: usize,
+}
+
+impl Found {
+    fn of(&mut self, severity: Severity) -> &mut usize {
+        match severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        }
     }
 }
 
@@ -167,8 +199,9 @@ impl Faults {
 pub struct Report {
     /// The files, the main one first.
     pub sources: Vec<Source>,
-    /// What was found.
+    /// What was found, as far as it was kept.
     pub diagnostics: Vec<Diagnostic>,
+    found: Found,
     /// Every file and directory whose change may mend it, for a watcher.
     pub files: Vec<PathBuf>,
 }
@@ -192,7 +225,8 @@ impl Report {
     /// How many there are of this severity.
     #[must_use]
     pub fn count(&self, severity: Severity) -> usize {
-        self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count()
+        let mut found = self.found;
+        *found.of(severity)
     }
 
     /// The file name, line and column (both from 1) where a place begins.
@@ -214,13 +248,18 @@ impl Report {
             Colour::Plain => Renderer::plain(),
             Colour::Ansi => Renderer::styled(),
         };
-        let mut text = String::new();
+        let (mut text, mut drawn, mut looked_at) = (String::new(), 0, 0);
         for diagnostic in self.diagnostics.iter().take(MOST_DRAWN) {
             text.push_str(&renderer.render(&[self.group(diagnostic)]));
             text.push_str("\n\n");
+            drawn += 1;
+            looked_at += self.drawn_from(diagnostic);
+            if looked_at > MOST_LOOKED_AT {
+                break;
+            }
         }
-        if self.diagnostics.len() > MOST_DRAWN {
-            text.push_str(&format!("the first {MOST_DRAWN} are shown; "));
+        if drawn < self.found.errors + self.found.warnings {
+            text.push_str(&format!("shown: {drawn}; "));
         }
         text.push_str(&self.closing_line());
         text
@@ -248,6 +287,15 @@ impl Report {
             }
         }
         files.into_iter().filter_map(|file| self.snippet(diagnostic, file)).collect()
+    }
+
+    /// How many bytes of the sources have to be looked at to draw it.
+    fn drawn_from(&self, diagnostic: &Diagnostic) -> usize {
+        let lines = diagnostic.labels.iter().filter_map(|label| {
+            let source = self.sources.get(label.place.file)?;
+            Some(lines_around(&source.text, span_within(&source.text, label.place)).len())
+        });
+        lines.sum()
     }
 
     fn snippet<'a>(
@@ -342,6 +390,31 @@ mod tests {
             text.contains("more.toml:1:1") && text.contains("app.toml:2:1") && text.contains("first here"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn beyond_so_many_faults_the_rest_is_only_counted() {
+        let mut faults = Faults::default();
+        (0..MOST_KEPT + 1).for_each(|_| faults.push(Diagnostic::warning("odd")));
+        faults.push(Diagnostic::error("wrong"));
+        assert!(faults.has_errors(), "warnings take no error's place");
+        for _ in 0..MOST_KEPT {
+            faults.push(Diagnostic::error("wrong"));
+        }
+        faults.push_with(Severity::Error, || unreachable!("nobody would see it"));
+        let report = faults.into_report(Vec::new(), Vec::new());
+        assert_eq!(report.diagnostics.len(), 2 * MOST_KEPT);
+        assert_eq!((report.count(Severity::Error), report.count(Severity::Warning)), (MOST_KEPT + 2, MOST_KEPT + 1));
+        assert!(report.to_string().ends_with("shown: 200; 1002 errors, 1001 warnings in the configuration"));
+    }
+
+    #[test]
+    fn of_faults_in_one_huge_line_few_are_drawn() {
+        let text = "x".repeat(MOST_LOOKED_AT / 2);
+        let mut faults = Faults::default();
+        (0..100).for_each(|at| faults.push(Diagnostic::error("wrong").at(Place::new(0, at..at + 1))));
+        let report = faults.into_report(vec![Source { name: "a".into(), text, folder: PathBuf::new() }], Vec::new());
+        assert!(report.to_string().ends_with("shown: 3; 100 errors in a"));
     }
 
     #[test]

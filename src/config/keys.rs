@@ -155,13 +155,14 @@ deadline!(
     "\"10s\"",
     "For a whole request head, from its first byte; and for that first byte on a new connection."
 );
+deadline!(CLIENT_BODY, OWN_CLIENT_BODY, "client_body", DAY, "\"30s\"", "Between two reads of a request's body.");
 deadline!(
-    CLIENT_BODY,
-    OWN_CLIENT_BODY,
-    "client_body",
+    CLIENT_WRITE,
+    OWN_CLIENT_WRITE,
+    "client_write",
     DAY,
     "\"30s\"",
-    "Between two reads of a request's body, and between two writes of a response to a client that takes nothing."
+    "Between two writes of a response, for a client that takes nothing of it. The response is then cut by a reset."
 );
 deadline!(
     CLIENT_IDLE,
@@ -205,11 +206,19 @@ deadline!(
     "For a TCP session or an upgraded connection (WebSocket) in which no byte moves."
 );
 
+const QUEUE: Key = Key {
+    name: "queue",
+    forms: &[DAY],
+    absent: Default("\"2s\""),
+    doc: "For a place at a backend, where all that could serve are at their `max_connections`. A pool sets its own in \
+          `queue.timeout`.",
+};
+
 const RATE: Form = Form::Bytes(Bytes(0), Bytes(1 << 30));
 const MIN_RATE_DOC: &str = "How many bytes a client has to send of a request's body, and take of a response, in each second \
                             in which it is what we wait for. A request's body has 10 s to come up to it (`client_body`, \
-                            where that is shorter); whoever was quick enough may pause as long as `client_body`. A request \
-                            that is too slow is answered 408, or reset when its answer has begun; so is a response. \
+                            where that is shorter), a response `client_write`; whoever was quick enough may pause as long \
+                            as these. A request that is too slow is answered 408, or reset when its answer has begun; so is a response. \
                             `\"0B\"`: any rate will do.";
 /// `defaults.timeouts.client_min_rate`
 pub const CLIENT_MIN_RATE: Key =
@@ -229,6 +238,7 @@ pub static DEFAULT_TIMEOUTS: Shape = Shape {
     keys: &[
         CLIENT_HEADER,
         CLIENT_BODY,
+        CLIENT_WRITE,
         CLIENT_MIN_RATE,
         CLIENT_IDLE,
         CONNECT,
@@ -236,6 +246,7 @@ pub static DEFAULT_TIMEOUTS: Shape = Shape {
         RESPONSE_BODY,
         UPSTREAM_IDLE,
         TUNNEL_IDLE,
+        QUEUE,
     ],
 };
 
@@ -397,7 +408,14 @@ static LISTENER_TIMEOUTS: Shape = Shape {
     what: "the timeouts of a listener",
     heading: Some("[listeners.NAME.timeouts]"),
     doc: "The deadlines on the client's side. A tcp listener has only `tunnel_idle`.",
-    keys: &[OWN_CLIENT_HEADER, OWN_CLIENT_BODY, OWN_CLIENT_MIN_RATE, OWN_CLIENT_IDLE, OWN_TUNNEL_IDLE],
+    keys: &[
+        OWN_CLIENT_HEADER,
+        OWN_CLIENT_BODY,
+        OWN_CLIENT_WRITE,
+        OWN_CLIENT_MIN_RATE,
+        OWN_CLIENT_IDLE,
+        OWN_TUNNEL_IDLE,
+    ],
 };
 
 static POOL_TIMEOUTS: Shape = Shape {
@@ -505,16 +523,16 @@ pub const HEADER_BYTES: Key = Key {
     name: "header_bytes",
     forms: &[Form::Bytes(Bytes(1 << 10), Bytes(256 << 10))],
     absent: Default("\"32KiB\""),
-    doc: "A request's head, from the method to the empty line. A larger one is answered 431 and the connection closed. \
-          The trailer fields behind a body may be as large; with larger ones it is answered 400.",
+    doc: "A request's head, from the method to the empty line. A larger one is answered 431 and the connection closed, \
+          and so are larger trailer fields behind a body.",
 };
 /// `listeners.*.limits.headers`
 pub const HEADERS_LIMIT: Key = Key {
     name: "headers",
     forms: &[Form::Integer(1, 1000)],
     absent: Default("100"),
-    doc: "How many header fields a request may have. With more it is answered 431 and the connection closed. There may \
-          be as many trailer fields; with more it is answered 400.",
+    doc: "How many header fields a request may have. With more it is answered 431 and the connection closed, and so \
+          it is with more trailer fields.",
 };
 /// `listeners.*.limits.request_line`
 pub const REQUEST_LINE: Key = Key {
@@ -617,12 +635,50 @@ pub static ROUTE: Shape = Shape {
             doc: "Action: answer this, without a backend.",
         },
         Key {
+            name: "retry",
+            forms: &[Form::Table(&RETRY)],
+            absent: Means("the defaults below"),
+            doc: "When a request is tried again on another backend. Never once any part of an answer has gone to the client, \
+                  and only as often as the pool's `retry_budget` allows.",
+        },
+        Key {
             name: "headers",
             forms: &[Form::Table(&HEADERS)],
             absent: Means("nothing is changed"),
             doc: "Changes to the headers of its requests and responses.",
         },
     ],
+};
+
+/// `retry` of a route
+pub static RETRY: Shape =
+    Shape { what: "`retry`", heading: None, doc: "", keys: &[RETRY_ATTEMPTS, RETRY_ON, RETRY_NON_IDEMPOTENT] };
+
+/// `retry.attempts`
+pub const RETRY_ATTEMPTS: Key = Key {
+    name: "attempts",
+    forms: &[Form::Integer(1, 10)],
+    absent: Default("2"),
+    doc: "How often a request is tried in all, the first time included, each time on another backend. 1: never again.",
+};
+/// `retry.on`
+pub const RETRY_ON: Key = Key {
+    name: "on",
+    forms: &[Form::List(&[Form::Text("reason")])],
+    absent: Means("`[\"connect\", \"reset\"]`"),
+    doc: "What a request is tried again for. `\"connect\"`: no connection was made; nothing was sent, so it holds for every \
+          request, and outside the budget. `\"reset\"`: the connection ended before an answer \
+          began. `\"timeout\"`: `response_header` passed, or the backend took no more of the request for `response_body`. A \
+          status from `\"400\"` to `\"599\"`: the backend answered with it; the last attempt's answer is passed on, whatever it \
+          is. Where something was sent, only requests are repeated whose method is idempotent (GET, HEAD, OPTIONS, TRACE, \
+          PUT, DELETE), and of whose body no more than 16 KiB had been read.",
+};
+/// `retry.non_idempotent`
+pub const RETRY_NON_IDEMPOTENT: Key = Key {
+    name: "non_idempotent",
+    forms: &[Form::Bool],
+    absent: Default("false"),
+    doc: "Whether the other methods (POST, PATCH …) are repeated as well: a backend may then act on a request twice.",
 };
 
 /// `path` of a route
@@ -833,7 +889,51 @@ pub static POOL: Shape = Shape {
             absent: Means("`[defaults.breaker]`"),
             doc: "Its own breakers.",
         },
+        Key {
+            name: "queue",
+            forms: &[Form::Table(&POOL_QUEUE)],
+            absent: Means("the defaults below"),
+            doc: "How requests (http) and connections (tcp) wait while every backend that could serve is at its \
+                  `max_connections`; they get their places in the order in which they came. Who finds the queue full, or \
+                  waits too long, is answered 503 with `Retry-After` (http) or reset (tcp). A reload sends nobody away: who \
+                  waits goes on by the new file, and keeps the place if that still leads to this pool.",
+        },
+        RETRY_BUDGET,
     ],
+};
+
+/// `queue` of a pool
+pub static POOL_QUEUE: Shape = Shape {
+    what: "`queue`",
+    heading: None,
+    doc: "",
+    keys: &[
+        QUEUE_MAX,
+        Key {
+            name: "timeout",
+            forms: &[DAY],
+            absent: Means("`defaults.timeouts.queue`"),
+            doc: "How long one waits at most.",
+        },
+    ],
+};
+
+/// `pools.*.queue.max`
+pub const QUEUE_MAX: Key = Key {
+    name: "max",
+    forms: &[Form::Integer(0, 1_000_000)],
+    absent: Default("100"),
+    doc: "How many may wait at once, over all workers. 0: nobody waits.",
+};
+
+/// `pools.*.retry_budget`
+pub const RETRY_BUDGET: Key = Key {
+    name: "retry_budget",
+    forms: &[Form::Number(0.0, 1.0)],
+    absent: Default("0.2"),
+    doc: "How many of its requests may be tried again, as a share of all of the last 10 s, so that trying again never \
+          becomes a load of its own; three at a time always may. Where it is used up, the client gets the answer of the \
+          first attempt.",
 };
 
 /// `pools.*.hash_ipv4_prefix`
@@ -901,7 +1001,8 @@ pub static BACKEND: Shape = Shape {
             name: "max_connections",
             forms: &[Form::Integer(1, u32::MAX as i64)],
             absent: Means("no limit"),
-            doc: "How many requests (http) or connections (tcp) it gets at once, over all workers.",
+            doc: "How many requests (http) or connections (tcp) it gets at once, over all workers. More wait in the pool's \
+                  `queue`.",
         },
         Key {
             name: "backup",

@@ -102,6 +102,8 @@ pub struct Timeouts {
     pub client_header: Duration,
     /// Between two reads of a request body, and two writes to a client. Default 30 s.
     pub client_body: Duration,
+    /// `client_write`
+    pub client_write: Duration,
     /// How much of a body a client has to send or take in each second in which it is waited for; 0: no matter how much.
     /// Default 240 bytes.
     pub client_min_rate: Bytes,
@@ -117,6 +119,8 @@ pub struct Timeouts {
     pub upstream_idle: Duration,
     /// For a TCP session or an upgraded connection in which no byte moves. Default 1 h.
     pub tunnel_idle: Duration,
+    /// For a place at a backend, where all are at their limits. Default 2 s.
+    pub queue: Duration,
 }
 
 /// `[listeners.NAME]`
@@ -203,6 +207,47 @@ pub struct Route {
     pub action: Action,
     /// What is changed in requests and responses.
     pub headers: HeaderRules,
+    /// When a request is tried again.
+    pub retry: Retry,
+}
+
+/// `retry = { … }` of a route
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts in all, the first included; at least 1. Default 2.
+    pub attempts: usize,
+    /// What a request is tried again for. Default a failed connect and a reset.
+    pub on: Vec<RetryOn>,
+    /// Which requests may be repeated when something was sent.
+    pub repeats: Repeats,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Retry { attempts: 2, on: vec![RetryOn::Connect, RetryOn::Reset], repeats: Repeats::Idempotent }
+    }
+}
+
+/// What a request may be tried again for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RetryOn {
+    /// No connection was made.
+    Connect,
+    /// The connection ended before an answer began.
+    Reset,
+    /// No answer came in time, or the request was not taken in time.
+    Timeout,
+    /// The backend answered with this status.
+    Status(u16),
+}
+
+/// Which requests may be sent a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeats {
+    /// Those whose method is idempotent.
+    Idempotent,
+    /// All: the writer of the file knows that it does no harm.
+    All,
 }
 
 /// A host a route is for; lower case, without port and trailing dot.
@@ -317,6 +362,10 @@ pub struct Pool {
     pub timeouts: Timeouts,
     /// When a failing backend is left alone for a while; `None`: never.
     pub breaker: Option<breaker::Settings>,
+    /// How many may wait for a place at a backend; 0: nobody.
+    pub queue: usize,
+    /// The share of its requests that may be tried again, above 0 and up to 1.
+    pub retry_budget: f64,
     /// How it is found out whether its backends are well; `None`: they count as up.
     pub health_check: Option<Arc<HealthCheck>>,
     /// Whether backends that are down are tried when nothing else is left. Default true.

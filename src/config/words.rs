@@ -99,6 +99,21 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
         "a listener forwards to a pool by its name: write `pool = \"NAME\"`, and the servers into `[pools.NAME]`",
     ),
     ("a listener", TIMEOUTS, "write `[listeners.NAME.timeouts]` with `client_header`, `client_body` or `client_idle`"),
+    (
+        "a route",
+        &["retries", "retry_on", "proxy_next_upstream", "proxy_next_upstream_tries", "num_retries"],
+        "write `retry = { attempts = 2, on = [\"connect\", \"503\"] }`",
+    ),
+    (
+        "a pool",
+        &["maxqueue", "max_queue", "timeout_queue", "queue_timeout", "max_pending_requests"],
+        "write `queue = { max = 100, timeout = \"2s\" }`",
+    ),
+    (
+        "a pool",
+        &["retries", "retry", "retry_on", "max_retries", "proxy_next_upstream"],
+        "retries belong to a route: write `retry = { attempts = 2 }` there; a pool has their `retry_budget`",
+    ),
     ("a listener", &["redirect_https", "https_redirect", "force_https"], "write `redirect_to_https = true`"),
     ("a listener", &["real_ip", "set_real_ip_from", "trusted"], "write `trusted_proxies = [\"10.0.0.0/8\"]`"),
     (
@@ -215,6 +230,11 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
         "write `client_min_rate = \"240B\"`",
     ),
     ("the timeouts of a listener", &["client", "http_request", "request"], "write `client_header` or `client_body`"),
+    (
+        "the timeouts of a listener",
+        &["send", "send_timeout", "write", "client_send", "write_timeout"],
+        "write `client_write = \"30s\"`",
+    ),
     ("the timeouts of a listener", &["http_keep_alive", "keepalive", "keep_alive", "idle"], "write `client_idle`"),
     (
         "the timeouts of a pool",
@@ -299,8 +319,6 @@ const LATER: &[(&[&str], &str)] = &[
     (&["tls", "tls_handshake", "ssl", "certificate", "certificates", "ssl_certificate", "cert", "acme"], "TLS"),
     (&["proxy_protocol", "send_proxy_protocol", "send_proxy", "accept_proxy"], "the PROXY protocol"),
     (&["rate_limit", "rate_limits", "client_max_body_size"], "limits on rates and bodies"),
-    (&["queue"], "a queue"),
-    (&["retry", "retries", "retry_budget", "proxy_next_upstream"], "configurable retries"),
     (&["slow_start", "panic_threshold"], "this kind of protection"),
     (&["http_versions", "http_version", "http2", "h2", "h2c", "grpc"], "HTTP/2"),
     (&["cache", "compression", "gzip", "auth", "basic_auth"], "filters"),

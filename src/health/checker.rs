@@ -27,15 +27,15 @@ const COMPLAINT: Duration = Duration::from_secs(10);
 pub(super) struct Shared {
     slots: Semaphore,
     dice: RefCell<Dice>,
-    /// Told that sessions were cut.
-    pub(super) cut: Notify,
+    /// Told that a backend went down.
+    pub(super) fallen: Notify,
     complained: Cell<Option<Instant>>,
 }
 
 impl Shared {
     pub(super) fn new(slots: usize, dice: Dice) -> Rc<Shared> {
-        let (cut, complained) = (Notify::new(), Cell::new(None));
-        Rc::new(Shared { slots: Semaphore::new(slots), dice: RefCell::new(dice), cut, complained })
+        let (fallen, complained) = (Notify::new(), Cell::new(None));
+        Rc::new(Shared { slots: Semaphore::new(slots), dice: RefCell::new(dice), fallen, complained })
     }
 
     /// Says that a probe could not be made, now and then: it is the same for all of them.
@@ -92,13 +92,21 @@ fn tell(
         checkup.say(transition.to, sessions);
         if transition.is_turn() {
             checkup.note_change(ended);
-        }
-        if sessions == Sessions::Cut {
-            shared.cut.notify_one();
+            turned(subject, shared, transition.to);
         }
         log(subject, transition, fault.as_ref());
     }
     true
+}
+
+/// Tells those whom it concerns: who waits for a response of a backend that went down, and who waits for a place at one.
+fn turned(subject: &Subject, shared: &Shared, to: Health) {
+    if to.is_down() {
+        subject.state.withdraw();
+        shared.fallen.notify_one();
+    } else {
+        subject.queue.call();
+    }
 }
 
 fn sessions(subject: &Subject, transition: Transition) -> Sessions {
@@ -234,8 +242,8 @@ mod tests {
             assert_eq!(subject.state.checkup().health(), Health::Down);
             let after = subject.state.checkup().cuts();
             assert_eq!(after != before, cuts);
-            let told = tokio::time::timeout(ms(1), shared.cut.notified()).await.is_ok();
-            assert_eq!(told, cuts);
+            let told = tokio::time::timeout(ms(1), shared.fallen.notified()).await.is_ok();
+            assert!(told, "what waits for a response of it may go elsewhere in any case");
             let probed = subject.state.checkup().probed();
             assert!(probed.changed.is_some());
             assert_eq!(&*probed.failed.unwrap().1, "not within 1ms: an answer");

@@ -30,14 +30,14 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::balance::Dice;
 use crate::config::{HealthCheck, Name};
-use crate::state::{BackendState, Health, Sessions, Snapshot};
+use crate::state::{BackendState, Health, Queue, Sessions, Snapshot};
 use checker::{Shared, check};
 pub use streak::{Finding, Streak, Transition};
 
 /// For how long further cuts wait for each other: to wake every session is not cheap, and pools go down as a whole.
 const CALM: Duration = Duration::from_millis(20);
 
-/// How the sessions are woken whose backend went down.
+/// How the sessions are woken whose backend went down: some are cut, and what waits for a response may go elsewhere.
 type Wake = Box<dyn Fn() + Send>;
 
 /// One backend that is asked.
@@ -47,6 +47,8 @@ pub struct Subject {
     pub name: Name,
     /// What is going on at it.
     pub state: Arc<BackendState>,
+    /// Who waits for a place in its pool.
+    pub queue: Arc<Queue>,
     /// How it is asked.
     pub check: Arc<HealthCheck>,
 }
@@ -102,7 +104,8 @@ impl Order {
     fn of(snapshot: &Snapshot) -> Order {
         let subjects = snapshot.checked().filter_map(|(pool, backend)| {
             let check = Arc::clone(pool.health_check.as_ref()?);
-            Some(Subject { name: backend.name.clone(), state: Arc::clone(&backend.state), check })
+            let (state, queue) = (Arc::clone(&backend.state), Arc::clone(&pool.queue));
+            Some(Subject { name: backend.name.clone(), state, queue, check })
         });
         Order { subjects: subjects.collect(), unchecked: snapshot.unchecked().cloned().collect() }
     }
@@ -158,10 +161,10 @@ fn run(runtime: &LocalRuntime, mut orders: watch::Receiver<Arc<Order>>, wake: Wa
     });
 }
 
-/// Wakes the sessions when some were cut, for all that are cut at about the same time at once.
+/// Wakes the sessions when a backend went down, for all that do at about the same time at once.
 async fn pass_on(shared: Rc<Shared>, wake: Wake) {
     loop {
-        shared.cut.notified().await;
+        shared.fallen.notified().await;
         wake();
         tokio::time::sleep(CALM).await;
     }
@@ -348,7 +351,7 @@ mod tests {
             });
             tokio::task::spawn_local(pass_on(Rc::clone(&shared), wake));
             for _ in 0..1000 {
-                shared.cut.notify_one();
+                shared.fallen.notify_one();
                 tokio::task::yield_now().await;
             }
             tokio::time::sleep(2 * CALM).await;

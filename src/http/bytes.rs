@@ -27,8 +27,9 @@ const fn is_token_byte(byte: u8) -> bool {
         )
 }
 
-/// Whether this is a token: one or more of its characters and nothing else.
-pub(super) fn is_token(text: &[u8]) -> bool {
+/// Whether this is a token (RFC 9110 §5.6.2): one or more of its characters and nothing else.
+#[must_use]
+pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&byte| NAME[byte as usize] != 0)
 }
 

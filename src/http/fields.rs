@@ -123,26 +123,44 @@ fn brings(name: &str) -> bool {
 /// Whether edits may touch fields of this name: not those that frame the message or belong to the connection.
 #[must_use]
 pub fn is_editable(name: &str) -> bool {
-    let known = Known::of(name.as_bytes());
-    is_token(name.as_bytes()) && known != Known::Expect && !is_of_this_hop(known)
+    is_token(name.as_bytes()) && reserved(name).is_none()
+}
+
+/// What a field that is not for editing is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    /// How the message is framed, and who waits for whom while it is sent.
+    Framing,
+    /// The connection, of which each side of us has its own.
+    Connection,
+}
+
+/// Why fields of this name are not for editing; `None` for all others, even where it can not be a name at all.
+#[must_use]
+pub fn reserved(name: &str) -> Option<Reserved> {
+    match Known::of(name.as_bytes()) {
+        Known::Expect => Some(Reserved::Framing),
+        known => of_this_hop(known),
+    }
 }
 
 /// Fields that are about this connection or this message's framing: never forwarded, written by us where needed.
 pub(super) fn is_of_this_hop(known: Known) -> bool {
-    matches!(
-        known,
+    of_this_hop(known).is_some()
+}
+
+fn of_this_hop(known: Known) -> Option<Reserved> {
+    match known {
+        Known::ContentLength | Known::Te | Known::Trailer | Known::TransferEncoding => Some(Reserved::Framing),
         Known::Connection
-            | Known::ContentLength
-            | Known::Http2Settings
-            | Known::KeepAlive
-            | Known::ProxyAuthenticate
-            | Known::ProxyAuthorization
-            | Known::ProxyConnection
-            | Known::Te
-            | Known::Trailer
-            | Known::TransferEncoding
-            | Known::Upgrade
-    )
+        | Known::Http2Settings
+        | Known::KeepAlive
+        | Known::ProxyAuthenticate
+        | Known::ProxyAuthorization
+        | Known::ProxyConnection
+        | Known::Upgrade => Some(Reserved::Connection),
+        _ => None,
+    }
 }
 
 /// Whether a field is one that `Connection` names and may take away.

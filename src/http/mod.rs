@@ -7,9 +7,12 @@ mod bytes;
 pub mod fields;
 pub mod h1;
 pub mod head;
+mod kept;
 pub mod refusal;
 pub mod target;
 
+pub use bytes::is_token;
 pub use head::{Fields, Framing, Known, Method, RequestHead, ResponseHead, Version};
+pub use kept::{Kept, MOST_KEPT};
 pub use refusal::Refusal;
 pub use target::Target;

@@ -1,14 +1,16 @@
-//! One TCP connection: pick a backend, connect, relay.
+//! One TCP connection: pick a backend (or wait for one), connect, relay.
 
 pub mod relay;
+pub mod wait;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::balance::Tried;
+use crate::buffer::{Blocks, Buffer, SMALLEST};
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::local::{Local, Phase, Session};
@@ -17,12 +19,13 @@ use crate::state::{Lease, Protocol, View};
 use crate::stream::{Incoming, Stream};
 use crate::upstream;
 use relay::{Side, relay};
+use wait::{Unserved, Waiting, Wanted, wait};
 
 /// Serves one connection from its acceptance to its end.
-pub async fn serve(local: Rc<Local>, incoming: Incoming) {
+pub async fn serve(local: Rc<Local>, mut incoming: Incoming) {
     let session = local.session();
     let mut deadline = local.deadline();
-    let Some((backend, lease, idle)) = reach_backend(&session, &mut deadline, &incoming).await else {
+    let Some((backend, lease, idle)) = reach_backend(&session, &mut deadline, &mut incoming).await else {
         // Nobody can serve it: a reset, because an orderly end would look like an empty answer.
         incoming.stream.reset();
         return;
@@ -67,34 +70,42 @@ type Reached = (Stream, Lease, Duration);
 const LOOKS: usize = 3;
 
 /// A connected backend by the newest view.
-async fn reach_backend(session: &Session, deadline: &mut Deadline, incoming: &Incoming) -> Option<Reached> {
+async fn reach_backend(session: &Session, deadline: &mut Deadline, incoming: &mut Incoming) -> Option<Reached> {
     let local = session.local();
-    for _ in 0..LOOKS {
+    let (mut looks, mut waiting) = (LOOKS, Waiting::default());
+    while looks > 0 {
         let view = local.view();
-        let reached = reach_by(&view, session, deadline, incoming).await;
+        let reached = reach_by(&view, session, deadline, incoming, &mut waiting).await;
         if reached.is_some() || Rc::ptr_eq(&view, &local.view()) {
             return reached;
         }
+        // Who waits in a queue follows every reload until its time is over.
+        looks -= usize::from(!waiting.has_place());
     }
     None
 }
 
 /// A connected backend of the listener's pool; another is tried when the first can not be reached.
-async fn reach_by(view: &View, session: &Session, deadline: &mut Deadline, incoming: &Incoming) -> Option<Reached> {
+async fn reach_by(
+    view: &View,
+    session: &Session,
+    deadline: &mut Deadline,
+    incoming: &mut Incoming,
+    waiting: &mut Waiting,
+) -> Option<Reached> {
     let local: &Local = session.local();
     let plan = view.listener(incoming.listener)?;
     let Protocol::Tcp { pool } = plan.protocol else { return None };
     let settings = view.pool(pool);
     let idle = settings.timeouts.tunnel_idle.min(plan.timeouts.tunnel_idle);
     let key = settings.key_of_address(incoming.peer.map(|peer| peer.ip()));
+    let wanted = Wanted { view, pool, key };
     let mut tried = Tried::default();
     for _ in 0..settings.attempts {
-        let begin = clock::now();
-        let taken = local.roll(|dice| view.take(pool, begin, key, &mut tried, dice));
-        let mut lease = match taken {
-            Ok(taken) => taken.lease,
-            Err(none) => {
-                tracing::debug!(pool = %settings.name, %none, "no backend");
+        let mut lease = match lease(session, deadline, &wanted, &mut tried, incoming, waiting).await {
+            Ok(lease) => lease,
+            Err(unserved) => {
+                tracing::debug!(pool = %settings.name, ?unserved, "no backend");
                 return None;
             }
         };
@@ -102,7 +113,7 @@ async fn reach_by(view: &View, session: &Session, deadline: &mut Deadline, incom
             Ok(stream) => {
                 let now = clock::now();
                 lease.responded(now, Verdict::Good);
-                local.responded(lease.state().id(), now.since(begin));
+                local.responded(lease.state().id(), now.since(lease.sent_at()));
                 return Some((stream, lease, idle));
             }
             Err(outcome) => {
@@ -112,6 +123,61 @@ async fn reach_by(view: &View, session: &Session, deadline: &mut Deadline, incom
         }
     }
     None
+}
+
+/// A backend: at once, or after a wait in the pool's queue.
+async fn lease(
+    session: &Session,
+    deadline: &mut Deadline,
+    wanted: &Wanted<'_>,
+    tried: &mut Tried,
+    incoming: &mut Incoming,
+    waiting: &mut Waiting,
+) -> Result<Lease, Unserved> {
+    let (local, now) = (session.local(), clock::now());
+    let none = match local.roll(|dice| wanted.view.take(wanted.pool, now, wanted.key, tried, dice)) {
+        Ok(taken) => return Ok(taken.lease),
+        Err(none) => none,
+    };
+    let Incoming { stream, prefix, .. } = incoming;
+    let mut held = (!prefix.is_empty()).then(|| {
+        let mut buffer = local.buffers.blocks.take(prefix.len());
+        buffer.put(prefix);
+        buffer
+    });
+    let watch = |cx: &mut Context<'_>| watch_client(stream, &mut held, &local.buffers.blocks, cx);
+    // In a block of its own: it is seldom needed, and would be a part of every session.
+    let taken = Box::pin(wait(session, deadline, wanted, tried, none, waiting, watch)).await;
+    *prefix = held.as_ref().map(|held| held.data().to_vec()).unwrap_or_default();
+    held.into_iter().for_each(|held| local.buffers.blocks.give(held));
+    taken.map(|taken| taken.lease)
+}
+
+/// Reads ahead what a waiting client says, to see whether it is still there. One that has said nothing and ended its side
+/// has left: it waits for nothing.
+fn watch_client(
+    stream: &mut Stream,
+    held: &mut Option<Buffer>,
+    buffers: &Blocks,
+    cx: &mut Context<'_>,
+) -> Result<(), Outcome> {
+    let (mut reader, _) = stream.split();
+    let buffer = held.get_or_insert_with(|| buffers.take(SMALLEST));
+    while !buffer.is_full() {
+        match reader.poll_read(cx, buffer) {
+            Poll::Ready(Ok(0)) if buffer.is_empty() => return Err(Outcome::ClientGone),
+            Poll::Ready(Err(_)) => return Err(Outcome::ClientGone),
+            Poll::Ready(Ok(1..)) => {}
+            Poll::Ready(Ok(0)) | Poll::Pending => break,
+        }
+    }
+    // Who only waits holds no buffer.
+    if buffer.is_empty()
+        && let Some(buffer) = held.take()
+    {
+        buffers.give(buffer);
+    }
+    Ok(())
 }
 
 /// A connection to the backend of `lease`, unless the session is cut before it stands.

@@ -4,36 +4,61 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::body::{Pump, PumpFault, Sink, SourceFault, Waits};
+use super::body::{Pump, PumpFault, Repeating, Sink, SourceFault, Waits};
 use super::h1::{After, Connection};
 use super::pace::Pace;
 use super::talk::watch_client;
 use super::wire::Wire;
 use crate::clock::{self, Instant};
 use crate::config::Timeouts;
-use crate::http::Framing;
+use crate::http::{Framing, Kept};
 use crate::local::{Desk, Local, Phase};
 use crate::outcome::Outcome;
 use crate::state::{Lease, Terms};
 
-/// An attempt that has got its response.
+/// Why there is a running attempt wherever it is asked for.
+pub(super) const IS_RUNNING: &str = "who has got a response has an attempt running";
+
+/// An attempt that is connected. It stays in one place for as long as its exchange lasts, as it is large.
 pub(super) struct Running {
     pub upstream: Wire,
     pub lease: Lease,
-    pub timeouts: Timeouts,
+    pub timeouts: Patience,
     pub sending: Pump,
-    /// The client's connection may be used again when all goes well.
+    /// The client's connection may be used again when all goes well; known with the response's head.
     pub keep_client: bool,
     /// What it means when the deadline passes; `None` before one is set.
     pub late: Option<Outcome>,
 }
 
+/// The pool's deadlines that still matter once the head has come.
+pub(super) struct Patience {
+    pub response_body: Duration,
+    pub upstream_idle: Duration,
+    pub tunnel_idle: Duration,
+}
+
+impl Patience {
+    /// Those of a pool, behind a listener that lets a tunnel be idle so long.
+    pub fn of(pool: &Timeouts, tunnel_idle: Duration) -> Patience {
+        let Timeouts { response_body, upstream_idle, .. } = *pool;
+        Patience { response_body, upstream_idle, tunnel_idle: pool.tunnel_idle.min(tunnel_idle) }
+    }
+}
+
 /// The bodies' part: moves the response down, and what is left of the request up, and puts everything away.
-pub(super) async fn run(connection: &mut Connection, desk: &mut Desk, mut running: Running, framing: Framing) -> After {
+pub(super) async fn run(
+    connection: &mut Connection,
+    desk: &mut Desk,
+    slot: &mut Option<Running>,
+    framing: Framing,
+) -> After {
+    let running = slot.as_mut().expect(IS_RUNNING);
     let local = connection.session.local().clone();
-    let Terms { min_rate, body, .. } = *connection.terms;
-    let mut answering = Pump::paced(Pace::of_taker(min_rate, body, connection.wire.outbound.written()));
-    let outcome = poll_fn(|cx| running.poll_bodies(cx, connection, &mut answering)).await;
+    let Terms { min_rate, write, .. } = *connection.terms;
+    let mut answering = Pump::paced(Pace::of_taker(min_rate, write, connection.wire.outbound.written()));
+    desk.kept.settle();
+    let outcome = poll_fn(|cx| running.poll_bodies(cx, connection, &mut desk.kept, &mut answering)).await;
     let status = desk.response.status;
     let outcome = outcome.map_or_else(|fault| fault, |()| Outcome::Completed { status });
     let now = clock::now();
@@ -42,7 +67,7 @@ pub(super) async fn run(connection: &mut Connection, desk: &mut Desk, mut runnin
     let complete = matches!(outcome, Outcome::Completed { .. });
     let reusable = complete && running.sending.is_done() && running.leaves_connection(desk);
     put_away(&local, desk, &mut running.upstream);
-    let Running { upstream, lease, timeouts, keep_client, .. } = running;
+    let Running { upstream, lease, timeouts, keep_client, .. } = slot.take().expect(IS_RUNNING);
     if reusable {
         local.put_idle(lease.state().id(), upstream.stream, now, timeouts.upstream_idle);
     }
@@ -68,6 +93,7 @@ impl Running {
         &mut self,
         cx: &mut Context<'_>,
         connection: &mut Connection,
+        kept: &mut Kept,
         answering: &mut Pump,
     ) -> Poll<Result<(), Outcome>> {
         connection.session.watch(cx);
@@ -76,6 +102,7 @@ impl Running {
         let (mut from_backend, mut to_backend) = self.upstream.split(&local.buffers);
         if self.sending.is_running() {
             // A request that goes wrong now no longer matters to the response that is under way.
+            let mut from_client = Repeating { kept, source: &mut from_client };
             if let Poll::Ready(Err(_)) = self.sending.poll(cx, &mut from_client, &mut to_backend) {
                 self.sending.abandon();
             }
@@ -83,7 +110,7 @@ impl Running {
         match answering.poll(cx, &mut from_backend, &mut to_client) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(PumpFault::Source(SourceFault::Cut))) => return Poll::Ready(Err(Outcome::BackendCut)),
-            Poll::Ready(Err(PumpFault::Source(SourceFault::Malformed))) => {
+            Poll::Ready(Err(PumpFault::Source(SourceFault::Malformed | SourceFault::TooLarge))) => {
                 return Poll::Ready(Err(Outcome::MalformedResponse));
             }
             Poll::Ready(Err(PumpFault::Sink)) => return Poll::Ready(Err(Outcome::ClientGone)),
@@ -99,7 +126,7 @@ impl Running {
         let late = match self.late {
             Some(late) if !moved => late,
             _ => {
-                let (until, late) = self.patience(answering, to_client.written(), connection.terms.body);
+                let (until, late) = self.patience(answering, to_client.written(), connection.terms.write);
                 connection.deadline.set(until);
                 *self.late.insert(late)
             }
@@ -109,7 +136,7 @@ impl Running {
 
     /// Until when what is waited for now may take, and what it means when it takes longer. So much was `written` to the
     /// client.
-    fn patience(&mut self, answering: &mut Pump, written: u64, client_body: Duration) -> (Instant, Outcome) {
+    fn patience(&mut self, answering: &mut Pump, written: u64, client_write: Duration) -> (Instant, Outcome) {
         let now = clock::now();
         let stalled = answering.waits == Waits::ForSink;
         // A client that sends while it is answered may be slow in one as long as the other moves.
@@ -117,7 +144,7 @@ impl Running {
         let sender = self.sending.pace.turn(now, self.sending.taken + answering.taken, owes);
         let taker = answering.pace.turn(now, written, stalled);
         let between = match stalled {
-            true => (now + client_body, Outcome::ClientWriteTimeout),
+            true => (now + client_write, Outcome::ClientWriteTimeout),
             false => (now + self.timeouts.response_body, Outcome::ResponseBodyTimeout),
         };
         let slow = sender.map(|until| (until, Outcome::ClientTimeout));

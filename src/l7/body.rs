@@ -7,7 +7,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use super::pace::Pace;
-use crate::http::Fields;
+use crate::http::{Fields, Kept};
 use crate::pipe::Pipe;
 
 /// A body that comes in.
@@ -22,8 +22,8 @@ pub trait Source {
     }
     /// Takes the first bytes of the data away.
     fn consume(&mut self, count: usize);
-    /// The trailer fields, complete at the end.
-    fn trailers(&self) -> &Fields;
+    /// Gives the trailer fields away, complete at the end.
+    fn take_trailers(&mut self) -> Fields;
 }
 
 /// What a source has ready.
@@ -42,6 +42,8 @@ pub enum SourceFault {
     Cut,
     /// The sender broke the rules of its framing.
     Malformed,
+    /// Its trailer fields are too many, or too large.
+    TooLarge,
 }
 
 /// Where a body goes.
@@ -62,6 +64,56 @@ pub trait Sink {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Bytes written so far, to see whether anything moves.
     fn written(&self) -> u64;
+}
+
+/// A request's body for a second time as well: what is kept of it, and then the rest from where it comes from, which is kept
+/// in turn.
+pub struct Repeating<'a, S> {
+    /// What is kept.
+    pub kept: &'a mut Kept,
+    /// Where it comes from.
+    pub source: &'a mut S,
+}
+
+impl<S: Source> Source for Repeating<'_, S> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>, piped: bool) -> Poll<Result<Piece, SourceFault>> {
+        match self.kept.unsent() {
+            // What lies in a pipe can not be kept.
+            [] => self.source.poll_ready(cx, piped && !self.kept.keeps()),
+            _ => Poll::Ready(Ok(Piece::Data)),
+        }
+    }
+
+    fn pipe(&mut self) -> Option<&mut Pipe> {
+        if self.kept.unsent().is_empty() { self.source.pipe() } else { None }
+    }
+
+    fn data(&self) -> &[u8] {
+        match self.kept.unsent() {
+            [] => self.source.data(),
+            unsent => unsent,
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        if !self.kept.unsent().is_empty() {
+            return self.kept.consume(count);
+        }
+        match self.kept.keeps() {
+            true => self.kept.take(&self.source.data()[..count]),
+            false => self.kept.lose(),
+        }
+        self.source.consume(count);
+    }
+
+    /// They are not kept: a body that has some is sent once.
+    fn take_trailers(&mut self) -> Fields {
+        let trailers = self.source.take_trailers();
+        if !trailers.is_empty() {
+            self.kept.lose();
+        }
+        trailers
+    }
 }
 
 /// Which side of a pump failed.
@@ -170,7 +222,7 @@ impl Pump {
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Ok(Piece::End)) => {
-                sink.end(source.trailers());
+                sink.end(&source.take_trailers());
                 self.course = Course::Flushing;
                 Poll::Ready(Ok(()))
             }
@@ -242,8 +294,8 @@ mod tests {
             }
         }
 
-        fn trailers(&self) -> &Fields {
-            &self.trailers
+        fn take_trailers(&mut self) -> Fields {
+            std::mem::take(&mut self.trailers)
         }
     }
 
@@ -346,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_fault_says_whose_it_is() {
-        for fault in [SourceFault::Cut, SourceFault::Malformed] {
+        for fault in [SourceFault::Cut, SourceFault::Malformed, SourceFault::TooLarge] {
             let (mut source, mut sink) = (scripted([Turn::Data(b"a"), Turn::Fault(fault)]), with_room(100));
             let faulty = poll(&mut Pump::default(), &mut source, &mut sink);
             assert!(matches!(faulty, Poll::Ready(Err(PumpFault::Source(found))) if found == fault), "{faulty:?}");
@@ -355,6 +407,25 @@ mod tests {
         let mut sink = Holding { broken: true, ..Holding::default() };
         let faulty = poll(&mut Pump::default(), &mut scripted([Turn::Data(b"a")]), &mut sink);
         assert!(matches!(faulty, Poll::Ready(Err(PumpFault::Sink))), "{faulty:?}");
+    }
+
+    #[test]
+    fn a_body_is_sent_again_from_its_beginning_and_then_goes_on() {
+        let mut source = scripted([Turn::Data(b"one "), Turn::Data(b"two "), Turn::NothingYet, Turn::Data(b"three")]);
+        let (mut kept, mut first, mut second) = (Kept::default(), with_room(100), with_room(6));
+        kept.keep();
+        let mut attempt = |kept: &mut Kept, pump: &mut Pump, sink: &mut Holding| {
+            let mut source = Repeating { kept, source: &mut source };
+            pump.poll(&mut Context::from_waker(Waker::noop()), &mut source, sink).is_ready()
+        };
+        assert!(!attempt(&mut kept, &mut Pump::default(), &mut first));
+        assert_eq!(first.flushed, b"one two ");
+        kept.rewind();
+        let mut pump = Pump::default();
+        assert!(!attempt(&mut kept, &mut pump, &mut second));
+        second.room = 100;
+        assert!(attempt(&mut kept, &mut pump, &mut second));
+        assert_eq!((&*second.flushed, pump.taken), (&b"one two three"[..], 13));
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl Connection {
 
     /// Writes what is pending; false when the client does not take it.
     pub(super) async fn flush(&mut self) -> bool {
-        self.deadline.set(clock::now() + self.terms.body);
+        self.deadline.set(clock::now() + self.terms.write);
         let Connection { wire, session, deadline, .. } = self;
         poll_fn(|cx| {
             session.watch(cx);

@@ -1,8 +1,9 @@
 //! One HTTP connection: its requests, one after the other, each through one exchange with a backend.
 //!
-//! [`serve`] is the connection; `exchange` is one request's way (route, attempts, response, record), of which `talk` is the
-//! part up to the response's head and `bodies` the rest.
+//! [`serve`] is the connection; `exchange` is one request's way (route, attempts, response, record), of which `attempts` and
+//! `talk` are the part up to the response's head and `bodies` the rest.
 
+mod attempts;
 mod bodies;
 mod body;
 mod exchange;

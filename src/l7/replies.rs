@@ -3,6 +3,7 @@
 //! Short, with the request's id and nothing about us or the backends in them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::h1::{After, Connection};
 use super::request_id::RequestId;
@@ -38,13 +39,15 @@ pub(super) struct Answer {
     content_type: Text,
     body: Text,
     location: Option<String>,
+    /// In how many seconds to come again.
+    retry_after: Option<String>,
     edits: Vec<Arc<HeaderEdits>>,
     close: bool,
 }
 
 impl Answer {
     fn new(status: u16, content_type: Text, body: Text) -> Answer {
-        Answer { status, content_type, body, location: None, edits: Vec::new(), close: false }
+        Answer { status, content_type, body, location: None, retry_after: None, edits: Vec::new(), close: false }
     }
 
     /// The usual text of this status.
@@ -55,6 +58,12 @@ impl Answer {
     /// What is wrong with a request that could not be read.
     pub(super) fn refusal(refusal: Refusal) -> Answer {
         Answer::new(refusal.status(), Text::Fixed(PLAIN), Text::Configured(format!("{}\n", refusal.why()).into()))
+    }
+
+    /// All backends are busy: a client should come again when those who wait now have had their turn, or have given up.
+    pub(super) fn busy(status: u16, wait: Duration) -> Answer {
+        let seconds = wait.as_millis().div_ceil(1000).max(1);
+        Answer { retry_after: Some(seconds.to_string()), ..Answer::plain(status) }
     }
 
     /// The connection is closed after it.
@@ -71,14 +80,16 @@ impl Answer {
     pub(super) async fn send(self, connection: &mut Connection, desk: &mut Desk, id: &str) -> After {
         let unread = self.close || !connection.wire.inbound.is_done();
         let keep = !unread && connection.may_go_on(desk);
+        // No answer has both.
         let location = self.location.as_deref().map(|to| ("Location", to));
+        let extra = location.or(self.retry_after.as_deref().map(|seconds| ("Retry-After", seconds)));
         let answer = OwnAnswer {
             status: self.status,
             content_type: self.content_type.as_str(),
             body: self.body.as_str().as_bytes(),
             request_id: id,
             connection: if keep { Persistence::KeepAlive } else { Persistence::Close },
-            extra: location.as_slice(),
+            extra: extra.as_slice(),
             edits: &self.edits,
             head_request: desk.request.method == Method::Head,
         };
@@ -162,6 +173,7 @@ fn text(status: u16) -> &'static str {
         400 => "The request could not be understood.\n",
         404 => "There is nothing here.\n",
         408 => "The request did not come in time.\n",
+        431 => "The trailer fields are too many or too large.\n",
         502 => "The server behind this one failed.\n",
         503 => "No server is available for this request.\n",
         504 => "The server behind this one did not answer in time.\n",

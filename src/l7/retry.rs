@@ -1,57 +1,137 @@
-//! Whether, and how, a request is tried again after an attempt that brought no response.
+//! Whether, and how, a request is tried again after an attempt that did not bring the answer that was hoped for.
 
+use crate::config::{Retry, RetryOn};
 use crate::outcome::{Outcome, Repeatable};
 
-/// What to do after a failed attempt.
+/// What to do after such an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// The same backend on a fresh connection: the idle one was closed, which is nobody's failure and no attempt.
     FreshConnection,
     /// Another backend.
-    AnotherBackend,
+    AnotherBackend(Charge),
     /// Answer the client.
     GiveUp,
 }
 
-/// Decides by how the attempt ended, what the request allows and how many attempts are left (semantics.md §6).
+/// Whether an attempt counts against the pool's retry budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charge {
+    /// No: no connection was made, so no backend has had any work of it.
+    Free,
+    /// Yes.
+    Budget,
+}
+
+/// Decides by how the attempt ended, what the request and its route allow and how many attempts are left (semantics.md §6).
 #[must_use]
-pub fn next(outcome: Outcome, request: Repeatable, attempts_left: usize) -> Next {
+pub fn next(outcome: Outcome, request: Repeatable, rules: &Retry, attempts_left: usize) -> Next {
     if !outcome.may_repeat(request) {
         return Next::GiveUp;
     }
     match outcome {
         Outcome::StaleIdle => Next::FreshConnection,
-        _ if attempts_left > 0 => Next::AnotherBackend,
-        _ => Next::GiveUp,
+        _ if attempts_left == 0 || !is_reason(outcome, rules) => Next::GiveUp,
+        Outcome::ConnectFailed | Outcome::ConnectTimeout => Next::AnotherBackend(Charge::Free),
+        _ => Next::AnotherBackend(Charge::Budget),
     }
+}
+
+/// Whether the route repeats for this.
+fn is_reason(outcome: Outcome, rules: &Retry) -> bool {
+    let reason = match outcome {
+        Outcome::ConnectFailed | Outcome::ConnectTimeout => RetryOn::Connect,
+        Outcome::BackendClosed => RetryOn::Reset,
+        Outcome::ResponseHeaderTimeout | Outcome::BackendWriteTimeout => RetryOn::Timeout,
+        Outcome::Completed { status } => RetryOn::Status(status),
+        // Nothing has gone wrong with the request: it is saved from where it would.
+        Outcome::Withdrawn => return true,
+        _ => return false,
+    };
+    rules.on.contains(&reason)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Repeats;
 
-    const GET: Repeatable = Repeatable { idempotent: true, body_untouched: true };
-    const POST: Repeatable = Repeatable { idempotent: false, body_untouched: true };
-    const HALF_SENT: Repeatable = Repeatable { idempotent: true, body_untouched: false };
+    const GET: Repeatable = Repeatable { idempotent: true, body_kept: true, sent: true, heard: false };
+    const POST: Repeatable = Repeatable { idempotent: false, ..GET };
+    const UNSENT_POST: Repeatable = Repeatable { sent: false, ..POST };
+    const LARGE: Repeatable = Repeatable { body_kept: false, ..GET };
+    const HEARD: Repeatable = Repeatable { heard: true, ..GET };
+    const CHARGED: Next = Next::AnotherBackend(Charge::Budget);
+    const FREE: Next = Next::AnotherBackend(Charge::Free);
+
+    fn rules(on: &[RetryOn]) -> Retry {
+        Retry { attempts: 2, on: on.to_vec(), repeats: Repeats::Idempotent }
+    }
 
     #[test]
-    fn a_refused_connect_goes_to_another_backend_whatever_the_method() {
-        assert_eq!(next(Outcome::ConnectFailed, GET, 1), Next::AnotherBackend);
-        assert_eq!(next(Outcome::ConnectFailed, POST, 1), Next::AnotherBackend);
-        assert_eq!(next(Outcome::ConnectFailed, GET, 0), Next::GiveUp);
+    fn the_defaults_repeat_what_was_not_sent_and_what_can_be_repeated() {
+        let unsent = |request| Repeatable { sent: false, ..request };
+        for (outcome, request, expected) in [
+            (Outcome::ConnectFailed, unsent(GET), FREE),
+            (Outcome::ConnectFailed, UNSENT_POST, FREE),
+            (Outcome::ConnectTimeout, UNSENT_POST, FREE),
+            (Outcome::ConnectFailed, unsent(LARGE), Next::GiveUp),
+            (Outcome::BackendClosed, GET, CHARGED),
+            (Outcome::BackendClosed, POST, Next::GiveUp),
+            (Outcome::BackendClosed, UNSENT_POST, CHARGED),
+            (Outcome::BackendClosed, LARGE, Next::GiveUp),
+            (Outcome::BackendClosed, HEARD, Next::GiveUp),
+            (Outcome::Withdrawn, GET, CHARGED),
+            (Outcome::Withdrawn, POST, Next::GiveUp),
+            (Outcome::Withdrawn, HEARD, Next::GiveUp),
+            (Outcome::ResponseHeaderTimeout, GET, Next::GiveUp),
+            (Outcome::BackendWriteTimeout, GET, Next::GiveUp),
+            (Outcome::Completed { status: 503 }, GET, Next::GiveUp),
+            (Outcome::MalformedResponse, GET, Next::GiveUp),
+            (Outcome::ClientGone, GET, Next::GiveUp),
+            (Outcome::ClientTimeout, GET, Next::GiveUp),
+            (Outcome::Cut, GET, Next::GiveUp),
+        ] {
+            assert_eq!(next(outcome, request, &Retry::default(), 1), expected, "{outcome:?} of {request:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_route_lists_is_repeated_and_nothing_else() {
+        let status = |status| Outcome::Completed { status };
+        for (on, outcome, expected) in [
+            (RetryOn::Timeout, Outcome::ResponseHeaderTimeout, CHARGED),
+            (RetryOn::Timeout, Outcome::BackendWriteTimeout, CHARGED),
+            (RetryOn::Timeout, Outcome::ConnectTimeout, Next::GiveUp),
+            (RetryOn::Status(503), status(503), CHARGED),
+            (RetryOn::Status(503), status(502), Next::GiveUp),
+            (RetryOn::Status(503), status(200), Next::GiveUp),
+            (RetryOn::Status(503), Outcome::ConnectFailed, Next::GiveUp),
+            (RetryOn::Reset, Outcome::BackendClosed, CHARGED),
+            (RetryOn::Connect, Outcome::BackendClosed, Next::GiveUp),
+            (RetryOn::Connect, Outcome::ConnectTimeout, FREE),
+        ] {
+            assert_eq!(next(outcome, GET, &rules(&[on]), 1), expected, "{outcome:?} on {on:?}");
+        }
+        assert_eq!(next(status(503), POST, &rules(&[RetryOn::Status(503)]), 1), Next::GiveUp);
+        assert_eq!(next(Outcome::ConnectFailed, UNSENT_POST, &rules(&[]), 1), Next::GiveUp);
     }
 
     #[test]
     fn a_stale_idle_connection_costs_no_attempt_but_only_for_what_may_be_repeated() {
-        assert_eq!(next(Outcome::StaleIdle, GET, 0), Next::FreshConnection);
-        assert_eq!(next(Outcome::StaleIdle, POST, 1), Next::GiveUp);
-        assert_eq!(next(Outcome::StaleIdle, HALF_SENT, 1), Next::GiveUp);
+        assert_eq!(next(Outcome::StaleIdle, GET, &rules(&[]), 0), Next::FreshConnection);
+        assert_eq!(next(Outcome::StaleIdle, UNSENT_POST, &rules(&[]), 0), Next::FreshConnection);
+        for request in [POST, LARGE, HEARD] {
+            assert_eq!(next(Outcome::StaleIdle, request, &rules(&[]), 1), Next::GiveUp, "{request:?}");
+        }
     }
 
     #[test]
-    fn nothing_is_repeated_once_a_backend_may_have_acted() {
-        for outcome in [Outcome::BackendClosed, Outcome::ResponseHeaderTimeout, Outcome::MalformedResponse] {
-            assert_eq!(next(outcome, GET, 1), Next::GiveUp, "{outcome:?}");
+    fn the_attempts_are_bounded() {
+        let on = [RetryOn::Connect, RetryOn::Reset, RetryOn::Timeout, RetryOn::Status(503)];
+        for outcome in [Outcome::ConnectFailed, Outcome::BackendClosed, Outcome::Completed { status: 503 }] {
+            assert_eq!(next(outcome, GET, &rules(&on), 0), Next::GiveUp, "{outcome:?}");
         }
+        assert_eq!(next(Outcome::Withdrawn, GET, &rules(&on), 0), Next::GiveUp);
     }
 }

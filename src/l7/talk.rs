@@ -3,17 +3,16 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::body::{Pump, PumpFault, Sink, SourceFault, Waits};
+use super::body::{Pump, PumpFault, Repeating, Sink, SourceFault, Waits};
 use super::h1::Connection;
-use super::pace::Pace;
 use super::wire::{Wire, WireSource};
 use crate::clock::{self, Instant};
-use crate::config::Timeouts;
+use crate::config::{Repeats, Timeouts};
 use crate::http::h1::parse::{self, HeadLimits, Parsed};
 use crate::http::h1::write;
 use crate::http::{Framing, Version};
 use crate::local::{Desk, Phase};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Repeatable};
 use crate::state::Lease;
 
 /// How many interim responses a backend may send before its final one (security.md checklist 7).
@@ -29,11 +28,13 @@ pub(super) struct Talk<'a> {
     /// The connection was idle before.
     reused: bool,
     /// The request's body on its way.
-    pub sending: Pump,
+    sending: &'a mut Pump,
     wait: Wait,
     /// How much of the response's head was there when it was last looked at.
     seen: usize,
+    /// How many interim responses have come, and how many bytes they had.
     interim: u32,
+    interim_bytes: usize,
     /// Any byte of a response has come.
     begun: bool,
 }
@@ -55,12 +56,25 @@ impl<'a> Talk<'a> {
         upstream: &'a mut Wire,
         desk: &'a mut Desk,
         lease: &'a mut Lease,
+        sending: &'a mut Pump,
         timeouts: &'a Timeouts,
         reused: bool,
     ) -> Talk<'a> {
-        let sending = Pump::paced(Pace::of_sender(connection.terms.min_rate, connection.terms.body));
         let wait = Wait::Anew;
-        Talk { connection, upstream, desk, lease, timeouts, reused, sending, wait, seen: 0, interim: 0, begun: false }
+        Talk {
+            connection,
+            upstream,
+            desk,
+            lease,
+            timeouts,
+            reused,
+            sending,
+            wait,
+            seen: 0,
+            interim: 0,
+            interim_bytes: 0,
+            begun: false,
+        }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
@@ -76,6 +90,21 @@ impl<'a> Talk<'a> {
         self.poll_deadline(cx)
     }
 
+    /// What speaks for and against sending the request once more, now.
+    pub(super) fn repeatable(&self, repeats: Repeats) -> Repeatable {
+        Repeatable {
+            idempotent: repeats == Repeats::All || self.desk.request.method.is_idempotent(),
+            body_kept: self.desk.kept.is_whole(),
+            sent: self.upstream.outbound.written() > 0,
+            heard: self.interim > 0,
+        }
+    }
+
+    /// Whether the backend is not to be relied on any more.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.lease.is_withdrawn()
+    }
+
     /// Moves the request up.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Result<(), Outcome> {
         if !self.sending.is_running() {
@@ -85,6 +114,7 @@ impl<'a> Talk<'a> {
         let buffers = &session.local().buffers;
         let (mut from_client, _) = wire.split(buffers);
         let (_, mut to_backend) = self.upstream.split(buffers);
+        let mut from_client = Repeating { kept: &mut self.desk.kept, source: &mut from_client };
         match self.sending.poll(cx, &mut from_client, &mut to_backend) {
             Poll::Ready(Ok(())) => self.is_sent(),
             // It may have answered before it stopped listening: wait for that answer.
@@ -138,7 +168,8 @@ impl<'a> Talk<'a> {
         // A client that asked for a 100 rightly sends nothing before it has heard of the backend.
         let held_back = self.desk.request.expects_continue && self.interim == 0 && self.sending.taken == 0;
         match (self.sending.is_running(), self.sending.waits) {
-            (true, Waits::ForSource) if !held_back => (self.connection.terms.body, Outcome::ClientTimeout),
+            (true, Waits::ForSource) if held_back => (self.timeouts.response_header, Outcome::ContinueTimeout),
+            (true, Waits::ForSource) => (self.connection.terms.body, Outcome::ClientTimeout),
             (true, Waits::ForSink) => (self.timeouts.response_body, Outcome::BackendWriteTimeout),
             _ => (self.timeouts.response_header, Outcome::ResponseHeaderTimeout),
         }
@@ -157,7 +188,7 @@ impl<'a> Talk<'a> {
                     if !self.desk.response.is_interim() {
                         return Poll::Ready(self.accept());
                     }
-                    self.pass_on_interim()?;
+                    self.pass_on_interim(length)?;
                     continue;
                 }
                 Ok(Parsed::Partial) => self.seen = from_backend.bytes().len(),
@@ -187,10 +218,12 @@ impl<'a> Talk<'a> {
         if switched && !(asked && self.sending.is_done()) { Err(Outcome::MalformedResponse) } else { Ok(()) }
     }
 
-    /// Puts an interim response down for the client; it leaves when there is nothing more to read from the backend.
-    fn pass_on_interim(&mut self) -> Result<(), Outcome> {
+    /// Puts an interim response of so many bytes down for the client; it leaves when there is nothing more to read from the
+    /// backend. Until then, and for as long as the client takes none, all are held: together they may be as large as one head.
+    fn pass_on_interim(&mut self, length: usize) -> Result<(), Outcome> {
         self.interim += 1;
-        if self.interim > MOST_INTERIM {
+        self.interim_bytes += length;
+        if self.interim > MOST_INTERIM || self.interim_bytes > HeadLimits::default().head_bytes {
             return Err(Outcome::MalformedResponse);
         }
         if self.sending.is_running() {
@@ -212,5 +245,6 @@ fn client_fault(fault: SourceFault) -> Outcome {
     match fault {
         SourceFault::Cut => Outcome::ClientGone,
         SourceFault::Malformed => Outcome::MalformedRequest,
+        SourceFault::TooLarge => Outcome::TrailersTooLarge,
     }
 }

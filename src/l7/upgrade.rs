@@ -1,6 +1,6 @@
 //! After a 101: the two connections become one tunnel.
 
-use super::bodies::Running;
+use super::bodies::{IS_RUNNING, Running};
 use super::h1::{After, Connection};
 use super::wire::Wire;
 use crate::clock;
@@ -9,7 +9,8 @@ use crate::local::Desk;
 use crate::outcome::Outcome;
 
 /// Sends the pending 101 and relays what follows, whatever it is, until the tunnel ends.
-pub(super) async fn tunnel(connection: &mut Connection, desk: &mut Desk, mut running: Running) -> After {
+pub(super) async fn tunnel(connection: &mut Connection, desk: &mut Desk, slot: &mut Option<Running>) -> After {
+    let mut running = slot.take().expect(IS_RUNNING);
     let local = connection.session.local().clone();
     let outcome = if connection.flush().await {
         clear(connection, desk, &mut running);

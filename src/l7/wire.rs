@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use super::body::{Piece, Sink, Source, SourceFault};
 use crate::buffer::{Buffer, SMALLEST, Stride};
-use crate::http::h1::body::{self, Decoder, Step};
+use crate::http::h1::body::{self, BodyFault, Decoder, Step};
 use crate::http::h1::parse::HeadLimits;
 use crate::http::{Fields, Framing};
 use crate::pipe::{Buffers, Pipe};
@@ -237,7 +237,7 @@ impl WireSource<'_> {
             let Some(buffer) = self.inbound.buffer.as_mut().filter(|buffer| !buffer.is_empty()) else {
                 return Ok(None);
             };
-            match self.inbound.decoder.decode(buffer.data()).map_err(|_| SourceFault::Malformed)? {
+            match self.inbound.decoder.decode(buffer.data()).map_err(source_fault)? {
                 Step::Data { skip, length } => {
                     buffer.consume(skip);
                     self.inbound.ready = in_block(length);
@@ -250,6 +250,10 @@ impl WireSource<'_> {
             }
         }
     }
+}
+
+fn source_fault(fault: BodyFault) -> SourceFault {
+    if fault.is_excess() { SourceFault::TooLarge } else { SourceFault::Malformed }
 }
 
 impl Source for WireSource<'_> {
@@ -298,8 +302,8 @@ impl Source for WireSource<'_> {
         self.inbound.release_if_empty(self.buffers);
     }
 
-    fn trailers(&self) -> &Fields {
-        self.inbound.decoder.trailers()
+    fn take_trailers(&mut self) -> Fields {
+        self.inbound.decoder.take_trailers()
     }
 }
 
@@ -310,6 +314,9 @@ fn in_block(count: usize) -> u32 {
 
 /// Pieces up to this size leave together with what is written before them.
 const SMALL: usize = 4 * 1024;
+
+/// So much memory for what is pending stays when it is written; a larger head is no reason to hold more while bodies move.
+const KEPT: usize = 16 * 1024;
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -377,6 +384,9 @@ impl Outbound {
         if self.sent == self.pending.len() {
             self.pending.clear();
             self.sent = 0;
+            if self.pending.capacity() > KEPT {
+                self.pending.shrink_to(KEPT);
+            }
         }
         count - own
     }

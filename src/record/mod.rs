@@ -1,4 +1,5 @@
-//! What is remembered of the traffic: counts and response times per backend.
+//! What is remembered of the traffic: counts and response times per backend, and what happens at a pool apart from its
+//! backends.
 //!
 //! Each worker writes into its own [`Recorder`], nobody else reads it; control asks for a copy and adds the copies up.
 //! Counts only grow, and they hang on the backend's identity, so a reload keeps them for as long as it is there or drains.
@@ -48,38 +49,103 @@ impl BackendRecord {
     }
 }
 
-/// All that one worker saw, by the serial number of the backend's state.
-pub type Collected = BySerial<BackendRecord>;
+/// Something that happens to a request or connection at a pool, which is not the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolEvent {
+    /// It was tried once more, and counted against the retry budget.
+    Retried,
+    /// It would have been tried once more, but for the retry budget.
+    RetryRefused,
+    /// It waited for a place at a backend.
+    Queued,
+    /// It did not get one: the queue was full, or the time to wait over.
+    QueueRefused,
+}
+
+/// What one worker, or all of them together, saw of one pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolRecord {
+    /// [`PoolEvent::Retried`]
+    pub retried: u64,
+    /// [`PoolEvent::RetryRefused`]
+    pub retries_refused: u64,
+    /// [`PoolEvent::Queued`]
+    pub queued: u64,
+    /// [`PoolEvent::QueueRefused`]
+    pub queue_refused: u64,
+}
+
+impl PoolRecord {
+    fn add(&mut self, other: &PoolRecord) {
+        self.retried += other.retried;
+        self.retries_refused += other.retries_refused;
+        self.queued += other.queued;
+        self.queue_refused += other.queue_refused;
+    }
+}
+
+/// All that one worker saw.
+#[derive(Clone, Debug, Default)]
+pub struct Collected {
+    /// By the serial number of the backend's state.
+    pub backends: BySerial<BackendRecord>,
+    /// By the number of the pool, of which there is one for every name that there ever was.
+    pub pools: Vec<PoolRecord>,
+}
+
+impl Collected {
+    /// Adds what another worker saw.
+    pub fn add(&mut self, other: Collected) {
+        for (backend, record) in other.backends {
+            self.backends.entry(backend).or_default().add(&record);
+        }
+        self.pools.resize_with(self.pools.len().max(other.pools.len()), PoolRecord::default);
+        self.pools.iter_mut().zip(&other.pools).for_each(|(sum, one)| sum.add(one));
+    }
+}
 
 /// One worker's memory.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    backends: Collected,
+    seen: Collected,
 }
 
 impl Recorder {
     /// An attempt got its response head, or its connection, after this time.
     pub fn responded(&mut self, backend: u64, after: Duration) {
         let micros = u64::try_from(after.as_micros()).unwrap_or(LONGEST);
-        self.backends.entry(backend).or_default().latency.saturating_record(micros.clamp(1, LONGEST));
+        self.seen.backends.entry(backend).or_default().latency.saturating_record(micros.clamp(1, LONGEST));
     }
 
     /// An attempt has ended.
     pub fn ended(&mut self, backend: u64, outcome: Outcome) {
-        let record = self.backends.entry(backend).or_default();
+        let record = self.seen.backends.entry(backend).or_default();
         record.attempts += 1;
         record.failures += u64::from(outcome.is_failure());
     }
 
+    /// This happened at the pool of this number.
+    pub fn happened(&mut self, pool: usize, event: PoolEvent) {
+        let pools = &mut self.seen.pools;
+        pools.resize_with(pools.len().max(pool + 1), PoolRecord::default);
+        let record = &mut pools[pool];
+        *match event {
+            PoolEvent::Retried => &mut record.retried,
+            PoolEvent::RetryRefused => &mut record.retries_refused,
+            PoolEvent::Queued => &mut record.queued,
+            PoolEvent::QueueRefused => &mut record.queue_refused,
+        } += 1;
+    }
+
     /// Forgets the backends that `keeps` denies: addresses come and go for as long as a process lives.
     pub fn retain(&mut self, keeps: impl Fn(u64) -> bool) {
-        self.backends.retain(|backend, _| keeps(*backend));
+        self.seen.backends.retain(|backend, _| keeps(*backend));
     }
 
     /// A copy of everything so far.
     #[must_use]
     pub fn collect(&self) -> Collected {
-        self.backends.clone()
+        self.seen.clone()
     }
 }
 
@@ -94,8 +160,14 @@ mod tests {
         one.ended(7, Outcome::Completed { status: 200 });
         two.responded(7, Duration::from_millis(90));
         two.ended(7, Outcome::Completed { status: 503 });
-        let mut sum = one.collect().remove(&7).unwrap();
-        sum.add(&two.collect()[&7]);
+        two.happened(1, PoolEvent::Retried);
+        one.happened(0, PoolEvent::RetryRefused);
+        two.happened(1, PoolEvent::Queued);
+        let mut both = one.collect();
+        both.add(two.collect());
+        let refused = PoolRecord { retries_refused: 1, ..PoolRecord::default() };
+        assert_eq!(both.pools, [refused, PoolRecord { retried: 1, queued: 1, ..PoolRecord::default() }]);
+        let sum = both.backends.remove(&7).unwrap();
         assert_eq!((sum.attempts, sum.failures), (2, 1));
         let median = sum.quantile(0.5).unwrap();
         assert!(median >= Duration::from_micros(9_900) && median <= Duration::from_micros(10_200), "{median:?}");
@@ -106,7 +178,7 @@ mod tests {
         let mut recorder = Recorder::default();
         recorder.responded(1, Duration::ZERO);
         recorder.responded(1, Duration::from_secs(3600));
-        let record = recorder.collect().remove(&1).unwrap();
+        let record = recorder.collect().backends.remove(&1).unwrap();
         assert_eq!(record.latency.len(), 2);
         assert_eq!(record.quantile(0.0), Some(Duration::from_micros(1)));
     }

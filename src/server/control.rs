@@ -135,6 +135,7 @@ impl Control {
         let next = Arc::new(next);
         next.admit();
         let retired = self.snapshots.swap(Arc::clone(&next));
+        next.call_waiting();
         let owners: Arc<[_]> = owners.into();
         let (receipt, all) = receipts();
         self.tell_all(|| Mail::Revalidate(Arc::clone(&owners), receipt.clone()));

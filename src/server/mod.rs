@@ -32,12 +32,12 @@ use crate::balance::Candidate;
 use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::record::Collected;
-use crate::state::{Backend, BackendState, ListenerId, Pool, Snapshot};
+use crate::state::{Backend, BackendState, ListenerId, Pool, PoolId, Snapshot};
 use admission::Admission;
 use control::Control;
 use listener::Offer;
 use places::{Place, Wanted};
-pub use report::{Applied, BackendReport, Drained, Listening, StartError};
+pub use report::{Applied, BackendReport, Drained, Listening, PoolReport, StartError};
 pub use sockets::BindFault;
 use sockets::{Bound, SocketId, bind_all};
 use spread::Acceptors;
@@ -118,7 +118,7 @@ impl Server {
 
     /// Every backend of every pool, in the order of the pools' numbers and the file.
     pub async fn observe(&self) -> Vec<BackendReport> {
-        let mut records = add_up(self.control.observe().await);
+        let mut records = add_up(self.control.observe().await).backends;
         let (snapshot, now) = (self.control.snapshot(), clock::now());
         let pools = snapshot.pools().flat_map(|(_, pool)| pool.backends.iter().map(move |backend| (pool, backend)));
         let report = |(pool, backend): (&Arc<Pool>, &Backend)| BackendReport {
@@ -131,6 +131,18 @@ impl Server {
             record: records.remove(&backend.state.id()).unwrap_or_default(),
         };
         pools.map(report).collect()
+    }
+
+    /// Every pool, in the order of their numbers.
+    pub async fn observe_pools(&self) -> Vec<PoolReport> {
+        let records = add_up(self.control.observe().await).pools;
+        let snapshot = self.control.snapshot();
+        let report = |(id, pool): (PoolId, &Arc<Pool>)| PoolReport {
+            pool: pool.name.clone(),
+            waiting: pool.queue.waiting(),
+            record: records.get(id.index()).copied().unwrap_or_default(),
+        };
+        snapshot.pools().map(report).collect()
     }
 
     /// The next worker that has died, by a fault of this program. The clients that the kernel keeps sending to it would wait
@@ -247,9 +259,7 @@ fn offer(bound: &mut Bound, nth: usize, listener: ListenerId, offers: &mut [Vec<
 
 fn add_up(collected: Vec<Collected>) -> Collected {
     let mut sum = Collected::default();
-    for (backend, record) in collected.into_iter().flatten() {
-        sum.entry(backend).or_default().add(&record);
-    }
+    collected.into_iter().for_each(|one| sum.add(one));
     sum
 }
 
@@ -290,6 +300,7 @@ mod tests {
         Timeouts {
             client_header: all,
             client_body: all,
+            client_write: all,
             client_min_rate: Bytes::default(),
             client_idle: all,
             connect: all,
@@ -297,6 +308,7 @@ mod tests {
             response_body: all,
             upstream_idle: all,
             tunnel_idle: all,
+            queue: all,
         }
     }
 
@@ -332,6 +344,8 @@ mod tests {
                 backends,
                 timeouts: timeouts(),
                 breaker: None,
+                queue: 0,
+                retry_budget: 0.2,
                 health_check: None,
                 fail_open: true,
             }],
@@ -519,7 +533,7 @@ mod tests {
         for _ in 0..2 {
             server.apply(&config(2, &listeners, &[kept])).await.unwrap();
         }
-        let remembered = add_up(server.control.observe().await);
+        let remembered = add_up(server.control.observe().await).backends;
         let kept = server.control.snapshot().known();
         assert!(remembered.keys().all(|backend| kept.contains(backend)), "{:?} of {kept:?}", remembered.keys());
         assert!(server.observe().await[0].record.attempts > 0);

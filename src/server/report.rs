@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::sockets::BindFault;
 use crate::balance::Standing;
 use crate::config::{Address, Name};
-use crate::record::BackendRecord;
+use crate::record::{BackendRecord, PoolRecord};
 
 /// One address that is listened on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,17 @@ pub struct BackendReport {
     pub in_flight: u32,
     /// What all workers saw of it since the process started.
     pub record: BackendRecord,
+}
+
+/// One pool as it does now.
+#[derive(Clone, Debug)]
+pub struct PoolReport {
+    /// Its name.
+    pub pool: Name,
+    /// How many wait for a place at one of its backends.
+    pub waiting: usize,
+    /// What all workers saw happen there since the process started.
+    pub record: PoolRecord,
 }
 
 /// How a drain ended.

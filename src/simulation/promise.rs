@@ -11,7 +11,7 @@ use crate::clock::Instant;
 pub enum Promise {
     /// A picked backend may be used, and none that ought to come before it may.
     PickIsTheBestAllowed,
-    /// There is an answer whenever a backend may be used.
+    /// There is an answer whenever a backend may be used and has room.
     NoneOnlyWhenThereIsNone,
     /// No request is given twice to one backend.
     NeverATriedOne,
@@ -52,12 +52,18 @@ pub(super) fn of_pick<C: Candidate>(
     tried: &Tried,
     fail_open: bool,
     now: Instant,
+    has_room: impl Fn(usize) -> bool,
     picked: Option<usize>,
 ) -> Result<(), Promise> {
     let rank = |index: usize| preference(among[index].standing(now), among[index].is_backup(), fail_open);
-    let best = (0..among.len()).filter(|&index| !tried.contains(index)).filter_map(rank).min();
+    let untried = || (0..among.len()).filter(|&index| !tried.contains(index));
+    let best = untried().filter_map(rank).min();
+    // Whoever could wait for one that works is not given to one that does not.
+    let waits = untried().any(|index| among[index].standing(now) == Standing::Full);
+    let best = best.filter(|&best| best <= 1 || !waits);
+    let can_be_had = untried().any(|index| best.is_some() && rank(index) == best && has_room(index));
     match picked {
-        None if best.is_some() => Err(Promise::NoneOnlyWhenThereIsNone),
+        None if can_be_had => Err(Promise::NoneOnlyWhenThereIsNone),
         Some(index) if tried.contains(index) => Err(Promise::NeverATriedOne),
         Some(index) if best.is_none() || rank(index) != best => Err(Promise::PickIsTheBestAllowed),
         _ => Ok(()),
@@ -92,7 +98,7 @@ mod tests {
         actors.iter_mut().zip(standings).for_each(|(actor, standing)| actor.change(What::Stands(standing)));
         let mut remembered = Tried::default();
         tried.iter().for_each(|&index| assert!(remembered.add(index)));
-        of_pick(&actors, &remembered, fail_open, NOW, picked)
+        of_pick(&actors, &remembered, fail_open, NOW, |_| true, picked)
     }
 
     #[test]
@@ -110,10 +116,13 @@ mod tests {
 
     #[test]
     fn a_tried_one_and_a_missing_answer_are_caught() {
-        use Standing::{Down, Maintenance, Usable};
+        use Standing::{Down, Full, Maintenance, Open, Usable};
         assert_eq!(verdict([Usable, Usable, Usable], &[0], true, Some(0)), Err(Promise::NeverATriedOne));
         assert_eq!(verdict([Usable, Usable, Usable], &[0, 1], true, Some(2)), Ok(()));
         assert_eq!(verdict([Down, Maintenance, Down], &[], true, None), Err(Promise::NoneOnlyWhenThereIsNone));
         assert_eq!(verdict([Down, Maintenance, Down], &[], false, None), Ok(()));
+        assert_eq!(verdict([Down, Full, Open], &[], true, None), Ok(()), "it waits");
+        assert_eq!(verdict([Down, Full, Open], &[], true, Some(0)), Err(Promise::PickIsTheBestAllowed));
+        assert_eq!(verdict([Down, Full, Usable], &[], true, None), Err(Promise::NoneOnlyWhenThereIsNone));
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{Backend, Broken, Pick, Promise, Report, Scenario, Service, What, promise};
 use crate::balance::{
-    AnyPicker, Ask, Candidate, ConsistentHash, Dice, Estimate, Policy, Rung, Standing, Tried, climb, hash_key,
-    peer_median,
+    AnyPicker, Ask, Candidate, ConsistentHash, Dice, Estimate, Lost, Policy, Rung, Standing, Tried, climb_and_take,
+    hash_key, peer_median,
 };
 use crate::breaker::{Breaker, Settings, Ticket};
 use crate::clock::Instant;
@@ -39,12 +39,9 @@ impl Candidate for Actor {
     }
 
     fn standing(&self, now: Instant) -> Standing {
-        let is_full = self.backend.max_connections.is_some_and(|most| self.in_flight >= most);
         match self.standing {
-            Standing::Draining | Standing::Maintenance => self.standing,
-            // the limit holds on every step of the ladder
-            _ if is_full => Standing::Full,
             Standing::Usable if self.is_held_back(now) => Standing::Open,
+            Standing::Usable if self.is_full() => Standing::Full,
             standing => standing,
         }
     }
@@ -69,6 +66,10 @@ impl Candidate for Actor {
 impl Actor {
     fn is_held_back(&self, now: Instant) -> bool {
         self.settings.as_ref().is_some_and(|settings| !self.breaker.admits(now, settings))
+    }
+
+    fn is_full(&self) -> bool {
+        self.backend.max_connections.is_some_and(|most| self.in_flight >= most)
     }
 
     /// How long an attempt that begins now takes, and whether it fails.
@@ -285,11 +286,14 @@ impl<'a> World<'a> {
     /// Gives the request to a backend, or ends it where there is none.
     fn attempt(&mut self, mut request: Request) -> Result<(), Promise> {
         let Worker { picker, dice } = &mut self.workers[request.worker];
-        let mut ask = Ask { now: self.now, key: request.key, tried: &request.tried, dice, rung: Rung::Primaries };
-        let found = climb(picker, &self.actors, &mut ask, self.scenario.fail_open);
-        let picked = found.map(|(index, _)| index);
-        promise::of_pick(&self.actors, &request.tried, self.scenario.fail_open, self.now, picked)?;
-        let Some((backend, rung)) = found else {
+        let ask = Ask { now: self.now, key: request.key, tried: &request.tried, dice, rung: Rung::Primaries };
+        let (actors, fail_open) = (&self.actors, self.scenario.fail_open);
+        let has_room = |index: usize| !actors[index].is_full();
+        let take = |index, _| if has_room(index) { Ok(()) } else { Err(Lost::NoRoom) };
+        let found = climb_and_take(picker, actors, ask, fail_open, take);
+        let picked = found.map(|((), index, _)| index).ok();
+        promise::of_pick(actors, &request.tried, fail_open, self.now, has_room, picked)?;
+        let Ok(((), backend, rung)) = found else {
             self.report.without_backend += 1;
             return Ok(());
         };

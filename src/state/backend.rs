@@ -2,9 +2,10 @@
 //!
 //! The state hangs on a [`BackendKey`], which holds all that the state depends on and nothing else, so it outlives every
 //! configuration that names the key. It is a few words that all workers share. The first holds the in-flight count, the
-//! epoch and the two bits that end a backend's service, all in one word, so that "is there room, and may it be taken?" is
-//! answered and acted on in one step: a limit is never exceeded, and nothing is taken after a drain began. The second is the
-//! latency estimate, which is written only for pools whose policy reads it, the third the breaker's.
+//! epoch, the two bits that end a backend's service and one that says that somebody waits for a place, all in one word, so
+//! that "is there room, and may it be taken?" is answered and acted on in one step: a limit is never exceeded, nothing is
+//! taken after a drain began, nobody takes a place that others wait for, and whoever leaves knows whether there is somebody
+//! to call. The second is the latency estimate, which is written only for pools whose policy reads it, the third the breaker's.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -62,8 +63,19 @@ pub enum Refused {
     Draining,
     /// It is at its limit.
     Full,
-    /// Its breaker let nobody in; which shows in its standing now.
-    Open,
+    /// There is room, for which others wait.
+    Queued,
+    /// Its breaker lets nobody in any more; which shows in its standing now.
+    Shut,
+}
+
+/// Who asks for a place at a backend with a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Somebody who has just come: takes nothing that others wait for.
+    Newcomer,
+    /// Somebody who has waited and was called.
+    Waiter,
 }
 
 /// Counts how often a backend came back into service. A verdict that belongs to an earlier epoch is not recorded.
@@ -77,7 +89,8 @@ struct Usage(u64);
 impl Usage {
     const ONE: u64 = 1;
     const EPOCH_SHIFT: u32 = 32;
-    const EPOCH_MASK: u64 = (1 << 30) - 1;
+    const EPOCH_MASK: u64 = (1 << 29) - 1;
+    const AWAITED: u64 = 1 << 61;
     const DRAINING: u64 = 1 << 62;
     const CUT: u64 = 1 << 63;
 
@@ -98,25 +111,31 @@ impl Usage {
         self.0 & Usage::CUT != 0
     }
 
+    fn is_awaited(self) -> bool {
+        self.0 & Usage::AWAITED != 0
+    }
+
     fn is_full(self, limit: Option<NonZeroU32>) -> bool {
         // Without a limit the count still must not run into the epoch's bits.
         self.in_flight() >= limit.map_or(u32::MAX, NonZeroU32::get)
     }
 
-    fn refusal(self, limit: Option<NonZeroU32>) -> Option<Refused> {
+    fn refusal(self, limit: Option<NonZeroU32>, turn: Turn) -> Option<Refused> {
         if self.is_draining() {
             Some(Refused::Draining)
         } else if self.is_full(limit) {
             Some(Refused::Full)
+        } else if turn == Turn::Newcomer && self.is_awaited() && limit.is_some() {
+            Some(Refused::Queued)
         } else {
             None
         }
     }
 
-    /// In service again: the count stays, the bits go, the epoch is the next one.
+    /// In service again: the count stays, the bits go, the epoch is the next one. Who waits still waits.
     fn restored(self) -> Usage {
         let epoch = u64::from(self.epoch().0).wrapping_add(1) & Usage::EPOCH_MASK;
-        Usage(u64::from(self.in_flight()) | epoch << Usage::EPOCH_SHIFT)
+        Usage(u64::from(self.in_flight()) | epoch << Usage::EPOCH_SHIFT | self.0 & Usage::AWAITED)
     }
 }
 
@@ -137,6 +156,9 @@ struct Shared {
 /// together (count, epoch, bits) is in one word, whose single modification order every thread agrees on.
 #[derive(Debug)]
 pub struct BackendState {
+    /// Not beside the words that every request writes: it is written when the backend is withdrawn, and read while requests
+    /// wait.
+    withdrawals: AtomicU64,
     id: u64,
     identity: u64,
     key: BackendKey,
@@ -157,7 +179,8 @@ impl BackendState {
     pub fn beginning(id: u64, key: BackendKey, initial: Initial) -> BackendState {
         let latency = AtomicU64::new(Estimate::UNKNOWN.to_bits());
         let shared = Shared { usage: AtomicU64::new(0), latency, breaker: Breaker::default() };
-        BackendState { id, identity: key.identity(), key, shared, checkup: Checkup::new(initial) }
+        let (withdrawals, checkup) = (AtomicU64::new(0), Checkup::new(initial));
+        BackendState { withdrawals, id, identity: key.identity(), key, shared, checkup }
     }
 
     /// A number that no other backend of this process has or had.
@@ -184,14 +207,22 @@ impl BackendState {
         &self.checkup
     }
 
-    /// Counts one more in flight, unless it is draining or has `limit` already.
+    /// Counts one more in flight, unless it is draining, has `limit` already, or others wait for the place.
     ///
     /// # Errors
-    /// Says which of the two it was; then nothing was counted.
+    /// Says which of these it was; then nothing was counted.
     pub fn take(&self, limit: Option<NonZeroU32>) -> Result<Epoch, Refused> {
+        self.take_as(Turn::Newcomer, limit)
+    }
+
+    /// The same for somebody who may have waited.
+    ///
+    /// # Errors
+    /// As [`take`](BackendState::take).
+    pub fn take_as(&self, turn: Turn, limit: Option<NonZeroU32>) -> Result<Epoch, Refused> {
         let mut usage = self.usage();
         loop {
-            if let Some(refused) = usage.refusal(limit) {
+            if let Some(refused) = usage.refusal(limit, turn) {
                 return Err(refused);
             }
             // Relaxed: see the type. The exchange fails when any part of the word moved, so the refusal was asked of
@@ -204,11 +235,28 @@ impl BackendState {
         }
     }
 
-    /// Counts one less in flight; once for each successful [`take`](BackendState::take).
-    pub fn release(&self) {
-        // Relaxed: the count guards no memory; who reads zero learns only that.
-        let before = self.shared.usage.fetch_sub(Usage::ONE, Ordering::Relaxed);
-        debug_assert!(Usage(before).in_flight() > 0, "every release has its take");
+    /// Counts one less in flight; once for each successful [`take`](BackendState::take). True when somebody waits for a
+    /// place and is to be called.
+    pub fn release(&self) -> bool {
+        // Relaxed: the count guards no memory; who reads zero learns only that. A waiter who sets the bit later in the
+        // word's order sees the place that is free.
+        let before = Usage(self.shared.usage.fetch_sub(Usage::ONE, Ordering::Relaxed));
+        debug_assert!(before.in_flight() > 0, "every release has its take");
+        before.is_awaited()
+    }
+
+    /// From now on newcomers take no place that a limit leaves free, and every release says that it is awaited. Whether it
+    /// could be taken until now.
+    pub(super) fn await_release(&self, limit: Option<NonZeroU32>) -> bool {
+        // Relaxed: a release is before this in the word's order, and then its place is seen here, or it sees the bit.
+        let before = Usage(self.shared.usage.fetch_or(Usage::AWAITED, Ordering::Relaxed));
+        before.refusal(limit, Turn::Waiter).is_none()
+    }
+
+    /// Nobody waits any more.
+    pub(super) fn await_no_more(&self) {
+        // Relaxed: a newcomer who still sees the bit queues, is alone there, and is called at once.
+        self.shared.usage.fetch_and(!Usage::AWAITED, Ordering::Relaxed);
     }
 
     /// From now on nothing new is taken; what is in flight may finish.
@@ -221,6 +269,19 @@ impl BackendState {
     pub fn cut(&self) {
         // Relaxed: sessions learn of it when they next look, there is nothing else to see.
         self.shared.usage.fetch_or(Usage::DRAINING | Usage::CUT, Ordering::Relaxed);
+    }
+
+    /// It is not to be relied on any more (it went down, or its breaker opened): requests that wait for its response head and
+    /// may be repeated go elsewhere, as soon as their workers' sessions are woken. What it has may finish otherwise.
+    pub fn withdraw(&self) {
+        // Relaxed: waiting requests learn of it when they next look, there is nothing else to see.
+        self.withdrawals.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it was withdrawn.
+    pub(super) fn withdrawals(&self) -> u64 {
+        // Relaxed: see `withdraw`.
+        self.withdrawals.load(Ordering::Relaxed)
     }
 
     /// Back in service: a new epoch, if it was out of service at all.
@@ -328,6 +389,12 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// How many more it may have.
+    pub(super) fn room(&self) -> usize {
+        let limit = self.limit.map_or(u32::MAX, NonZeroU32::get);
+        limit.saturating_sub(self.state.in_flight()) as usize
+    }
+
     /// Where it is.
     #[must_use]
     pub fn address(&self) -> &Address {
@@ -346,12 +413,20 @@ impl Candidate for Backend {
             Service::Drain => return Standing::Draining,
             Service::Active => {}
         }
-        match self.state.usage().refusal(self.limit) {
-            Some(Refused::Draining) => Standing::Draining,
-            Some(Refused::Full) => Standing::Full,
-            _ if self.state.checkup.health().is_down() => Standing::Down,
-            _ if self.is_held_back(now) => Standing::Open,
-            _ => Standing::Usable,
+        // Asked as a waiter asks: that others wait for its places is no reason that lies with the backend.
+        let usage = self.state.usage();
+        if usage.is_draining() {
+            return Standing::Draining;
+        }
+        if self.state.checkup.health().is_down() {
+            return Standing::Down;
+        }
+        if self.is_held_back(now) {
+            return Standing::Open;
+        }
+        match usage.is_full(self.limit) {
+            true => Standing::Full,
+            false => Standing::Usable,
         }
     }
 
@@ -411,6 +486,22 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_others_wait_for_is_not_for_newcomers() {
+        let (state, limit) = (state(), NonZeroU32::new(2));
+        state.take(limit).unwrap();
+        assert!(state.await_release(limit), "there is room");
+        assert_eq!(state.take(limit), Err(Refused::Queued));
+        assert!(state.take(None).is_ok(), "without a limit nobody waits for anything");
+        assert!(!state.await_release(limit), "now it is full");
+        assert!(state.release() && state.take_as(Turn::Waiter, limit).is_ok());
+        state.drain();
+        state.restore();
+        assert!(state.release(), "who waits outlives a drain");
+        state.await_no_more();
+        assert!(state.take(limit).is_ok() && !state.release());
+    }
+
+    #[test]
     fn a_draining_backend_keeps_what_it_has_and_takes_nothing() {
         let state = state();
         state.take(None).unwrap();
@@ -446,7 +537,8 @@ mod tests {
     fn the_epoch_wraps_without_touching_the_bits_beside_it() {
         let last = Usage(7 | Usage::EPOCH_MASK << Usage::EPOCH_SHIFT | Usage::DRAINING | Usage::CUT);
         let next = last.restored();
-        assert_eq!((next.in_flight(), next.epoch()), (7, Epoch(0)));
+        assert_eq!((next.in_flight(), next.epoch(), next.is_awaited()), (7, Epoch(0), false));
+        assert!(Usage(last.0 | Usage::AWAITED).restored().is_awaited());
         assert!(!next.is_draining() && !next.is_cut());
     }
 
@@ -473,10 +565,10 @@ mod tests {
             state: Arc::new(state()),
         };
         assert_eq!(backend.standing(now), Standing::Usable);
-        backend.state.checkup().say(Health::Down, Sessions::Kept);
-        assert_eq!(backend.standing(now), Standing::Down);
         backend.state.take(backend.limit).unwrap();
         assert_eq!(backend.standing(now), Standing::Full);
+        backend.state.checkup().say(Health::Down, Sessions::Kept);
+        assert_eq!(backend.standing(now), Standing::Down, "nobody waits for one that is down");
         backend.state.drain();
         assert_eq!(backend.standing(now), Standing::Draining);
         backend.service = Service::Maintenance;

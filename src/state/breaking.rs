@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::backend::{Backend, Refused};
 use super::lease::Hold;
 use crate::balance::{Candidate, Standing};
-use crate::breaker::{Denied, Entry, Gate, Inside, Mode, News, Peers, Settings, Teller, Ticket, Transition};
+use crate::breaker::{Denied, Entry, Gate, Inside, Mode, News, Peers, Settings, State, Teller, Ticket, Transition};
 use crate::clock::Instant;
 
 /// What all breakers of a pool have in common.
@@ -35,17 +35,9 @@ impl Backend {
 
     /// Whether it could serve if it had room.
     fn is_well(&self, now: Instant) -> bool {
-        let is_down = self.state.checkup().health().is_down();
-        matches!(self.standing(now), Standing::Usable | Standing::Full) && !is_down
+        matches!(self.standing(now), Standing::Usable | Standing::Full)
     }
 
-    /// Whether its breaker has opened since this ticket was given out, and means it.
-    pub(super) fn has_shut_out(&self, ticket: &Ticket) -> bool {
-        let enforces = |pool: &Arc<PoolBreaker>| pool.settings.mode == Mode::Enforce;
-        self.state.breaker().has_opened_since(ticket) && self.breaker.as_ref().is_some_and(enforces)
-    }
-
-    #[cold]
     fn tell(&self, transition: &Transition, settings: &Settings) {
         let Transition { from, to, reason } = transition;
         let (pool, backend) = (&self.state.key().pool, &self.name);
@@ -65,9 +57,9 @@ impl Hold {
         let backend = &self.backends()[index];
         let Some(PoolBreaker { settings, .. }) = backend.breaker.as_deref() else { return Ok(Ticket::UNHEARD) };
         let admitted = backend.state.breaker().admit(now, settings, entry);
-        let (ticket, transition) = admitted.map_err(|_| Refused::Open)?;
+        let (ticket, transition) = admitted.map_err(|_| Refused::Shut)?;
         if let Some(transition) = transition {
-            backend.tell(&transition, settings);
+            self.follow(index, &transition, settings);
         }
         Ok(ticket)
     }
@@ -94,7 +86,20 @@ impl Hold {
         let identity = backend.identity();
         let tell = Teller { now, settings: &pool.settings, window: self.window(index), identity };
         if let Some(transition) = what(pool, &tell) {
-            backend.tell(&transition, &pool.settings);
+            self.follow(index, &transition, &pool.settings);
+        }
+    }
+
+    /// What follows from a transition, by whoever made it: who waits for a response of a backend that is left alone goes
+    /// elsewhere, and who waits for a place may find one at a backend that is back.
+    #[cold]
+    fn follow(&self, index: usize, transition: &Transition, settings: &Settings) {
+        let backend = &self.backends()[index];
+        backend.tell(transition, settings);
+        match transition.to {
+            State::Open if settings.mode == Mode::Enforce => backend.state.withdraw(),
+            State::Closed => self.queue().call(),
+            State::Open | State::HalfOpen => {}
         }
     }
 
@@ -131,7 +136,6 @@ mod tests {
     use super::super::{Lease, Snapshot, View};
     use super::*;
     use crate::balance::{Dice, Rung, Tried};
-    use crate::breaker::State;
     use crate::config::{self, Policy, Service};
     use crate::outcome::{Outcome, Verdict};
 
@@ -269,15 +273,15 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_response_sees_that_the_breaker_opened() {
-        for (mode, shut_out) in [(Mode::Enforce, true), (Mode::Observe, false)] {
+        for (mode, withdrawn) in [(Mode::Enforce, true), (Mode::Observe, false)] {
             let settings = Settings { mode, ..Settings::default() };
             let view = view(app(vec![backend(1), backend(2)], Some(settings)), None);
             let (waiting, index, _) = take(&view, T0);
-            assert!(!waiting.is_shut_out());
+            assert!(!waiting.is_withdrawn());
             for _ in 0..20 {
                 request(&view, T0, |other| if other == index { 500 } else { 200 });
             }
-            assert_eq!((states(&view, T0)[index], waiting.is_shut_out()), (State::Open, shut_out));
+            assert_eq!((states(&view, T0)[index], waiting.is_withdrawn()), (State::Open, withdrawn));
         }
     }
 

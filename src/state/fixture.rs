@@ -12,6 +12,7 @@ pub fn timeouts() -> Timeouts {
     Timeouts {
         client_header: long,
         client_body: long,
+        client_write: long,
         client_min_rate: Bytes::default(),
         client_idle: long,
         connect: long,
@@ -19,6 +20,7 @@ pub fn timeouts() -> Timeouts {
         response_body: long,
         upstream_idle: long,
         tunnel_idle: long,
+        queue: long,
     }
 }
 
@@ -35,15 +37,9 @@ pub fn backend(port: u16) -> Backend {
 }
 
 pub fn pool(name: &str, policy: Policy, backends: Vec<Backend>) -> Pool {
-    Pool {
-        name: name.into(),
-        policy,
-        backends,
-        timeouts: timeouts(),
-        health_check: None,
-        fail_open: true,
-        breaker: None,
-    }
+    let (health_check, fail_open, queue, retry_budget, breaker) = (None, true, 100, 0.2, None);
+    let timeouts = timeouts();
+    Pool { name: name.into(), policy, backends, timeouts, health_check, fail_open, queue, retry_budget, breaker }
 }
 
 pub fn round_robin(name: &str, ports: &[u16]) -> Pool {

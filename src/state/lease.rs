@@ -10,8 +10,9 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::backend::{Backend, BackendState, Epoch, Refused};
+use super::backend::{Backend, BackendState, Epoch, Refused, Turn};
 use super::health::Cuts;
+use super::queue::Queue;
 use crate::balance::peer_median;
 use crate::breaker::{Entry, Ticket, Window};
 use crate::clock::Instant;
@@ -34,6 +35,7 @@ pub(super) struct Hold(Rc<Held>);
 struct Held {
     backends: Arc<[Backend]>,
     latency: Latency,
+    queue: Arc<Queue>,
     worker: usize,
     /// The worker's windows on the breakers, each made when something first happens there.
     windows: Box<[OnceCell<Arc<Window>>]>,
@@ -41,16 +43,17 @@ struct Held {
 
 impl Hold {
     /// The hold of the worker of this number.
-    pub(super) fn new(backends: Arc<[Backend]>, latency: Latency, worker: usize) -> Hold {
+    pub(super) fn new(backends: Arc<[Backend]>, latency: Latency, queue: Arc<Queue>, worker: usize) -> Hold {
         let windows = backends.iter().map(|_| OnceCell::new()).collect();
-        Hold(Rc::new(Held { backends, latency, worker, windows }))
+        Hold(Rc::new(Held { backends, latency, queue, worker, windows }))
     }
 
     /// Takes the backend at `index`, which is one of the pool's.
-    pub(super) fn take(&self, index: usize, now: Instant, entry: Entry) -> Result<Lease, Refused> {
+    pub(super) fn take(&self, index: usize, now: Instant, turn: Turn, entry: Entry) -> Result<Lease, Refused> {
         let backend = &self.0.backends[index];
+        let withdrawals = backend.state.withdrawals();
         let mut ticket = self.pass_breaker(index, now, entry)?;
-        let epoch = match backend.state.take(backend.limit) {
+        let epoch = match backend.state.take_as(turn, backend.limit) {
             Ok(epoch) => epoch,
             Err(refused) => {
                 backend.state.breaker().give_back(&mut ticket);
@@ -59,11 +62,15 @@ impl Hold {
         };
         let cuts = backend.state.checkup().cuts();
         let index = u32::try_from(index).expect("a pool has fewer backends than that");
-        Ok(Lease { hold: self.clone(), index, epoch, ticket, cuts, sent: now, judged: None })
+        Ok(Lease { hold: self.clone(), index, epoch, ticket, withdrawals, cuts, sent: now, judged: None })
     }
 
     pub(super) fn backends(&self) -> &[Backend] {
         &self.0.backends
+    }
+
+    pub(super) fn queue(&self) -> &Queue {
+        &self.0.queue
     }
 
     /// This worker's window on the breaker of the backend at `index`.
@@ -81,6 +88,8 @@ pub struct Lease {
     index: u32,
     epoch: Epoch,
     ticket: Ticket,
+    /// How often the backend had been withdrawn.
+    withdrawals: u64,
     /// How often the backend's sessions had been cut before.
     cuts: Cuts,
     /// From when the latency sample counts.
@@ -116,6 +125,12 @@ impl Lease {
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.state().is_cut()
+    }
+
+    /// Whether the backend was [withdrawn](BackendState::withdraw) since this was taken.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.state().withdrawals() != self.withdrawals
     }
 
     /// Whether a session (TCP, or an upgraded connection) must end now: the use must, or the backend went down and its sessions
@@ -173,13 +188,6 @@ impl Lease {
         }
     }
 
-    /// Whether the backend's breaker has opened since this began: what still waits for its response had better be tried
-    /// elsewhere. It costs one look at a shared word.
-    #[must_use]
-    pub fn is_shut_out(&self) -> bool {
-        self.backend().has_shut_out(&self.ticket)
-    }
-
     /// Whether the backend is in service as it was when this was taken.
     fn is_current(&self) -> bool {
         self.state().epoch() == self.epoch
@@ -188,9 +196,12 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let state = &self.hold.0.backends[self.index()].state;
+        // The backend by its field, for the ticket is changed at the same time.
+        let state = &self.hold.0.backends[self.index as usize].state;
         state.breaker().give_back(&mut self.ticket);
-        state.release();
+        if state.release() {
+            self.hold.0.queue.call();
+        }
     }
 }
 
@@ -225,7 +236,7 @@ mod tests {
                 state,
             }
         };
-        Hold::new((0..backends).map(backend).collect(), latency, 0)
+        Hold::new((0..backends).map(backend).collect(), latency, Arc::default(), 0)
     }
 
     fn estimate(hold: &Hold, index: usize, now: Instant) -> Option<Duration> {
@@ -234,7 +245,7 @@ mod tests {
 
     /// One use of `index` that takes `millis` to answer.
     fn answer(hold: &Hold, index: usize, millis: u64, verdict: Verdict) {
-        let mut lease = hold.take(index, T0, Entry::Asked).unwrap();
+        let mut lease = hold.take(index, T0, Turn::Newcomer, Entry::Asked).unwrap();
         lease.responded(T0 + ms(millis), verdict);
         lease.finish(T0 + ms(millis), Outcome::Completed { status: 200 });
     }
@@ -246,7 +257,10 @@ mod tests {
     #[test]
     fn it_counts_as_in_flight_until_it_is_gone_whichever_way() {
         let hold = hold(1, Latency::Read);
-        let (a, b) = (hold.take(0, T0, Entry::Asked).unwrap(), hold.take(0, T0, Entry::Asked).unwrap());
+        let (a, b) = (
+            hold.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap(),
+            hold.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap(),
+        );
         let state = Arc::clone(a.state());
         assert_eq!(state.in_flight(), 2);
         a.finish(T0, Outcome::Completed { status: 200 });
@@ -258,7 +272,7 @@ mod tests {
     #[test]
     fn the_sample_runs_from_the_last_request_byte_to_the_response_head() {
         let hold = hold(1, Latency::Read);
-        let mut lease = hold.take(0, T0, Entry::Asked).unwrap();
+        let mut lease = hold.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap();
         lease.sent(T0 + ms(500));
         lease.responded(T0 + ms(520), Verdict::Good);
         lease.responded(T0 + ms(900), Verdict::Failed);
@@ -281,28 +295,28 @@ mod tests {
         let hold = hold(2, Latency::Read);
         answer(&hold, 1, 30, Verdict::Good);
         for outcome in [Outcome::ClientGone, Outcome::StaleIdle, Outcome::Cut] {
-            hold.take(0, T0, Entry::Asked).unwrap().finish(T0 + ms(1), outcome);
+            hold.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap().finish(T0 + ms(1), outcome);
             assert_eq!(estimate(&hold, 0, T0), None, "{outcome:?}");
         }
-        let mut answered = hold.take(0, T0, Entry::Asked).unwrap();
+        let mut answered = hold.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap();
         answered.responded(T0 + ms(5), Verdict::Good);
         answered.finish(T0 + ms(900), Outcome::BackendCut);
         assert!(is_about(estimate(&hold, 0, T0 + ms(5)), ms(5)));
-        hold.take(0, T0, Entry::Asked).unwrap().finish(T0 + ms(5), Outcome::ConnectFailed);
+        hold.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap().finish(T0 + ms(5), Outcome::ConnectFailed);
         assert!(estimate(&hold, 0, T0 + ms(5)).unwrap() > ms(50));
     }
 
     #[test]
     fn dropped_unfinished_it_teaches_nothing() {
         let hold = hold(1, Latency::Read);
-        drop(hold.take(0, T0, Entry::Asked).unwrap());
+        drop(hold.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap());
         assert_eq!(estimate(&hold, 0, T0), None);
     }
 
     #[test]
     fn what_was_taken_before_the_backend_came_back_teaches_nothing() {
         let hold = hold(1, Latency::Read);
-        let mut lease = hold.take(0, T0, Entry::Asked).unwrap();
+        let mut lease = hold.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap();
         lease.state().drain();
         lease.state().restore();
         lease.responded(T0 + ms(5), Verdict::Good);
@@ -321,29 +335,39 @@ mod tests {
         let held = hold(1, Latency::Unread);
         let mut lower = held.0.backends.to_vec();
         lower[0].limit = NonZeroU32::new(1);
-        let lower = Hold::new(lower.into(), Latency::Unread, 0);
-        let _first = held.take(0, T0, Entry::Asked).unwrap();
-        assert_eq!(lower.take(0, T0, Entry::Asked).unwrap_err(), Refused::Full);
-        assert!(held.take(0, T0, Entry::Asked).is_ok());
+        let lower = Hold::new(lower.into(), Latency::Unread, Arc::default(), 0);
+        let _first = held.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap();
+        assert_eq!(lower.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap_err(), Refused::Full);
+        assert!(held.take(0, T0, Turn::Newcomer, Entry::Asked).is_ok());
     }
 
     #[test]
     fn a_cut_reaches_the_leases_that_are_out() {
         let hold = hold(1, Latency::Unread);
-        let lease = hold.take(0, T0, Entry::Asked).unwrap();
+        let lease = hold.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap();
         assert!(!lease.is_cut());
         lease.state().cut();
         assert!(lease.is_cut());
     }
 
     #[test]
+    fn a_withdrawal_is_for_the_leases_that_are_out() {
+        let hold = hold(1, Latency::Unread);
+        let before = hold.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap();
+        before.state().withdraw();
+        let after = hold.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap();
+        assert!(before.is_withdrawn());
+        assert!(!after.is_withdrawn(), "whoever takes it all the same, as the last resort, knows what he does");
+    }
+
+    #[test]
     fn a_backend_that_goes_down_cuts_the_sessions_that_are_out_and_no_later_ones() {
         let hold = hold(1, Latency::Unread);
-        let before = hold.take(0, T0, Entry::Asked).unwrap();
+        let before = hold.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap();
         assert!(!before.session_is_cut());
         before.state().checkup().say(Health::Down, Sessions::Cut);
         assert!(before.session_is_cut() && !before.is_cut());
-        let last_resort = hold.take(0, T0, Entry::Asked).unwrap();
+        let last_resort = hold.take(0, T0, Turn::Newcomer, Entry::Asked).unwrap();
         before.state().checkup().say(Health::Up, Sessions::Kept);
         assert!(before.session_is_cut() && !last_resort.session_is_cut());
     }
@@ -362,8 +386,8 @@ mod tests {
                 backends[0].limit = NonZeroU32::new(1);
                 let backends: Arc<[Backend]> = backends.into();
                 let worker = |backends: Arc<[Backend]>| {
-                    let hold = Hold::new(backends, Latency::Unread, 0);
-                    if let Ok(lease) = hold.take(0, T0, Entry::Asked) {
+                    let hold = Hold::new(backends, Latency::Unread, Arc::default(), 0);
+                    if let Ok(lease) = hold.take(0, T0, Turn::Newcomer, Entry::Asked) {
                         assert_eq!(lease.state().in_flight(), 1);
                         assert!(!lease.state().is_drained());
                         lease.finish(T0, Outcome::Completed { status: 200 });

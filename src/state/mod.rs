@@ -9,6 +9,7 @@
 
 mod backend;
 mod breaking;
+mod budget;
 #[cfg(test)]
 mod fixture;
 mod health;
@@ -16,6 +17,7 @@ mod ids;
 mod key;
 mod lease;
 mod pool;
+mod queue;
 mod registry;
 mod route;
 mod terms;
@@ -29,13 +31,15 @@ use ipnet::IpNet;
 
 use crate::config::{self, Address, Config, Initial, Limits, Name, Service, Timeouts};
 
-pub use backend::{Backend, BackendKey, BackendState, Epoch, Refused, Transport};
+pub use backend::{Backend, BackendKey, BackendState, Epoch, Refused, Transport, Turn};
 use breaking::PoolBreaker;
+pub use budget::Permit;
 pub use health::{Checkup, Cuts, Health, Probed, Sessions};
 use ids::Roster;
 pub use ids::{ListenerId, PoolId};
 pub use lease::Lease;
 pub use pool::{HashInput, Pool};
+pub use queue::{Place, Queue};
 use registry::Registry;
 pub use route::{Action, Route, RouteAsk, RouteTable, Split, header_matches};
 pub use terms::Terms;
@@ -92,6 +96,8 @@ pub struct Snapshot {
     listeners: Vec<Option<Arc<ListenerPlan>>>,
     /// By [`PoolId`]; `None` for a name that is gone.
     pools: Vec<Option<Arc<Pool>>>,
+    /// By [`PoolId`], those of names that are gone included: somebody may still wait there.
+    queues: Vec<Arc<Queue>>,
     /// Backends that are in no pool any more but may still be in use.
     retired: Vec<Arc<BackendState>>,
     listener_names: Roster,
@@ -107,7 +113,8 @@ impl Snapshot {
     pub fn next(config: &Config, previous: Option<&Snapshot>) -> Snapshot {
         let mut registry = previous.map(Registry::of).unwrap_or_default();
         let mut pool_names = previous.map(|previous| previous.pool_names.clone()).unwrap_or_default();
-        let pools = plan_pools(config, previous, &mut pool_names, &mut registry);
+        let mut queues = previous.map(|previous| previous.queues.clone()).unwrap_or_default();
+        let pools = plan_pools(config, previous, &mut pool_names, &mut queues, &mut registry);
         let mut listener_names = previous.map(|previous| previous.listener_names.clone()).unwrap_or_default();
         let listeners = plan_listeners(config, &mut listener_names, &pool_names);
         Snapshot {
@@ -115,6 +122,7 @@ impl Snapshot {
             connections: config.runtime.connections,
             listeners,
             pools,
+            queues,
             next_backend_id: registry.next_id(),
             retired: registry.into_retired(),
             listener_names,
@@ -181,6 +189,17 @@ impl Snapshot {
         held_back.map(|backend| &backend.state).chain(&self.retired).for_each(|state| state.drain());
     }
 
+    /// Calls who waits in the queues: for when this snapshot has come into force, by which there may be more room. Those whose
+    /// pool is gone are all called, of the others one, who calls the next as long as there is room.
+    pub fn call_waiting(&self) {
+        for (number, queue) in (0..).zip(&self.queues) {
+            match self.pool(PoolId::new(number)) {
+                Some(_) => queue.call(),
+                None => queue.call_all(),
+            }
+        }
+    }
+
     /// The backends that must be empty in the end: once [`BackendState::is_drained`] there is nothing to do, and when
     /// `reload.drain_timeout` is over they are [cut](BackendState::cut). Those that are in no pool any more, and those in
     /// maintenance; a backend that is only drained by hand has all the time it needs.
@@ -232,6 +251,7 @@ fn plan_pools(
     config: &Config,
     previous: Option<&Snapshot>,
     names: &mut Roster,
+    queues: &mut Vec<Arc<Queue>>,
     registry: &mut Registry,
 ) -> Vec<Option<Arc<Pool>>> {
     let mut pools = Vec::new();
@@ -242,7 +262,8 @@ fn plan_pools(
         let breaker = pool.breaker.as_ref().map(|settings| Arc::new(PoolBreaker::next(settings, kept)));
         let bound = |backend| bind(backend, pool, breaker.clone(), registry);
         let backends = pool.backends.iter().map(bound).collect();
-        put(&mut pools, id.index(), Pool::new(pool, backends, breaker.clone(), before));
+        queues.resize_with(queues.len().max(id.index() + 1), Arc::default);
+        put(&mut pools, id.index(), Pool::new(pool, backends, &queues[id.index()], breaker.clone(), before));
     }
     pools
 }
@@ -575,7 +596,9 @@ mod tests {
                         uses.push(Arc::clone(state));
                     }
                 }
-                uses.drain(..ends.min(uses.len())).for_each(|state| state.release());
+                uses.drain(..ends.min(uses.len())).for_each(|state| {
+                    state.release();
+                });
                 previous = next;
             }
         }

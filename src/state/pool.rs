@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use super::backend::Backend;
 use super::breaking::PoolBreaker;
+use super::budget::Reserve;
 use super::lease::Latency;
-use crate::balance::{self, ConsistentHash};
+use super::queue::Queue;
+use crate::balance::{self, Candidate, ConsistentHash, Standing};
+use crate::clock::Instant;
 use crate::config::{self, HashOn, HealthCheck, Name, Policy, Timeouts};
 
-/// How often a request is tried in all, the first included (semantics.md §6).
+/// How often a TCP connection is tried in all, the first included (semantics.md §6).
 const ATTEMPTS: usize = 2;
 
 /// What clients are told apart by when nothing else is said: one IPv4 address, one IPv6 network of a site's segment.
@@ -75,8 +78,16 @@ pub struct Pool {
     pub backends: Arc<[Backend]>,
     /// Its backend-side deadlines.
     pub timeouts: Timeouts,
-    /// How often a request is tried in all, the first included; at least 1.
+    /// How often a TCP connection is tried in all, the first included; at least 1. A request has its route's retries.
     pub attempts: usize,
+    /// How many may wait in the queue; 0: nobody.
+    pub queue_max: usize,
+    /// Who waits for a place at a backend. It outlives configurations as the backends' states do.
+    pub queue: Arc<Queue>,
+    /// The share of its requests that may be tried again.
+    pub retry_budget: f64,
+    /// The repetitions beyond that share.
+    pub(super) reserve: Arc<Reserve>,
     /// How it is found out whether its backends are well; `None`: they count as up.
     pub health_check: Option<Arc<HealthCheck>>,
     /// Whether backends that are down are tried when nothing else is left.
@@ -88,11 +99,12 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Binds a configured pool to its backends, in the configuration's order. What is costly to build is taken over from
-    /// `previous` when nothing that shapes it changed.
+    /// Binds a configured pool to its backends, in the configuration's order, and to its queue. What is costly to build is
+    /// taken over from `previous` when nothing that shapes it changed.
     pub(super) fn new(
         config: &config::Pool,
         backends: Arc<[Backend]>,
+        queue: &Arc<Queue>,
         breaker: Option<Arc<PoolBreaker>>,
         previous: Option<&Pool>,
     ) -> Pool {
@@ -109,6 +121,10 @@ impl Pool {
             backends,
             timeouts: config.timeouts.clone(),
             attempts: ATTEMPTS,
+            queue_max: config.queue,
+            queue: Arc::clone(queue),
+            retry_budget: config.retry_budget,
+            reserve: previous.map(|previous| Arc::clone(&previous.reserve)).unwrap_or_default(),
             health_check: config.health_check.clone(),
             fail_open: config.fail_open,
             picking,
@@ -119,6 +135,18 @@ impl Pool {
     /// Whether a picker made for `other` fits this pool.
     pub(super) fn picks_like(&self, other: &Pool) -> bool {
         picks_alike((&self.policy, &self.backends), (&other.policy, &other.backends))
+    }
+
+    /// How many more its backends may have at `now`: those that work, or else those that are tried instead.
+    pub(super) fn room(&self, now: Instant) -> usize {
+        let room = |stands: fn(Standing) -> bool| {
+            let such = self.backends.iter().filter(|backend| stands(backend.standing(now)));
+            such.fold((false, 0), |(_, sum): (bool, usize), backend| (true, sum.saturating_add(backend.room())))
+        };
+        match room(|standing| matches!(standing, Standing::Usable | Standing::Full)) {
+            (true, room) => room,
+            (false, _) => room(|standing| matches!(standing, Standing::Open | Standing::Down)).1,
+        }
     }
 
     /// Whether its policy reads latency estimates.

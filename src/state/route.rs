@@ -11,7 +11,9 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use super::ids::PoolId;
-use crate::config::{self, HeaderEdits, HeaderMatch, HeaderRules, HeaderValueMatch, HostPattern, Name, PathPattern};
+use crate::config::{
+    self, HeaderEdits, HeaderMatch, HeaderRules, HeaderValueMatch, HostPattern, Name, PathPattern, Retry,
+};
 use crate::http::Fields;
 
 /// What of a request decides its route.
@@ -38,6 +40,8 @@ pub struct Route {
     pub request_edits: Box<[Arc<HeaderEdits>]>,
     /// Changes to what is answered to the client, in the same order.
     pub response_edits: Box<[Arc<HeaderEdits>]>,
+    /// When a request is tried again.
+    pub retry: Retry,
     path: PathPattern,
     methods: Vec<Arc<str>>,
     headers: Vec<HeaderMatch>,
@@ -273,6 +277,7 @@ fn compile_route(route: &config::Route, listener: &EditsOf, resolve: &impl Fn(&s
         path: route.path.clone(),
         methods: route.methods.clone(),
         headers: route.match_headers.clone(),
+        retry: route.retry.clone(),
     }
 }
 
@@ -305,6 +310,7 @@ mod tests {
             match_headers: Vec::new(),
             action: config::Action::RedirectToHttps,
             headers: HeaderRules::default(),
+            retry: config::Retry::default(),
         }
     }
 

@@ -11,8 +11,10 @@ use crate::config::HeadLimits;
 pub struct Terms {
     /// For a whole head.
     pub header: Duration,
-    /// For the next bytes of a body, either way.
+    /// For the next bytes of a request's body.
     pub body: Duration,
+    /// For taking the next bytes of a response.
+    pub write: Duration,
     /// Bytes a second of a body; 0: any rate.
     pub min_rate: u64,
     /// For the next request.
@@ -32,6 +34,7 @@ impl Terms {
         Terms {
             header: timeouts.client_header,
             body: timeouts.client_body,
+            write: timeouts.client_write,
             min_rate: timeouts.client_min_rate.0,
             idle: timeouts.client_idle,
             tunnel_idle: timeouts.tunnel_idle,

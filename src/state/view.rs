@@ -2,7 +2,7 @@
 //!
 //! A pick and the lease of what was picked are two steps, between which another worker may take the last place. Then the
 //! pick is made again without that backend, so the answer is a lease or the news that there is none. Neither step takes a
-//! lock or allocates.
+//! lock or allocates; only who finds all that could serve full, and may wait, joins the pool's queue.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::backend::{Backend, Refused};
+use super::backend::{Refused, Turn};
+use super::budget::{Budget, Permit};
 use super::ids::{ListenerId, PoolId};
 use super::lease::{Hold, Lease};
 use super::pool::Pool;
+use super::queue::Place;
 use super::{ListenerPlan, Snapshot, Terms};
-use crate::balance::{AnyPicker, Ask, Candidate, Dice, Rung, Standing, Tried, climb};
+use crate::balance::{AnyPicker, Ask, Candidate, Dice, Lost, Missed, Rung, Standing, Tried, climb_and_take};
 use crate::breaker::Entry;
 use crate::clock::Instant;
 
@@ -96,16 +98,13 @@ impl std::fmt::Display for NoBackend {
 }
 
 impl NoBackend {
-    fn of(pool: &Pool, now: Instant, tried: &Tried) -> NoBackend {
+    fn of(pool: &Pool, now: Instant, missed: Missed) -> NoBackend {
         let census = Census::of(pool, now);
-        // Usable now and not tried: at the pick it was full, or its last place went to another worker.
-        let was_full =
-            |(index, backend): (usize, &Backend)| backend.standing(now) == Standing::Usable && !tried.contains(index);
         let why = if pool.backends.is_empty() {
             Why::Empty
-        } else if census.full > 0 || pool.backends.iter().enumerate().any(was_full) {
+        } else if missed == Missed::Full {
             Why::Full
-        } else if census.usable > 0 {
+        } else if census.usable + census.full > 0 {
             Why::Tried
         } else {
             Why::NoneUsable
@@ -124,9 +123,6 @@ pub struct View {
     terms: Vec<Option<Rc<Terms>>>,
 }
 
-/// How often a pick is made again because a breaker let nobody in any more.
-const LOOKS: usize = 16;
-
 /// What one worker has of a pool.
 #[derive(Debug)]
 struct WorkerPool {
@@ -134,6 +130,8 @@ struct WorkerPool {
     hold: Hold,
     /// Shared with the view before this one when the picker fits both, so that its place in the turn is not lost.
     picker: Rc<RefCell<AnyPicker>>,
+    /// Shared with the view before this one.
+    budget: Rc<Budget>,
 }
 
 impl WorkerPool {
@@ -142,32 +140,29 @@ impl WorkerPool {
             Some(previous) if pool.picks_like(&previous.pool) => Rc::clone(&previous.picker),
             _ => Rc::new(RefCell::new(new_picker(pool, seed))),
         };
-        let hold = Hold::new(Arc::clone(&pool.backends), pool.latency(), worker);
-        WorkerPool { pool: Arc::clone(pool), hold, picker }
+        let hold = Hold::new(Arc::clone(&pool.backends), pool.latency(), Arc::clone(&pool.queue), worker);
+        let budget = previous.map(|previous| Rc::clone(&previous.budget)).unwrap_or_default();
+        WorkerPool { pool: Arc::clone(pool), hold, picker, budget }
     }
 
-    fn take(&self, now: Instant, key: u64, tried: &Tried, dice: &mut Dice) -> Option<Taken> {
-        let backends = &*self.pool.backends;
-        // What is lost to another worker here may be tried again later, so it is not put down in `tried`.
-        let mut passed_over = *tried;
-        let mut looks = LOOKS;
-        loop {
-            let mut ask = Ask { now, key, tried: &passed_over, dice, rung: Rung::Primaries };
-            let (index, rung) = climb(&mut *self.picker.borrow_mut(), backends, &mut ask, self.pool.fail_open)?;
-            match self.hold.take(index, now, entry(rung)) {
-                Ok(lease) => return Some(Taken { lease, index, rung }),
-                // Another worker sent the last probe: now it stands as open, which has a rung of its own.
-                Err(Refused::Open) if looks > 0 => {
-                    looks -= 1;
-                    continue;
-                }
-                Err(_) => {}
-            }
-            // Bounded: there is room for a few, and each time one more is passed over.
-            if !passed_over.add(index) {
-                return None;
-            }
-        }
+    /// Picks and takes. What is taken is put down in `tried`.
+    fn take(&self, turn: Turn, now: Instant, key: u64, tried: &mut Tried, dice: &mut Dice) -> Result<Taken, NoBackend> {
+        let take = |index, rung| self.hold.take(index, now, turn, entry(rung)).map_err(lost);
+        let ask = Ask { now, key, tried, dice, rung: Rung::Primaries };
+        let picker = &mut *self.picker.borrow_mut();
+        let (lease, index, rung) = climb_and_take(picker, &self.pool.backends, ask, self.pool.fail_open, take)
+            .map_err(|missed| NoBackend::of(&self.pool, now, missed))?;
+        // With no room left it would be taken a second time, which no number of attempts comes to.
+        tried.add(index);
+        Ok(Taken { lease, index, rung })
+    }
+}
+
+fn lost(refused: Refused) -> Lost {
+    match refused {
+        Refused::Draining => Lost::Leaving,
+        Refused::Full | Refused::Queued => Lost::NoRoom,
+        Refused::Shut => Lost::Shut,
     }
 }
 
@@ -243,13 +238,75 @@ impl View {
         tried: &mut Tried,
         dice: &mut Dice,
     ) -> Result<Taken, NoBackend> {
-        let Some(pool) = self.worker_pool(pool) else {
-            return Err(NoBackend { why: Why::Empty, census: Census::default() });
-        };
-        let taken = pool.take(now, key, tried, dice).ok_or_else(|| NoBackend::of(&pool.pool, now, tried))?;
-        // With no room left it would be taken a second time, which no number of attempts comes to.
-        tried.add(taken.index);
-        Ok(taken)
+        self.existing(pool)?.take(Turn::Newcomer, now, key, tried, dice)
+    }
+
+    /// A place in the queue of `pool` for who was refused because of `none`; `None` when waiting is of no use, or too many
+    /// wait already.
+    #[must_use]
+    pub fn join(&self, pool: PoolId, none: &NoBackend) -> Option<Place> {
+        let pool = &self.worker_pool(pool)?.pool;
+        let sees_room = none.census.usable > 0;
+        let waits = none.why == Why::Full && pool.queue_max > 0;
+        if waits { pool.queue.join(&pool.backends, pool.queue_max, sees_room) } else { None }
+    }
+
+    /// Whether `place` is one in the queue of `pool`.
+    #[must_use]
+    pub fn is_place_in(&self, pool: PoolId, place: &Place) -> bool {
+        self.worker_pool(pool).is_some_and(|pool| place.is_in(&pool.pool.queue))
+    }
+
+    /// As [`take`](View::take), for who has waited at `place` and was called, or does not want to wait any longer. On success
+    /// the place is given up.
+    ///
+    /// # Errors
+    /// Says why there is none. If the backends are [full](Why::Full) the place is kept, and it will be called again.
+    pub fn take_waiting(
+        &self,
+        pool: PoolId,
+        place: &mut Place,
+        now: Instant,
+        key: u64,
+        tried: &mut Tried,
+        dice: &mut Dice,
+    ) -> Result<Taken, NoBackend> {
+        let pool = self.existing(pool)?;
+        loop {
+            let before = place.called_before();
+            let taken = match before > 0 && pool.pool.room(now) <= before {
+                // What is free is for those who came earlier and are on their way.
+                true => Err(NoBackend::of(&pool.pool, now, Missed::Full)),
+                false => pool.take(Turn::Waiter, now, key, tried, dice),
+            };
+            let room = pool.pool.room(now);
+            match taken {
+                Ok(taken) => {
+                    place.served(&pool.pool.backends, room);
+                    return Ok(taken);
+                }
+                Err(none) if !place.refused(&pool.pool.backends, room) => return Err(none),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Counts a request for the retry budget of `pool`.
+    pub fn count_request(&self, pool: PoolId, now: Instant) {
+        if let Some(pool) = self.worker_pool(pool) {
+            pool.budget.request(now);
+        }
+    }
+
+    /// Leave to try a request of `pool` once more, if its retry budget allows it.
+    #[must_use]
+    pub fn permit_retry(&self, pool: PoolId, now: Instant) -> Option<Permit> {
+        let pool = self.worker_pool(pool)?;
+        pool.budget.repeat(now, pool.pool.retry_budget, &pool.pool.reserve)
+    }
+
+    fn existing(&self, id: PoolId) -> Result<&WorkerPool, NoBackend> {
+        self.worker_pool(id).ok_or(NoBackend { why: Why::Empty, census: Census::default() })
     }
 
     fn worker_pool(&self, id: PoolId) -> Option<&WorkerPool> {

@@ -16,6 +16,8 @@ pub struct Case {
     pub early: bool,
     /// It counts in the scores of other programs.
     pub scored: bool,
+    /// What the listener has in its table besides an address and a pool.
+    pub listener: String,
     /// The request that is answered, empty for the usual one.
     pub asking: Vec<u8>,
     pub want: Want,
@@ -135,6 +137,7 @@ struct Draft {
     last: Last,
     early: bool,
     scored: bool,
+    listener: String,
     asking: String,
     wants: Vec<DraftWant>,
     /// The first of the expectations that the next check is about.
@@ -158,6 +161,7 @@ impl Draft {
             last: Last::Stay,
             early: false,
             scored: true,
+            listener: String::new(),
             asking: String::new(),
             wants: Vec::new(),
             group: 0,
@@ -165,6 +169,10 @@ impl Draft {
     }
 
     fn take(&mut self, line: &str) -> Result<(), String> {
+        if let Some(keys) = line.strip_prefix("listener ") {
+            self.listener = keys.to_owned();
+            return Ok(());
+        }
         match (line, line.split_at(1)) {
             ("~", _) => self.writes.push(String::new()),
             ("fin", _) => self.last = Last::Fin,
@@ -224,7 +232,9 @@ impl Draft {
             writes: self.writes.iter().map(|write| plain(write)).collect(),
             last: self.last,
             early: self.early,
-            scored: self.scored,
+            // The others have plain listeners.
+            scored: self.scored && self.listener.is_empty(),
+            listener: self.listener.clone(),
             asking: plain(&self.asking),
             want: Want { verb: want.verb, statuses: want.statuses.clone(), messages },
         }

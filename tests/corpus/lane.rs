@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, recv};
 use socket2::SockRef;
 
 use crate::file::Last;
-use crate::letter::{self, Message, Stop};
+use crate::letter::{self, Message, Rules, Stop};
 use crate::support::Ending;
 use crate::support::wire::is_reset;
 
@@ -203,7 +203,7 @@ impl Memory {
     /// What is said to a head whose body has not come.
     fn hear_part(&mut self, number: usize, stream: &mut TcpStream) -> After {
         let seat = &mut self.connections[number];
-        let Ok(head) = letter::request_head(&seat.pending) else { return After::Goes };
+        let Ok((head, _)) = letter::request_head(&seat.pending, Rules::Clean) else { return After::Goes };
         let early = self.script.as_ref().is_some_and(|script| script.early) && head.target() == "/case";
         if early && seat.said != Said::Answer {
             seat.said = Said::Answer;

@@ -1,7 +1,6 @@
 //! The judge is judged: what it takes for one clean message, and what it does not.
 
-use crate::letter::{Asked, End, Framing, Stop, answer, request};
-use crate::support::Ending;
+use crate::letter::{Asked, End, Ended, Framing, Rules, Stop, answer, answer_head, request, request_head};
 
 const GET: Asked = Asked { head: false, old: false };
 
@@ -84,9 +83,9 @@ fn the_judge_tells_whole_answers_from_cut_ones() {
     let end = |text: &str, asked, ended| answer(text.as_bytes(), asked, ended).ok().map(|(answer, _)| answer.last.end);
     let (sized, open) = ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na", "HTTP/1.1 200 OK\r\n\r\na");
     assert_eq!(end(sized, GET, None), None);
-    assert_eq!(end(sized, GET, Some(Ending::Closed)), Some(End::Cut));
-    assert_eq!(end(open, GET, Some(Ending::Closed)), Some(End::Closed));
-    assert_eq!(end(open, GET, Some(Ending::Reset)), Some(End::Reset));
+    assert_eq!(end(sized, GET, Some(Ended::Closed)), Some(End::Cut));
+    assert_eq!(end(open, GET, Some(Ended::Closed)), Some(End::Closed));
+    assert_eq!(end(open, GET, Some(Ended::Reset)), Some(End::Reset));
     assert_eq!(
         end("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", Asked { head: true, ..GET }, None),
         Some(End::Framed)
@@ -108,5 +107,34 @@ fn the_judge_refuses_answers_that_are_none() {
         ("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", GET),
     ] {
         assert!(matches!(answer(text.as_bytes(), asked, None), Err(Stop::Broken(_))), "{text:?}");
+    }
+}
+
+#[test]
+fn what_is_read_in_one_way_need_not_be_clean() {
+    for request in [
+        "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /%g0\\ HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET http://b/ HTTP/1.1\r\nHost: a b\r\n\r\n",
+    ] {
+        let by = |rules| request_head(request.as_bytes(), rules).map(|(_, length)| length);
+        assert_eq!(by(Rules::Letter), Ok(request.len()), "{request:?}");
+        assert!(matches!(by(Rules::Clean), Err(Stop::Broken(_))), "{request:?}");
+    }
+    for answer in ["HTTP/1.1 200\r\n\r\n", "HTTP/1.1 204 x\r\nContent-Length: 4\r\n\r\n"] {
+        let by = |rules| answer_head(answer.as_bytes(), GET, rules).map(|(_, length)| length);
+        assert_eq!(by(Rules::Letter), Ok(answer.len()), "{answer:?}");
+        assert!(matches!(by(Rules::Clean), Err(Stop::Broken(_))), "{answer:?}");
+    }
+    for either_way in [
+        "GET / HTTP/1.1\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n",
+        "GET / a HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
+        let read = request_head(either_way.as_bytes(), Rules::Letter);
+        assert!(matches!(read, Err(Stop::Broken(_))), "{either_way:?}");
     }
 }

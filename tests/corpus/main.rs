@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[allow(dead_code, reason = "the properties use the rest of it")]
 #[path = "../support/letter.rs"]
 mod letter;
 
@@ -24,11 +25,11 @@ use run::{Kind, LANES, Program, run_all};
 use support::Daemon;
 use verdict::Who;
 
-/// The daemon under test: one listener and one pool for each lane.
-fn evenkeel(lanes: &[lane::Lane]) -> (Daemon, Program) {
-    let mut toml = "[runtime]\nworkers = 1\n\n[defaults.timeouts]\nclient_header = \"6s\"\nclient_body = \"6s\"\nresponse_header = \"4s\"\nresponse_body = \"4s\"\n".to_owned();
+/// The daemon under test: one listener, with these keys in its table, and one pool for each lane.
+fn evenkeel(lanes: &[lane::Lane], keys: &str) -> (Daemon, Program) {
+    let mut toml = "[runtime]\nworkers = 1\n\n[defaults.timeouts]\nclient_header = \"6s\"\nclient_body = \"6s\"\nclient_write = \"6s\"\nresponse_header = \"4s\"\nresponse_body = \"4s\"\n".to_owned();
     for (number, lane) in lanes.iter().enumerate() {
-        toml += &format!("\n[listeners.l{number}]\nbind = \"127.0.0.1:0\"\npool = \"p{number}\"\n");
+        toml += &format!("\n[listeners.l{number}]\nbind = \"127.0.0.1:0\"\npool = \"p{number}\"\n{keys}\n");
         toml += &format!("\n[pools.p{number}]\nbackends = [\"{}\"]\n", lane.address);
     }
     let daemon = Daemon::start(&toml);
@@ -39,10 +40,14 @@ fn evenkeel(lanes: &[lane::Lane]) -> (Daemon, Program) {
 #[track_caller]
 fn all_hold(kind: Kind, cases: &[Case]) {
     let lanes = run::lanes();
-    let (daemon, program) = evenkeel(&lanes);
-    let faults = run_all(kind, &program, &lanes, cases);
-    // Before a failure, which would print its log: what went through it says more.
-    drop(daemon);
+    let listeners: BTreeSet<_> = cases.iter().map(|case| &case.listener).collect();
+    let mut faults = Vec::new();
+    for listener in listeners {
+        let cases: Vec<_> = cases.iter().filter(|case| case.listener == *listener).cloned().collect();
+        // Dropped before a failure, which would print its log: what went through it says more.
+        let (_daemon, program) = evenkeel(&lanes, listener);
+        faults.extend(run_all(kind, &program, &lanes, &cases));
+    }
     let list: String = faults.iter().map(|fault| format!("\n  {fault}")).collect();
     assert!(faults.is_empty(), "{} of {} cases failed:{list}", faults.len(), cases.len());
 }
@@ -78,7 +83,7 @@ fn in_pieces(cases: Vec<Case>) -> Vec<Case> {
 #[test]
 fn expectations_that_are_wrong_are_noticed() {
     let lanes = run::lanes();
-    let (_daemon, program) = evenkeel(&lanes);
+    let (_daemon, program) = evenkeel(&lanes, "");
     let program = Program { patience: Duration::from_secs(1), unfinished: Duration::from_secs(1), ..program };
     for kind in [Kind::Requests, Kind::Answers] {
         let cases = cases(&format!("wrong/{}", kind.folder()));
@@ -95,7 +100,7 @@ fn scores_beside_nginx_and_haproxy() {
         return;
     }
     let lanes = run::lanes();
-    let (_daemon, program) = evenkeel(&lanes);
+    let (_daemon, program) = evenkeel(&lanes, "");
     let program = Program { who: Who::Peer, ..program };
     assert_eq!(score(&program, &lanes), 0, "Evenkeel has to be safe in every case");
     for peer in [peers::nginx(&lanes), peers::haproxy(&lanes)] {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::file::{Case, Last, Verb};
 use crate::lane::{PAUSE, reset, send};
-use crate::letter::{self, Answer, Asked, Stop};
+use crate::letter::{self, Answer, Asked, Ended, Stop};
 use crate::support::Ending;
 use crate::support::wire::is_reset;
 
@@ -30,6 +30,15 @@ pub struct Heard {
     pub ending: Option<Ending>,
     /// Whether the probe was sent after the case had been answered.
     pub asked_more: bool,
+}
+
+impl Heard {
+    fn ended(&self) -> Option<Ended> {
+        self.ending.map(|ending| match ending {
+            Ending::Closed => Ended::Closed,
+            Ending::Reset => Ended::Reset,
+        })
+    }
 }
 
 struct Client {
@@ -110,7 +119,7 @@ impl Client {
     /// Reads the next answer; false when none comes.
     fn answer(&mut self, asked: Asked) -> bool {
         loop {
-            match letter::answer(&self.heard.rest, asked, self.heard.ending) {
+            match letter::answer(&self.heard.rest, asked, self.heard.ended()) {
                 Ok((answer, length)) => {
                     self.heard.rest.drain(..length);
                     self.heard.answers.push(answer);
@@ -122,7 +131,7 @@ impl Client {
                 }
                 Err(Stop::More) if !self.read() => {
                     let ended = self.heard.ending.is_some() && !self.heard.rest.is_empty();
-                    let cut = ended && letter::answer(&self.heard.rest, asked, self.heard.ending).is_ok();
+                    let cut = ended && letter::answer(&self.heard.rest, asked, self.heard.ended()).is_ok();
                     if !cut {
                         return false;
                     }

@@ -52,7 +52,7 @@ pub fn of_request(who: Who, case: &Case, traffic: &Traffic, heard: &Heard) -> Ve
 }
 
 fn promised_request(case: &Case, traffic: &Traffic, messages: &[&Message], heard: &Heard) -> Verdict {
-    messages.iter().try_for_each(|message| built_anew(message))?;
+    messages.iter().try_for_each(|message| built_anew(case, message))?;
     match case.want.verb {
         Verb::Refuse | Verb::Decline => {
             ensure(messages.is_empty(), || format!("forwarded as {}", starts(messages)))?;
@@ -115,7 +115,7 @@ fn answered(case: &Case, heard: &Heard) -> Verdict {
 }
 
 /// What Evenkeel forwards is free of all that belongs to the client's hop, whatever the case is about (checklist 4).
-fn built_anew(message: &Message) -> Verdict {
+fn built_anew(case: &Case, message: &Message) -> Verdict {
     ensure(message.start.ends_with(" HTTP/1.1"), || format!("not HTTP/1.1: {}", message.start))?;
     ensure(!message.extended, || "chunk extensions were forwarded".into())?;
     const STAYS: [&str; 4] = ["keep-alive", "proxy-connection", "http2-settings", "proxy-authorization"];
@@ -125,9 +125,18 @@ fn built_anew(message: &Message) -> Verdict {
         .find(|(name, _)| name.contains('_') || STAYS.iter().any(|stays| name.eq_ignore_ascii_case(stays)));
     ensure(left.is_none(), || format!("{left:?} was forwarded"))?;
     let options = message.values("connection");
-    ensure(options.is_empty() || options == ["Upgrade"], || format!("Connection is {options:?}"))?;
+    let te = message.values("te");
+    // RFC 9110 §10.1.4: `TE` is said of one hop, so `Connection` names it
+    let fit = match options[..] {
+        [] | ["Upgrade"] => te.is_empty(),
+        ["TE"] => te == ["trailers"],
+        _ => false,
+    };
+    ensure(fit, || format!("Connection is {options:?}, TE is {te:?}"))?;
     let from = message.values("x-forwarded-for");
-    ensure(from == ["127.0.0.1"], || format!("X-Forwarded-For is {from:?}"))
+    let peer_alone = from == ["127.0.0.1"];
+    let continued = case.listener.contains("trusted_proxies") && from.len() == 1 && from[0].ends_with(", 127.0.0.1");
+    ensure(peer_alone || continued, || format!("X-Forwarded-For is {from:?}"))
 }
 
 /// Judges a case of the answers by what the client heard.

@@ -54,7 +54,7 @@ fn the_default_limits_of_a_head_are_those_of_the_reference() {
         (head_of(32 * 1024), head_of(32 * 1024 + 1), 431),
         (fields_of(100), fields_of(101), 431),
         (line_of(8 * 1024), line_of(8 * 1024 + 1), 414),
-        (trailers_of(100), trailers_of(101), 400),
+        (trailers_of(100), trailers_of(101), 431),
     ] {
         answer(&daemon, &within).assert(200, "within");
         assert_eq!(answer(&daemon, &beyond).status(), status);
@@ -69,7 +69,7 @@ fn a_listener_has_its_own_limits_of_a_head() {
         (head_of(1024), head_of(1025), 431),
         (fields_of(5), fields_of(6), 431),
         (line_of(100), line_of(101), 414),
-        (trailers_of(5), trailers_of(6), 400),
+        (trailers_of(5), trailers_of(6), 431),
     ] {
         answer(&daemon, &within).assert(200, "within");
         assert_eq!(answer(&daemon, &beyond).status(), status);
@@ -85,7 +85,7 @@ fn limits_can_be_wider_than_the_defaults() {
         (head_of(256 * 1024), head_of(256 * 1024 + 1), 431),
         (fields_of(1000), fields_of(1001), 431),
         (line_of(64 * 1024), line_of(64 * 1024 + 1), 414),
-        (trailers_of(1000), trailers_of(1001), 400),
+        (trailers_of(1000), trailers_of(1001), 431),
     ] {
         answer(&daemon, &within).assert(200, "within");
         assert_eq!(answer(&daemon, &beyond).status(), status);
@@ -311,7 +311,8 @@ fn at_a_stop_who_waits_for_room_is_let_go() {
 
 /// A listener whose clients have to move their bodies at this rate, and may pause for a second.
 fn paced(rate: &str, origin: &Origin) -> Daemon {
-    let timeouts = format!("timeouts = {{ client_body = \"1s\", client_min_rate = \"{rate}\" }}");
+    let timeouts =
+        format!("timeouts = {{ client_body = \"1s\", client_write = \"1s\", client_min_rate = \"{rate}\" }}");
     Daemon::start(&web(&timeouts, &backends(&[origin.address()])))
 }
 
@@ -416,4 +417,31 @@ fn a_response_that_is_taken_at_the_rate_may_take_its_time() {
         let mut client = Client::connect(&daemon.address("web"));
         assert_eq!(sip(&mut client), Some(LARGE));
     }
+}
+
+/// A client that asks for a large answer, takes its head and then nothing for this long. Says whether it is whole after that.
+fn pauses(daemon: &Daemon, pause: Duration) -> bool {
+    let mut client = Client::connect(&daemon.address("web"));
+    client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    client.head();
+    std::thread::sleep(pause);
+    let (rest, ending) = client.rest();
+    ending == Ending::Closed && rest.len() == LARGE
+}
+
+#[test]
+fn a_client_may_pause_in_a_response_for_client_write_whatever_client_body_says() {
+    let origin = Origin::answering(&"x".repeat(LARGE));
+    let file = |deadlines: &str| {
+        web(&format!("timeouts = {{ {deadlines}, client_min_rate = \"0B\" }}"), &backends(&[origin.address()]))
+    };
+    let daemon = Daemon::start(&file("client_body = \"100ms\", client_write = \"60s\""));
+    assert!(pauses(&daemon, Duration::from_millis(500)));
+    let daemon = Daemon::start(&file("client_body = \"60s\", client_write = \"200ms\""));
+    let stalled = std::thread::scope(|scope| {
+        let client = scope.spawn(|| pauses(&daemon, Duration::from_secs(2)));
+        daemon.wait_log("cause=\"client_write_timeout\"");
+        client.join().expect("it does not panic")
+    });
+    assert!(!stalled, "what is cut must not look whole");
 }

@@ -4,9 +4,11 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use crate::support::eventually;
 
 /// How long it waits for an answer before it gives up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,22 +22,30 @@ const FRESH: &str = "GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
 /// One at work.
 pub struct Bystander {
     left: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Vec<Option<Duration>>>>,
 }
 
 /// What it saw: how long each answer took, `None` for one that did not come or was not right.
 pub struct Seen(Vec<Option<Duration>>);
 
+type Client = fn(&str, &AtomicBool, &AtomicUsize) -> Vec<Option<Duration>>;
+
 impl Bystander {
     pub fn beside(address: &str) -> Bystander {
-        let left = Arc::new(AtomicBool::new(false));
-        let threads = [keeps_its_connection as fn(&str, &AtomicBool) -> _, connects_anew]
+        let (left, asked) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let threads = [keeps_its_connection as Client, connects_anew]
             .map(|client| {
-                let (address, left) = (address.to_owned(), left.clone());
-                std::thread::spawn(move || client(&address, &left))
+                let (address, left, asked) = (address.to_owned(), left.clone(), Arc::clone(&asked));
+                std::thread::spawn(move || client(&address, &left, &asked))
             })
             .into();
-        Bystander { left, threads }
+        Bystander { left, asked, threads }
+    }
+
+    /// Waits until it has had so many answers, or given up waiting for them.
+    pub fn wait_for(&self, answers: usize) {
+        eventually("it goes on asking", || self.asked.load(Ordering::SeqCst) >= answers);
     }
 
     pub fn leave(self) -> Seen {
@@ -63,18 +73,19 @@ impl fmt::Display for Seen {
     }
 }
 
-fn connects_anew(address: &str, left: &AtomicBool) -> Vec<Option<Duration>> {
+fn connects_anew(address: &str, left: &AtomicBool, asked: &AtomicUsize) -> Vec<Option<Duration>> {
     let mut seen = Vec::new();
     while !left.load(Ordering::SeqCst) {
         let begun = Instant::now();
         let served = connect(address).and_then(|mut stream| ask(&mut stream, FRESH));
         seen.push(served.is_ok().then(|| begun.elapsed()));
+        asked.fetch_add(1, Ordering::SeqCst);
         std::thread::sleep(PAUSE);
     }
     seen
 }
 
-fn keeps_its_connection(address: &str, left: &AtomicBool) -> Vec<Option<Duration>> {
+fn keeps_its_connection(address: &str, left: &AtomicBool, asked: &AtomicUsize) -> Vec<Option<Duration>> {
     let mut seen = Vec::new();
     let mut kept = None;
     while !left.load(Ordering::SeqCst) {
@@ -83,6 +94,7 @@ fn keeps_its_connection(address: &str, left: &AtomicBool) -> Vec<Option<Duration
         let served = stream.and_then(|mut stream| ask(&mut stream, KEPT).map(|()| stream));
         seen.push(served.is_ok().then(|| begun.elapsed()));
         kept = served.ok();
+        asked.fetch_add(1, Ordering::SeqCst);
         std::thread::sleep(PAUSE);
     }
     seen

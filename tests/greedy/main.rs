@@ -1,8 +1,10 @@
 //! Greedy clients: whatever they do, a well-behaved client beside them is served, memory stays bounded, and they are gone
 //! after their deadline.
 //!
-//! Deadlines are short here. How long the well-behaved client waits is printed and not judged: machines that run tests
-//! are busy.
+//! Deadlines are short here. Of the well-behaved client 99 in 100 requests must be answered before its patience ends, which is
+//! a bound on its 99th percentile that only starving breaks. A narrower one, such as the 100 ms that are aimed at, would judge
+//! the machine: two cores that build and test at once, and may stand still, double any time and some a hundredfold. So the
+//! percentiles are printed, beside those of the same client alone, for whoever runs this on a quiet machine.
 
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "most of it is for the end-to-end tests")]
@@ -15,12 +17,12 @@ use std::io::Read;
 use std::time::Duration;
 
 use attackers::{Attackers, Takes, flood};
-use bystander::{Bystander, idle};
+use bystander::{Bystander, Seen, idle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use support::{Client, Daemon, Launch, Origin, backends, eventually, web};
+use support::{Daemon, Launch, Origin, backends, eventually, web};
 
 /// The deadlines of these tests, but for idle connections: of heads, and between two reads or writes.
-const DEADLINES: &str = "client_header = \"2s\", client_body = \"2s\"";
+const DEADLINES: &str = "client_header = \"2s\", client_body = \"2s\", client_write = \"2s\"";
 
 /// How long an attacker may stay: its deadline, the two seconds of a lingering close, and slack for a busy machine.
 const GONE_BY: Duration = Duration::from_secs(2 + 2 + 4);
@@ -29,6 +31,9 @@ const ATTACKERS: usize = 250;
 
 /// What 250 attackers may cost, in bytes.
 const GROWTH: u64 = 32 << 20;
+
+/// What 250 clients may cost that send slowly, in bytes: nginx and HAProxy need up to that much for them.
+const SLOW_GROWTH: u64 = 12 << 20;
 
 /// An answer far larger than the kernel's buffers.
 const LARGE: usize = 16 << 20;
@@ -39,35 +44,43 @@ const EVERY: Duration = Duration::from_millis(250);
 struct Arena {
     daemon: Daemon,
     address: String,
-    _origins: [Origin; 2],
+    _origins: [Origin; 3],
     rest: u64,
+    /// The well-behaved client without anybody beside it.
+    alone: Seen,
 }
 
 impl Arena {
     fn new(limits: &str, idle: &str) -> Arena {
         let small = Origin::answering("small");
         let large = Origin::answering(&"x".repeat(LARGE));
+        let full = Origin::saying(full_answer());
         let listener = format!(
             "timeouts = {{ {DEADLINES}, client_idle = \"{idle}\" }}\nlimits = {{ {limits} }}\n\
-             routes = [{{ path = {{ exact = \"/large\" }}, pool = \"large\" }}]"
+             routes = [{{ path = {{ exact = \"/large\" }}, pool = \"large\" }}, \
+                       {{ path = {{ exact = \"/full\" }}, pool = \"full\" }}]"
         );
         let pool = |origin: &Origin| backends(&[origin.address()]) + "timeouts = { upstream_idle = \"1s\" }";
-        let file = web(&listener, &pool(&small)) + "\n[pools.large]\n" + &pool(&large);
+        let pools = format!("\n[pools.large]\n{}\n[pools.full]\n{}", pool(&large), pool(&full));
+        let file = web(&listener, &pool(&small)) + &pools;
         let daemon = Launch::new().level("info").write("evenkeel.toml", &file).start();
         let address = daemon.address("web");
         // Once around, so that what is allocated for good is there.
-        (0..50).for_each(|_| Client::connect(&address).get("/").assert(200, "small"));
+        let bystander = Bystander::beside(&address);
+        bystander.wait_for(300);
+        let alone = bystander.leave();
         let rest = daemon.resident_bytes();
-        Arena { daemon, address, _origins: [small, large], rest }
+        Arena { daemon, address, _origins: [small, large, full], rest, alone }
     }
 
     fn growth(&self) -> u64 {
         self.daemon.resident_bytes().saturating_sub(self.rest)
     }
 
-    /// Attacks until all attackers are gone, in time, and asserts that a client beside them did not suffer.
+    /// Attacks until all attackers are gone, in time and for so many bytes at most, and asserts that a client beside them did
+    /// not suffer.
     #[track_caller]
-    fn withstands(&self, what: &str, attackers: Attackers) {
+    fn withstands(&self, most: u64, what: &str, attackers: Attackers) {
         let bystander = Bystander::beside(&self.address);
         let attack = attackers.attack(&self.address);
         let mut growth = 0;
@@ -76,18 +89,78 @@ impl Arena {
             std::thread::sleep(Duration::from_millis(10));
         }
         let (seen, (first, last)) = (bystander.leave(), attack.stayed());
-        println!("{what}: {seen}; {} KiB more at most; they stayed for {first:?} to {last:?}", growth >> 10);
+        println!(
+            "{what}: {seen}, alone {}; {} KiB more at most; they stayed for {first:?} to {last:?}",
+            self.alone,
+            growth >> 10
+        );
         assert!(first >= Duration::from_secs(1), "that was no attack");
         assert!(last <= GONE_BY, "an attacker stayed for {last:?}");
         assert!(seen.served_share() >= 0.99, "{seen}");
-        assert!(growth <= GROWTH, "it grew by {growth} bytes");
+        assert!(growth <= most, "it grew by {growth} bytes");
         eventually("nothing is left of them", || self.daemon.descriptors() < 64);
     }
+}
+
+/// So much is in a head that a byte more would be refused.
+const HEAD: usize = 32 * 1024;
+
+/// An interim answer and the head of a final one, each as large as may be, and a body far larger than the kernel's buffers.
+fn full_answer() -> Vec<u8> {
+    let filled = |start: &str| format!("{start}{}\r\n\r\n", "x".repeat(HEAD - start.len() - 4));
+    let heads = filled("HTTP/1.1 103 Early Hints\r\nX-Fill: ")
+        + &filled(&format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\nX-Fill: "));
+    [heads.into_bytes(), vec![b'x'; LARGE]].concat()
+}
+
+/// A request for that with the largest head and the largest trailers, and behind it more than is read ahead.
+fn full_request() -> Vec<u8> {
+    let start = "POST /full HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\nX-Fill: ";
+    let head = format!("{start}{}\r\n\r\n", "x".repeat(HEAD - start.len() - 4));
+    let trailers = format!("0\r\nX-Fill: {}\r\n\r\n", "x".repeat(HEAD - "X-Fill: \r\n\r\n".len()));
+    (head + &trailers + &"x".repeat(4 * HEAD)).into_bytes()
+}
+
+/// What 250 attackers may cost that send and are sent the largest heads, in bytes. That is less than docs/limits.md promises
+/// of connections: the kernel takes a part of what waits.
+const FULL_GROWTH: u64 = ATTACKERS as u64 * (192 << 10);
+
+#[test]
+fn the_largest_heads_in_both_directions_cost_what_is_promised() {
+    Arena::new("", "2s").withstands(
+        FULL_GROWTH,
+        "the largest heads",
+        Attackers { count: ATTACKERS, opening: full_request(), then: Vec::new(), every: EVERY, takes: Takes::Nothing },
+    );
+}
+
+/// A body of nothing but trailer fields that are nearly too large.
+fn full_trailers() -> Vec<u8> {
+    let start = "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\nX-Fill: ";
+    let head = format!("{start}{}\r\n\r\n", "x".repeat(HEAD - start.len() - 4));
+    let trailers = format!("0\r\nX-Fill: {}\r\nX-Slow: ", "x".repeat(HEAD - 1000));
+    (head + &trailers).into_bytes()
+}
+
+#[test]
+fn trailers_that_drip_in_hurt_nobody_and_cost_what_is_promised() {
+    Arena::new("", "2s").withstands(
+        FULL_GROWTH,
+        "slow trailers",
+        Attackers {
+            count: ATTACKERS,
+            opening: full_trailers(),
+            then: b"x".into(),
+            every: EVERY,
+            takes: Takes::Everything,
+        },
+    );
 }
 
 #[test]
 fn slow_heads_hurt_nobody() {
     Arena::new("", "2s").withstands(
+        SLOW_GROWTH,
         "slow heads",
         Attackers {
             count: ATTACKERS,
@@ -102,6 +175,7 @@ fn slow_heads_hurt_nobody() {
 #[test]
 fn slow_bodies_hurt_nobody() {
     Arena::new("", "2s").withstands(
+        SLOW_GROWTH,
         "slow bodies",
         Attackers {
             count: ATTACKERS,
@@ -116,6 +190,7 @@ fn slow_bodies_hurt_nobody() {
 #[test]
 fn slow_readers_hurt_nobody() {
     Arena::new("", "2s").withstands(
+        GROWTH,
         "slow readers",
         Attackers {
             count: ATTACKERS,
@@ -131,6 +206,7 @@ fn slow_readers_hurt_nobody() {
 fn floods_of_pipelined_requests_hurt_nobody() {
     // It is the number of requests that ends them here; who reads nothing long enough ends as slow readers do.
     Arena::new("requests_per_connection = 500", "2s").withstands(
+        GROWTH,
         "floods of requests",
         Attackers {
             count: 50,

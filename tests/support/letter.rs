@@ -1,10 +1,28 @@
 //! HTTP/1.1 messages by the letter of RFC 9112: what every careful reader takes for the same one message, and nothing else.
 //!
-//! A judge that shares no line with the program. It forgives nothing that two readers could understand differently: line ends are
-//! CRLF, a length is told once and in one way, no line is folded, a request has one `Host`. In two places it is milder than
-//! RFC 3986, because browsers are: characters such as `|` may stand in a target, and a query may hold any `%`.
+//! A reader that shares no line with the program, and the judge of everything that is said to be read or written strictly. It
+//! forgives nothing that two readers could understand differently: line ends are CRLF, a length is told once and in one way, no
+//! line is folded, a request has one `Host`. What comes in has to keep to that ([`Rules::Letter`]); what goes out has to be
+//! clean besides ([`Rules::Clean`]): a target and a `Host` that are such, no length where none may be, extensions and trailers
+//! as they should be. In two places it is milder than RFC 3986, because browsers are: characters such as `|` may stand in a
+//! target, and a query may hold any `%`.
 
-use crate::support::Ending;
+/// How much is asked of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// That it can be read in one way only. RFC 9112 lets a reader pass over empty lines before a request (§2.2), and many a
+    /// backend leaves the space away where it gives no reason (§4).
+    Letter,
+    /// That it is as it should be written.
+    Clean,
+}
+
+/// How the connection that a message came on ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Closed,
+    Reset,
+}
 
 /// Why there is no message (yet).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +98,17 @@ impl Message {
         members.any(|other| other.trim().eq_ignore_ascii_case(member))
     }
 
+    /// Whether its field lines stand in the text it was read from in their one usual form, `name: value`.
+    pub fn is_canonical(&self, head: &[u8]) -> bool {
+        let lines: String = self.fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        text(head) == format!("{}\r\n{lines}\r\n", self.start)
+    }
+
+    /// The reason of an answer.
+    pub fn reason(&self) -> &str {
+        self.start.get(13..).unwrap_or_default()
+    }
+
     /// The status of an answer.
     pub fn status(&self) -> u16 {
         self.start.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or(0)
@@ -108,21 +137,39 @@ pub fn named<'a>(fields: &'a [(String, String)], name: &str) -> Vec<&'a str> {
 
 /// Reads the request at the beginning of `bytes`; tells how many bytes it took.
 pub fn request(bytes: &[u8]) -> Result<(Message, usize), Stop> {
-    let mut reader = Reader { bytes, at: 0 };
+    let mut reader = Reader::new(bytes, Rules::Clean);
     let mut message = reader.request_head()?;
     reader.body(&mut message)?;
     Ok((message, reader.at))
 }
 
-/// Reads the head of the request at the beginning of `bytes`.
-pub fn request_head(bytes: &[u8]) -> Result<Message, Stop> {
-    Reader { bytes, at: 0 }.request_head()
+/// Reads the head of the request at the beginning of `bytes`; tells how many bytes it took.
+pub fn request_head(bytes: &[u8], rules: Rules) -> Result<(Message, usize), Stop> {
+    let mut reader = Reader::new(bytes, rules);
+    Ok((reader.request_head()?, reader.at))
+}
+
+/// Reads the head of the answer, interim or not, at the beginning of `bytes`; tells how many bytes it took.
+pub fn answer_head(bytes: &[u8], asked: Asked, rules: Rules) -> Result<(Message, usize), Stop> {
+    let mut reader = Reader::new(bytes, rules);
+    Ok((reader.answer_head(asked)?, reader.at))
+}
+
+/// Reads a body that has this framing and nothing else around it; one to the close takes all there is.
+pub fn body(bytes: &[u8], framing: Framing, rules: Rules) -> Result<(Message, usize), Stop> {
+    let mut reader = Reader::new(bytes, rules);
+    let mut message = Message::new(String::new(), Vec::new(), framing);
+    match reader.body(&mut message) {
+        Err(Stop::More) if framing == Framing::ToClose => {}
+        read => read?,
+    }
+    Ok((message, reader.at))
 }
 
 /// Reads the answer at the beginning of `bytes`, the interim ones before it included; tells how many bytes it took.
 /// `ended` is how the connection ended, if it did: a message that is cut by that is one, with its [`End`].
-pub fn answer(bytes: &[u8], asked: Asked, ended: Option<Ending>) -> Result<(Answer, usize), Stop> {
-    let mut reader = Reader { bytes, at: 0 };
+pub fn answer(bytes: &[u8], asked: Asked, ended: Option<Ended>) -> Result<(Answer, usize), Stop> {
+    let mut reader = Reader::new(bytes, Rules::Clean);
     let mut interim = Vec::new();
     loop {
         let mut message = reader.answer_head(asked)?;
@@ -140,11 +187,11 @@ pub fn answer(bytes: &[u8], asked: Asked, ended: Option<Ending>) -> Result<(Answ
     }
 }
 
-fn end_of(framing: Framing, ending: Ending) -> End {
-    match (ending, framing) {
-        (Ending::Reset, _) => End::Reset,
-        (Ending::Closed, Framing::ToClose) => End::Closed,
-        (Ending::Closed, _) => End::Cut,
+fn end_of(framing: Framing, ended: Ended) -> End {
+    match (ended, framing) {
+        (Ended::Reset, _) => End::Reset,
+        (Ended::Closed, Framing::ToClose) => End::Closed,
+        (Ended::Closed, _) => End::Cut,
     }
 }
 
@@ -152,7 +199,8 @@ fn must(holds: bool, why: impl FnOnce() -> String) -> Result<(), Stop> {
     if holds { Ok(()) } else { Err(Stop::Broken(why())) }
 }
 
-fn text(bytes: &[u8]) -> String {
+/// One character a byte.
+pub fn text(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| char::from(byte)).collect()
 }
 
@@ -168,10 +216,20 @@ fn is_value(text: &str) -> bool {
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    rules: Rules,
 }
 
-impl Reader<'_> {
-    /// The next line without its CRLF, in which no CR or LF stands.
+impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8], rules: Rules) -> Reader<'a> {
+        Reader { bytes, at: 0, rules }
+    }
+
+    /// Breaks off a message that is not clean, where it has to be.
+    fn should(&self, holds: bool, why: impl FnOnce() -> String) -> Result<(), Stop> {
+        must(holds || self.rules == Rules::Letter, why)
+    }
+
+    /// The next line without its CRLF, in which no control character but tabs stands.
     fn line(&mut self) -> Result<String, Stop> {
         let rest = &self.bytes[self.at..];
         let end = rest.iter().position(|&byte| byte == b'\r' || byte == b'\n').ok_or(Stop::More)?;
@@ -182,11 +240,16 @@ impl Reader<'_> {
             _ => return Err(Stop::Broken("a bare LF".into())),
         }
         self.at += end + 2;
-        Ok(text(&rest[..end]))
+        let line = text(&rest[..end]);
+        must(is_value(&line), || format!("a control character: {line:?}"))?;
+        Ok(line)
     }
 
     fn request_head(&mut self) -> Result<Message, Stop> {
-        let start = self.line()?;
+        let mut start = self.line()?;
+        while start.is_empty() && self.rules == Rules::Letter {
+            start = self.line()?;
+        }
         let parts: Vec<&str> = start.split(' ').collect();
         let [method, target, version] = parts[..] else {
             return Err(Stop::Broken(format!("not a request line: {start:?}")));
@@ -197,9 +260,15 @@ impl Reader<'_> {
             "HTTP/1.0" => true,
             _ => return Err(Stop::Broken(format!("not a version: {version:?}"))),
         };
+        must(!target.is_empty() && target.chars().all(|c| c.is_ascii_graphic()), || {
+            format!("not a target: {target:?}")
+        })?;
         let fields = self.fields()?;
-        let host = if old && named(&fields, "host").is_empty() { None } else { Some(one_host(&fields)?) };
-        check_target(method, target, host)?;
+        let host = if old && named(&fields, "host").is_empty() { None } else { Some(only_host(&fields)?) };
+        if self.rules == Rules::Clean {
+            host.map_or(Ok(()), check_host)?;
+            check_target(method, target, host)?;
+        }
         let framing = told_framing(&fields, old)?.unwrap_or(Framing::None);
         Ok(Message::new(start, fields, framing))
     }
@@ -212,12 +281,13 @@ impl Reader<'_> {
         let number = status.parse().unwrap_or(0);
         let digits = status.len() == 3 && status.bytes().all(|digit| digit.is_ascii_digit());
         must(digits && (100..600).contains(&number), || format!("not a status: {start:?}"))?;
-        must(reason.starts_with(' ') && is_value(reason), || format!("not a reason: {start:?}"))?;
+        let bare = reason.is_empty() && self.rules == Rules::Letter;
+        must(bare || reason.starts_with(' '), || format!("not a reason: {start:?}"))?;
         let fields = self.fields()?;
         let told = told_framing(&fields, old)?;
         let silent = number < 200 || number == 204;
-        must(!silent || told.is_none(), || format!("a {number} that tells a length"))?;
-        must(!asked.old || told != Some(Framing::Chunked), || "chunks for a client of HTTP/1.0".into())?;
+        self.should(!silent || told.is_none(), || format!("a {number} that tells a length"))?;
+        self.should(!asked.old || told != Some(Framing::Chunked), || "chunks for a client of HTTP/1.0".into())?;
         let bodiless = silent || number == 304 || asked.head;
         let framing = if bodiless { Framing::None } else { told.unwrap_or(Framing::ToClose) };
         Ok(Message::new(start, fields, framing))
@@ -233,7 +303,6 @@ impl Reader<'_> {
             must(!line.starts_with([' ', '\t']), || format!("a folded line: {line:?}"))?;
             let (name, value) = line.split_once(':').ok_or_else(|| Stop::Broken(format!("not a field: {line:?}")))?;
             must(is_token(name), || format!("not a field name: {name:?}"))?;
-            must(is_value(value), || format!("a control character in a value: {line:?}"))?;
             fields.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
         }
     }
@@ -261,14 +330,16 @@ impl Reader<'_> {
             let line = self.line()?;
             let (size, extension) = line.split_at(line.find([';', ' ', '\t']).unwrap_or(line.len()));
             let digits = !size.is_empty() && size.bytes().all(|digit| digit.is_ascii_hexdigit());
-            must(digits && is_extension(extension), || format!("not the size of a chunk: {line:?}"))?;
+            must(digits && (is_extension(extension) || self.rules == Rules::Letter), || {
+                format!("not the size of a chunk: {line:?}")
+            })?;
             message.extended |= !extension.is_empty();
             // Zeros before it do not count; what needs more than 63 bits is read as negative, or as another number, by some.
             let size = i64::from_str_radix(size, 16).map_err(|fault| Stop::Broken(fault.to_string()))?;
             let size = size.unsigned_abs();
             if size == 0 {
                 message.trailers = self.fields()?;
-                return check_trailers(&message.trailers);
+                return if self.rules == Rules::Clean { check_trailers(&message.trailers) } else { Ok(()) };
             }
             self.data(size, &mut message.body)?;
             let end = self.line()?;
@@ -305,9 +376,13 @@ fn told_framing(fields: &[(String, String)], old: bool) -> Result<Option<Framing
     }
 }
 
-/// The only `Host`, which has to be a host with an optional port.
-fn one_host(fields: &[(String, String)]) -> Result<&str, Stop> {
+fn only_host(fields: &[(String, String)]) -> Result<&str, Stop> {
     let [host] = named(fields, "host")[..] else { return Err(Stop::Broken("not exactly one Host".into())) };
+    Ok(host)
+}
+
+/// A host with an optional port.
+fn check_host(host: &str) -> Result<(), Stop> {
     let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, rest)) => {
             must(address.parse::<std::net::Ipv6Addr>().is_ok(), || format!("not an address in Host: {host:?}"))?;
@@ -317,8 +392,7 @@ fn one_host(fields: &[(String, String)]) -> Result<&str, Stop> {
     };
     let named = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=%".contains(c));
     let ported = port.is_none_or(|port| port.bytes().all(|digit| digit.is_ascii_digit()));
-    must(named && ported, || format!("not a host: {host:?}"))?;
-    Ok(host)
+    must(named && ported, || format!("not a host: {host:?}"))
 }
 
 fn check_target(method: &str, target: &str, host: Option<&str>) -> Result<(), Stop> {

@@ -3,8 +3,9 @@
 use super::super::diagnostic::Place;
 use super::super::read::{Entry, Table};
 use super::super::{HeaderEdits, HeaderRules};
-use super::patterns::is_token;
 use super::{Checking, entries};
+use crate::http::fields::{Reserved, reserved};
+use crate::http::is_token;
 
 /// Whether rules are for what goes to a backend or for what goes to a client.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,14 +71,14 @@ impl Checking<'_> {
         if !self.is_header_name(name, place) {
             return false;
         }
-        let Some(why) = untouchable(&name.to_ascii_lowercase(), message, edit) else { return true };
+        let Some(why) = untouchable(name, message, edit) else { return true };
         self.error(place, format!("rules can not touch `{name}`"), why);
         false
     }
 
     /// Whether it can be the name of a header; reported if not.
     pub(super) fn is_header_name(&mut self, name: &str, place: Place) -> bool {
-        if is_token(name) {
+        if is_token(name.as_bytes()) {
             return true;
         }
         let help = "a name has letters, digits and `-`, no spaces and no `:`, such as \"X-Env\"";
@@ -101,17 +102,45 @@ impl Checking<'_> {
     }
 }
 
-/// Why a header (lower case) is not for rules to touch.
+/// Why a header is not for rules to touch.
 fn untouchable(name: &str, message: Message, edit: Edit) -> Option<&'static str> {
-    match name {
-        "content-length" | "transfer-encoding" | "trailer" | "te" | "expect" => Some(
+    let is_host = name.eq_ignore_ascii_case("host");
+    match reserved(name) {
+        Some(Reserved::Framing) => Some(
             "how a message is framed is between Evenkeel and its peer; a wrong word here would let requests be smuggled",
         ),
-        "connection" | "keep-alive" | "proxy-connection" | "upgrade" | "http2-settings" => {
-            Some("it belongs to one connection, and each side of Evenkeel has its own")
+        Some(Reserved::Connection) => Some("it belongs to one connection, and each side of Evenkeel has its own"),
+        None if is_host && message == Message::Response => Some("`Host` belongs to requests"),
+        None if is_host && edit != Edit::Set => Some("a request has exactly one `Host`: use `set`"),
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::fields::is_editable;
+
+    #[test]
+    fn a_rule_that_is_taken_is_followed() {
+        for name in ["X-Env", "Server", "Via", "X-Forwarded-For", "Proxy-Authorization", "Keep-Alive", "TE", "expect"] {
+            let refused = untouchable(name, Message::Request, Edit::Set).is_some();
+            assert_ne!(refused, is_editable(name), "{name}");
         }
-        "host" if message == Message::Response => Some("`Host` belongs to requests"),
-        "host" if edit != Edit::Set => Some("a request has exactly one `Host`: use `set`"),
-        _ => None,
+    }
+
+    #[test]
+    fn credentials_for_the_next_proxy_are_of_one_connection() {
+        for name in ["proxy-authorization", "Proxy-Authenticate"] {
+            assert!(untouchable(name, Message::Request, Edit::Add).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_request_has_one_host_and_a_response_none() {
+        assert_eq!(untouchable("Host", Message::Request, Edit::Set), None);
+        assert!(untouchable("Host", Message::Request, Edit::Add).is_some());
+        assert!(untouchable("host", Message::Request, Edit::Remove).is_some());
+        assert!(untouchable("HOST", Message::Response, Edit::Set).is_some());
     }
 }

@@ -3,8 +3,8 @@
 use super::super::diagnostic::{Diagnostic, Place};
 use super::super::read::{Entry, Table};
 use super::super::{
-    Action, Address, HeadLimits, HeaderRules, Http, Limits, Listener, Name, PathPattern, Protocol, Route, Timeouts,
-    WeightedPool, keys,
+    Action, Address, HeadLimits, HeaderRules, Http, Limits, Listener, Name, PathPattern, Protocol, Retry, Route,
+    Timeouts, WeightedPool, keys,
 };
 use super::shadow::Placed;
 use super::{Checking, own_timeouts, to_count};
@@ -168,6 +168,7 @@ impl Checking<'_> {
             match_headers: Vec::new(),
             action,
             headers: HeaderRules::default(),
+            retry: Retry::default(),
         };
         Some(Placed { route, place: entry.key_place })
     }
@@ -272,7 +273,10 @@ mod tests {
                 .limits
                 .clone()
         };
-        assert_eq!(listener(""), Limits::default());
+        let limits = listener("");
+        let head = HeadLimits { head_bytes: 32 * 1024, fields: 100, request_line: 8 * 1024 };
+        assert_eq!((limits.head, limits.requests_per_connection), (head, 10_000));
+        assert_eq!((limits.connections, limits.connections_per_ip), (None, None));
         let head = listener("limits = { header_bytes = '4KiB', headers = 7, request_line = '1KiB' }").head;
         assert_eq!(head, HeadLimits { head_bytes: 4096, fields: 7, request_line: 1024 });
         assert_eq!(listener("limits.header_bytes = '4KiB'").head.head_bytes, 4096, "though lines might be longer");

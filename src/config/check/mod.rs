@@ -207,6 +207,7 @@ fn default_timeouts(root: &Table) -> Timeouts {
     let mut timeouts = Timeouts {
         client_header: Duration::ZERO,
         client_body: Duration::ZERO,
+        client_write: Duration::ZERO,
         client_min_rate: keys::CLIENT_MIN_RATE.default_bytes(),
         client_idle: Duration::ZERO,
         connect: Duration::ZERO,
@@ -214,6 +215,7 @@ fn default_timeouts(root: &Table) -> Timeouts {
         response_body: Duration::ZERO,
         upstream_idle: Duration::ZERO,
         tunnel_idle: Duration::ZERO,
+        queue: Duration::ZERO,
     };
     let table = root.table("defaults").and_then(|table| table.table("timeouts"));
     for key in keys::DEFAULT_TIMEOUTS.keys {
@@ -247,12 +249,14 @@ fn slot<'t>(timeouts: &'t mut Timeouts, name: &str) -> Option<&'t mut Duration> 
     Some(match name {
         "client_header" => &mut timeouts.client_header,
         "client_body" => &mut timeouts.client_body,
+        "client_write" => &mut timeouts.client_write,
         "client_idle" => &mut timeouts.client_idle,
         "connect" => &mut timeouts.connect,
         "response_header" => &mut timeouts.response_header,
         "response_body" => &mut timeouts.response_body,
         "upstream_idle" => &mut timeouts.upstream_idle,
         "tunnel_idle" => &mut timeouts.tunnel_idle,
+        "queue" => &mut timeouts.queue,
         _ => return None,
     })
 }
@@ -310,6 +314,7 @@ mod tests {
         let timeouts = &config.listeners[0].timeouts;
         assert_eq!(timeouts, &config.pools[0].timeouts);
         assert_eq!((timeouts.client_header, timeouts.connect), (Duration::from_secs(10), Duration::from_secs(2)));
+        assert_eq!((timeouts.client_body, timeouts.client_write), (Duration::from_secs(30), Duration::from_secs(30)));
         assert_eq!(timeouts.client_min_rate, Bytes(240));
         assert_eq!((timeouts.client_idle, timeouts.tunnel_idle), (Duration::from_secs(60), Duration::from_secs(3600)));
         assert_eq!(config.pools[0].policy, super::super::Policy::RoundRobin);

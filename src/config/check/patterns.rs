@@ -7,8 +7,8 @@ use regex::Regex;
 use super::super::HostPattern;
 use super::super::diagnostic::{Diagnostic, Place};
 use super::Checking;
-use crate::http::Refusal;
 use crate::http::target::canonical_path;
+use crate::http::{Refusal, is_token};
 
 impl Checking<'_> {
     /// A host pattern, lower case, without trailing dot.
@@ -92,7 +92,7 @@ impl Checking<'_> {
 
     /// A method in upper case.
     pub(super) fn method(&mut self, text: &str, place: Place) -> Option<String> {
-        if !is_token(text) {
+        if !is_token(text.as_bytes()) {
             self.error(place, format!("`{}` is not a method", text.escape_debug()), "write \"GET\", \"POST\" …");
             return None;
         }
@@ -107,11 +107,6 @@ impl Checking<'_> {
         }
         Some(upper)
     }
-}
-
-/// RFC 9110 §5.6.2.
-pub(super) fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// What to write when this (lower case, without trailing dot) is not a host pattern.

@@ -5,6 +5,7 @@ use super::super::read::{Entry, Node, Table};
 use super::super::{Address, Backend, HashOn, Name, Policy, Pool, Service, Timeouts, keys};
 use super::breaker::Breaker;
 use super::{Checking, own_timeouts, to_count};
+use crate::http::is_token;
 
 /// A backend and the places that later faults and warnings point at.
 struct Placed {
@@ -41,9 +42,37 @@ impl Checking<'_> {
         let backends: Vec<Backend> = backends.into_iter().map(|placed| placed.backend).collect();
         let health_check = self.health_check(table, &backends);
         let fail_open = self.fail_open(table);
+        self.warn_of_idle_queue(table, &backends);
+        let (queue, mut timeouts) = (table.table("queue"), own_timeouts(table, defaults));
+        if let Some(timeout) = queue.and_then(|queue| queue.duration("timeout")) {
+            timeouts.queue = timeout;
+        }
+        let max = queue.and_then(|queue| queue.integer("max")).unwrap_or_else(|| keys::QUEUE_MAX.default_integer());
         let breaker = self.breaker(table, breaker).into_settings();
-        let timeouts = own_timeouts(table, defaults);
-        Some(Pool { name: name?, policy, backends, timeouts, health_check, fail_open, breaker })
+        Some(Pool {
+            name: name?,
+            policy,
+            backends,
+            timeouts,
+            health_check,
+            fail_open,
+            breaker,
+            queue: usize::try_from(max).unwrap_or_default(),
+            retry_budget: table.number("retry_budget").unwrap_or_else(|| keys::RETRY_BUDGET.default_number()),
+        })
+    }
+
+    /// A queue in which nobody can ever stand is probably a limit that was forgotten.
+    fn warn_of_idle_queue(&mut self, table: &Table, backends: &[Backend]) {
+        let waits =
+            table.entry("queue").filter(|_| table.table("queue").is_some_and(|queue| queue.integer("max") != Some(0)));
+        if let Some(entry) = waits
+            && !backends.is_empty()
+            && backends.iter().all(|backend| backend.max_connections.is_none())
+        {
+            let warning = Diagnostic::warning("nobody will ever wait in this queue").at(entry.key_place);
+            self.faults.push(warning.help("give the backends their `max_connections`, or remove the queue"));
+        }
     }
 
     fn backend(&mut self, node: &Node) -> Option<Placed> {
@@ -161,7 +190,7 @@ impl Checking<'_> {
         let (text, place) = entry.node.as_text()?;
         match entry.key.as_str() {
             "header" => self.is_header_name(text, place).then(|| HashOn::Header(text.to_ascii_lowercase())),
-            "cookie" if super::patterns::is_token(text) => Some(HashOn::Cookie(text.to_owned())),
+            "cookie" if is_token(text.as_bytes()) => Some(HashOn::Cookie(text.to_owned())),
             "query" if !text.is_empty() && !text.contains(['&', '=', '#', '?']) => Some(HashOn::Query(text.to_owned())),
             kind => {
                 self.error(
@@ -272,6 +301,18 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_has_its_queue_and_its_retry_budget() {
+        let pool = |lines: &str| {
+            let text = format!("backends = [{{ address = '10.0.0.1:80', max_connections = 5 }}]\n{lines}");
+            let pool = meant(&format!("defaults.timeouts.queue = '3s'\n{}", with(&text))).pools.remove(0);
+            (pool.queue, pool.timeouts.queue.as_millis(), pool.retry_budget)
+        };
+        assert_eq!(pool(""), (100, 3000, 0.2), "whoever limits backends has a queue before them");
+        assert_eq!(pool("queue = { max = 0 }\nretry_budget = 1"), (0, 3000, 1.0));
+        assert_eq!(pool("queue = { timeout = '250ms' }\nretry_budget = 0.05"), (100, 250, 0.05));
+    }
+
+    #[test]
     fn faults_of_backends_are_told_apart() {
         for (wrong, part) in [
             ("backends = ['localhost:3000']", "write \"127.0.0.1:3000\""),
@@ -280,8 +321,12 @@ mod tests {
             ("backends = [{ address = '10.0.0.1:80', drain = true, maintenance = true }]", "at once"),
             ("backends = [{ address = '10.0.0.1:80', maxconn = 3 }]", "write `max_connections`"),
             ("backends = [{ address = '10.0.0.1:80', weight = 1001 }]", "from 1 to 1000"),
-            ("backends = ['10.0.0.1:80']\nqueue = {}", "does not have a queue"),
             ("balance = 'ip_hash'", "has no `backends`"),
+            ("backends = ['10.0.0.1:80']\noutlier_detection = {}", "write `[pools.NAME.breaker]`"),
+            ("backends = ['10.0.0.1:80']\nretry_budget = 1.5", "above 0 and up to 1"),
+            ("backends = ['10.0.0.1:80']\nretry_budget = 0", "above 0 and up to 1"),
+            ("backends = ['10.0.0.1:80']\nmaxqueue = 5", "write `queue = {"),
+            ("backends = ['10.0.0.1:80']\nretry = {}", "retries belong to a route"),
         ] {
             assert_said(&with(wrong), &[part]);
         }
@@ -293,6 +338,7 @@ mod tests {
             ("backends = []", "warning: the pool `p` has no backend"),
             ("backends = [{ address = '10.0.0.1:80', drain = true }]", "drained or in maintenance"),
             ("backends = [{ address = '10.0.0.1:80', weight = 2 }]", "warning: `round_robin` ignores weights"),
+            ("backends = ['10.0.0.1:80']\nqueue = { max = 5 }", "warning: nobody will ever wait in this queue"),
         ] {
             assert_said(&with(odd), &[part]);
         }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::super::diagnostic::{Diagnostic, Place};
 use super::super::read::{Entry, Node, Table};
-use super::super::{Action, HeaderMatch, HeaderValueMatch, HostPattern, PathPattern, Route, WeightedPool, keys, words};
+use super::super::{
+    Action, HeaderMatch, HeaderValueMatch, HostPattern, PathPattern, Repeats, Retry, RetryOn, Route, WeightedPool,
+    keys, words,
+};
 use super::shadow::Placed;
 use super::{Checking, entries};
 
@@ -13,6 +16,9 @@ const ACTIONS: &[&str] = &["pool", "split", "redirect", "redirect_to_https", "re
 
 /// What stands for a part of the request in a redirection.
 const PLACEHOLDERS: &[&str] = &["host", "path", "query"];
+
+/// What a request may be tried again for, beside the statuses.
+const REASONS: &[&str] = &["connect", "reset", "timeout"];
 
 impl Checking<'_> {
     /// The route with this number, from 1.
@@ -28,6 +34,7 @@ impl Checking<'_> {
         let match_headers = self.header_matches(entries(table, "match_headers"));
         let action = self.action(node.place, table);
         let headers = self.header_rules(table);
+        let retry = self.retry(table);
         let place = table.node("name").map_or(node.place, |name| name.place);
         let route = Route {
             name: name?,
@@ -37,8 +44,46 @@ impl Checking<'_> {
             match_headers: match_headers?,
             action: action?,
             headers,
+            retry: retry?,
         };
         Some(Placed { route, place })
+    }
+
+    fn retry(&mut self, table: &Table) -> Option<Retry> {
+        let Some(table) = table.table("retry") else { return Some(Retry::default()) };
+        let attempts = table.integer("attempts").unwrap_or_else(|| keys::RETRY_ATTEMPTS.default_integer());
+        let on = match table.list("on") {
+            None => Retry::default().on,
+            Some(nodes) => {
+                let texts: Vec<_> = nodes.iter().filter_map(Node::as_text).collect();
+                self.each_once("this reason is in the list", "remove one", texts.iter().copied());
+                let on: Vec<_> = texts.iter().filter_map(|(text, place)| self.reason(text, *place)).collect();
+                (on.len() == nodes.len()).then_some(on)?
+            }
+        };
+        let repeats = match table.flag("non_idempotent") {
+            Some(true) => Repeats::All,
+            _ => Repeats::Idempotent,
+        };
+        Some(Retry { attempts: usize::try_from(attempts).unwrap_or(1), on, repeats })
+    }
+
+    fn reason(&mut self, text: &str, place: Place) -> Option<RetryOn> {
+        let status = text.parse().ok().filter(|status| (400..=599).contains(status));
+        let reason = match text {
+            "connect" => Some(RetryOn::Connect),
+            "reset" => Some(RetryOn::Reset),
+            "timeout" => Some(RetryOn::Timeout),
+            _ => status.map(RetryOn::Status),
+        };
+        if reason.is_none() {
+            let help = match words::nearest(text, REASONS) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "write \"connect\", \"reset\", \"timeout\" or a status from \"400\" to \"599\"".into(),
+            };
+            self.error(place, format!("nothing is tried again for `{text}`"), help);
+        }
+        reason
     }
 
     /// The strings of a list that is there to narrow: an empty one would say nothing matches, and mean anything does.
@@ -361,6 +406,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_written_of_retries_is_the_default() {
+        assert_eq!(route("pool = 'a'").retry, Retry::default());
+        assert_eq!(route("pool = 'a'\nretry = {}").retry, Retry::default());
+        let retry = route("pool = 'a'\nretry = { attempts = 3, on = ['timeout', '503'], non_idempotent = true }").retry;
+        let on = vec![RetryOn::Timeout, RetryOn::Status(503)];
+        assert_eq!(retry, Retry { attempts: 3, on, repeats: Repeats::All });
+        assert_eq!(route("pool = 'a'\nretry = { on = [] }").retry.on, []);
+        let default = Retry::default().attempts as i64;
+        assert_eq!(keys::RETRY_ATTEMPTS.default_integer(), default);
+    }
+
+    #[test]
     fn header_rules_keep_names_and_order() {
         let route = route(
             "pool = 'a'\n[listeners.w.routes.headers]\nrequest = { set = { Host = 'x', X-B = '1', X-A = '2' }, remove = ['Cookie'] }",
@@ -399,7 +456,10 @@ mod tests {
             ("pool = 'a'\nheaders.response.add = { X = ' x' }", "write \"x\""),
             ("pool = 'a'\nheaders.response.add = { X = '1', x = '2' }", "named twice"),
             ("proxy_pass = 'a'", "write `pool = \"NAME\"`"),
-            ("pool = 'a'\nretry = {}", "does not have configurable retries"),
+            ("pool = 'a'\nretry = { attempts = 0 }", "from 1 to 10"),
+            ("pool = 'a'\nretry = { on = ['conect'] }", "did you mean `connect`?"),
+            ("pool = 'a'\nretry = { on = ['200'] }", "from \"400\" to \"599\""),
+            ("pool = 'a'\nretry = { on = ['503', '503'] }", "this reason is in the list twice"),
         ] {
             assert_said(&with(wrong), &[part]);
         }

@@ -56,6 +56,12 @@ pub enum BodyFault {
 }
 
 impl BodyFault {
+    /// Whether it would be a body if it had less of something that we bound.
+    #[must_use]
+    pub fn is_excess(self) -> bool {
+        matches!(self, BodyFault::Trailers(Refusal::TooManyFields | Refusal::HeadTooLarge))
+    }
+
     /// One sentence for the log.
     #[must_use]
     pub fn why(self) -> &'static str {
@@ -155,11 +161,10 @@ impl Decoder {
         }
     }
 
-    /// The trailer fields that may be forwarded; there are none before the end.
+    /// The trailer fields that may be forwarded; there are none before the end, and none the second time.
     #[must_use]
-    pub fn trailers(&self) -> &Fields {
-        static NONE: Fields = Fields::new();
-        self.trailing.as_ref().map_or(&NONE, |trailing| &trailing.fields)
+    pub fn take_trailers(&mut self) -> Fields {
+        self.trailing.take().map(|trailing| trailing.fields).unwrap_or_default()
     }
 
     /// Takes the next input; to be called again with what follows the bytes taken.
@@ -190,7 +195,7 @@ impl Decoder {
                     self.place = self.after(between, rest[0])?;
                     at += 1;
                 }
-                Place::Trailers => at += self.take_trailers(rest)?,
+                Place::Trailers => at += self.hear_trailers(rest)?,
             }
         }
     }
@@ -255,7 +260,7 @@ impl Decoder {
     }
 
     /// Gathers trailer lines until the empty one and reads them then; returns how many bytes were taken.
-    fn take_trailers(&mut self, input: &[u8]) -> Result<usize, BodyFault> {
+    fn hear_trailers(&mut self, input: &[u8]) -> Result<usize, BodyFault> {
         if self.trailing.is_none() && input.starts_with(b"\r\n") {
             self.place = Place::Done;
             return Ok(2);
@@ -284,13 +289,20 @@ impl Trailing {
         if self.text.len() + text.len() > limits.head_bytes {
             return Err(BodyFault::Trailers(Refusal::HeadTooLarge));
         }
+        if self.text.capacity() - self.text.len() < text.len() {
+            // doubled as vectors are, but never beyond the limit: somebody may let them drip in over thousands of connections
+            let doubled = (2 * self.text.len()).min(limits.head_bytes).max(self.text.len() + text.len());
+            self.text.reserve_exact(doubled - self.text.len());
+        }
         self.text.extend_from_slice(text);
         Ok(())
     }
 
+    /// Reads what was gathered and gives its memory up.
     fn read(&mut self, limits: &HeadLimits) -> Result<(), BodyFault> {
+        let text = std::mem::take(&mut self.text);
         let mut all = Fields::default();
-        parse::trailers(&self.text, limits, &mut all).map_err(BodyFault::Trailers)?;
+        parse::trailers(&text, limits, &mut all).map_err(BodyFault::Trailers)?;
         for field in all.iter().filter(|field| may_trail(field.known, field.name)) {
             self.fields.push(field.known, field.name, field.value);
         }
@@ -374,7 +386,7 @@ mod tests {
             }
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let trailers = decoder.trailers().iter().map(|field| (text(field.name), text(field.value))).collect();
+        let trailers = decoder.take_trailers().iter().map(|field| (text(field.name), text(field.value))).collect();
         Ok(Read { data, taken, done: decoder.is_done(), trailers })
     }
 
@@ -494,6 +506,8 @@ mod tests {
         let long = |size| chunked(format!("0\r\nX: {}\r\n\r\n", "y".repeat(size)).as_bytes());
         assert!(long(32 * 1024 - 7).unwrap().done);
         assert_eq!(long(32 * 1024 - 6), Err(BodyFault::Trailers(Refusal::HeadTooLarge)));
+        assert!(many(101).is_err_and(BodyFault::is_excess) && long(32 * 1024).is_err_and(BodyFault::is_excess));
+        assert!(!chunked(b"0\r\nX : y\r\n\r\n").is_err_and(BodyFault::is_excess));
     }
 
     #[test]

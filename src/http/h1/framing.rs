@@ -87,7 +87,8 @@ impl<'a> Notes<'a> {
                 self.connection.close = true;
             } else if option.eq_ignore_ascii_case(b"upgrade") {
                 self.asks_upgrade = true;
-            } else {
+            } else if !option.eq_ignore_ascii_case(b"te") {
+                // which `TE` is with every sender that keeps to RFC 9110 §10.1.4; it never passes anyway
                 self.connection.nominates = true;
             }
         }

@@ -704,7 +704,7 @@ mod tests {
         assert!(options("Connection: Close\r\n").close);
         assert!(options("Connection: x, ,KEEP-alive\r\n").keep_alive);
         assert!(options("Connection: close\r\nConnection: X-Secret\r\n").nominates);
-        assert!(!options("Connection: close, keep-alive, upgrade\r\n").nominates);
+        assert!(!options("Connection: close, keep-alive, upgrade, TE\r\n").nominates);
         assert!(!fine(&get("Connection: close\r\n")).keeps_alive());
         let many = |count: usize| get(&format!("Connection: {}\r\n", vec!["a"; count].join(",")));
         fine(&many(32));

@@ -65,11 +65,10 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, how: &Forwarding<'_>) {
         trailer_names(out, &head.fields);
     }
     framing(out, head.framing);
-    if accepts_trailers(&head.fields) {
-        field(out, "TE", "trailers");
-    }
     if head.connection.websocket {
         out.extend_from_slice(UPGRADE);
+    } else if accepts_trailers(&head.fields) {
+        out.extend_from_slice(TRAILERS);
     }
     edited(out, edits);
     out.extend_from_slice(b"\r\n");
@@ -110,6 +109,8 @@ pub fn interim(out: &mut Vec<u8>, head: &ResponseHead) {
 pub(super) const KEEP_ALIVE: &[u8] = b"Connection: keep-alive\r\n";
 pub(super) const CLOSE: &[u8] = b"Connection: close\r\n";
 pub(super) const UPGRADE: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
+/// Said of our own hop (RFC 9110 §10.1.4). A tunnel has no trailers, so that there is one `Connection` at most.
+const TRAILERS: &[u8] = b"Connection: TE\r\nTE: trailers\r\n";
 
 fn status_line(out: &mut Vec<u8>, head: &ResponseHead) {
     out.reserve(head.fields.written_length() + head.reason().len() + 256);
@@ -127,9 +128,10 @@ fn own_host<'a>(head: &'a RequestHead, how: &Forwarding<'a>) -> &'a str {
     }
 }
 
-/// Which of the fields that tell of the way before us were forwarded.
+/// Which of the fields that are forwarded once, or written by us where they are missing, were forwarded.
 #[derive(Clone, Copy, Default)]
 struct Told {
+    expect: bool,
     host: bool,
     port: bool,
     scheme: bool,
@@ -144,7 +146,7 @@ fn request_fields(out: &mut Vec<u8>, head: &RequestHead, how: &Forwarding<'_>, e
             Known::Other => true,
             Known::Host | Known::XForwardedFor | Known::XRequestId => false,
             // not to be edited: both sides must agree on who waits for whom
-            Known::Expect => return head.expects_continue,
+            Known::Expect => return head.expects_continue && !std::mem::replace(&mut told.expect, true),
             Known::Forwarded | Known::XRealIp | Known::XForwardedOther => how.trusted,
             Known::XForwardedHost => how.trusted && mark(&mut told.host),
             Known::XForwardedPort => how.trusted && mark(&mut told.port),
@@ -485,6 +487,8 @@ mod tests {
     fn an_expectation_goes_on_only_where_it_counts() {
         assert!(get("Expect: 100-continue\r\nContent-Length: 5\r\n", &HOW).contains("\r\nExpect: 100-continue\r\n"));
         assert!(!get("Expect: 100-continue\r\n", &HOW).contains("Expect"));
+        let twice = get("Expect: 100-continue\r\nExpect: 100-Continue\r\nContent-Length: 5\r\n", &HOW);
+        assert_eq!(twice.matches("Expect: ").count(), 1, "{twice}");
     }
 
     #[test]
@@ -495,6 +499,21 @@ mod tests {
         assert!(out.ends_with("\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"));
         let out = get(&format!("{ask}Content-Length: 5\r\n"), &HOW);
         assert!(!out.contains("Upgrade") && !out.contains("upgrade"));
+    }
+
+    #[test]
+    fn that_trailers_are_taken_is_said_of_our_own_hop() {
+        let said = |lines: &str| {
+            let out = get(lines, &HOW);
+            let said = out.lines().filter(|line| line.starts_with("TE:") || line.starts_with("Connection:"));
+            said.collect::<Vec<_>>().join(" | ")
+        };
+        for lines in ["TE: trailers\r\n", "Connection: TE\r\nTE: gzip;q=0.5, Trailers\r\n"] {
+            assert_eq!(said(lines), "Connection: TE | TE: trailers");
+        }
+        assert_eq!(said("Connection: TE\r\nTE: gzip\r\n"), "");
+        let upgrade = "Connection: Upgrade, TE\r\nUpgrade: websocket\r\nTE: trailers\r\n";
+        assert_eq!(said(upgrade), "Connection: Upgrade", "one Connection, and no trailers in a tunnel");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use evenkeel::http::{Framing, Method, RequestHead, ResponseHead, Version};
 
 use super::body::{Received, receive, send};
 use super::head::{by_letter, pairs};
-use super::letter;
+use super::letter::{self, Asked, Rules, Stop};
 
 /// Fields that are about one connection, or about how a body goes over it.
 const OF_ONE_HOP: [&str; 11] = [
@@ -82,7 +82,7 @@ pub fn forward_request(input: &[u8]) -> bool {
         write::request(&mut out, &head, &how);
         one_request(&out, &head, &how);
         if let Ok(body) = &body {
-            one_body(&out, head.framing, body, |text| letter::request(text).map(|head| (head.framing, head.length)));
+            one_body(&out, head.framing, body, |text| letter::request_head(text, Rules::Clean));
         }
     }
     true
@@ -95,30 +95,38 @@ fn one_request(out: &[u8], head: &RequestHead, how: &Forwarding<'_>) {
     assert_eq!(essence(&again, ""), essence(head, how.fallback_host));
     assert!(!again.connection.nominates && !again.connection.close && again.version == Version::Http11);
 
-    let read = letter::request(out).expect("what is forwarded is a request by the letter");
-    assert_eq!((read.length, read.framing), (out.len(), by_letter(head.framing)));
+    let read = letter::request_head(out, Rules::Clean);
+    let (read, length) = read.expect("what is forwarded is a clean request");
+    assert_eq!((length, read.framing), (out.len(), by_letter(head.framing)));
     assert!(read.is_canonical(out), "{}", out.escape_ascii());
-    assert_eq!((read.line.method, read.line.target), (head.method_text(), head.target.path_and_query().as_bytes()));
-    let host = again.target.authority().as_bytes();
-    assert_eq!(read.values("host"), [host]);
-    let switch: &[&[u8]] = if head.connection.websocket { &[b"Upgrade"] } else { &[] };
-    assert_eq!(read.values("connection"), switch);
-    assert!(read.values("te").iter().all(|value| value == b"trailers") && read.values("te").len() < 2);
+    assert_eq!(
+        read.start.as_bytes(),
+        [head.method_text(), b" ", head.target.path_and_query().as_bytes(), b" HTTP/1.1"].concat()
+    );
+    assert_eq!(read.values("host"), [again.target.authority()]);
+    let trailers = read.values("te");
+    assert!(trailers.is_empty() || trailers == ["trailers"], "{trailers:?}");
+    let options: &[&str] = match (head.connection.websocket, trailers.is_empty()) {
+        (true, _) => &["Upgrade"],
+        (false, false) => &["TE"],
+        (false, true) => &[],
+    };
+    assert_eq!(read.values("connection"), options);
     let stay =
         ["http2-settings", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "x-debug"];
     let edited = !how.edits.is_empty();
     for name in stay.iter().take(if edited { stay.len() } else { stay.len() - 1 }) {
         assert!(read.values(name).is_empty(), "{name} is forwarded");
     }
-    assert!(!edited || read.values("x-edge") == [b"ours"]);
+    assert!(!edited || read.values("x-edge") == ["ours"]);
     let expects = read.values("expect");
-    assert_eq!(!expects.is_empty(), head.expects_continue);
-    assert!(expects.iter().all(|value| value.eq_ignore_ascii_case(b"100-continue")));
+    assert_eq!(expects.len(), usize::from(head.expects_continue));
+    assert!(expects.iter().all(|value| value.eq_ignore_ascii_case("100-continue")));
     names_the_peer(&read.values("x-forwarded-for"), how);
     tells_the_way(&read, head, how);
-    let ours = |name: &[u8]| OF_ONE_HOP.iter().chain(&OURS).any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()));
+    let ours = |name: &str| OF_ONE_HOP.iter().chain(&OURS).any(|ours| name.eq_ignore_ascii_case(ours));
     let kept = pairs(&head.fields).filter(|(name, _)| !ours(name) && is_passed_up(name, head, how.trusted));
-    assert!(read.fields.iter().copied().filter(|(name, _)| !ours(name)).eq(kept), "all others pass as they came");
+    assert!(read.fields.iter().filter(|(name, _)| !ours(name)).cloned().eq(kept), "all others pass as they came");
 }
 
 /// What of a request must be the same for the next one who reads it.
@@ -128,35 +136,35 @@ fn essence<'a>(head: &'a RequestHead, fallback_host: &'a str) -> impl PartialEq 
     (head.method_text(), target, head.framing, head.connection.websocket, head.expects_continue)
 }
 
-fn is_passed_up(name: &[u8], head: &RequestHead, trusted: bool) -> bool {
-    let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-    if is("x-real-ip") || name.to_ascii_lowercase().starts_with(b"x-forwarded-") {
+fn is_passed_up(name: &str, head: &RequestHead, trusted: bool) -> bool {
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    if is("x-real-ip") || name.to_ascii_lowercase().starts_with("x-forwarded-") {
         return trusted;
     }
     is("cookie") || is("authorization") || is("x-request-id") || !is_nominated(name, pairs(&head.fields))
 }
 
 /// Whether a `Connection` field names it.
-fn is_nominated<'a>(name: &[u8], fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> bool {
+fn is_nominated(name: &str, fields: impl Iterator<Item = (String, String)>) -> bool {
     let fields: Vec<_> = fields.collect();
-    let options = letter::values(&fields, "connection");
-    let mut options = options.iter().flat_map(|value| value.split(|&byte| byte == b',')).map(letter::trim);
+    let options = letter::named(&fields, "connection");
+    let mut options = options.iter().flat_map(|value| value.split(',')).map(|option| option.trim_matches([' ', '\t']));
     options.any(|option| option.eq_ignore_ascii_case(name))
 }
 
 /// The client's address is the last thing that is told of the way, and for a stranger the only one.
-fn names_the_peer(told: &[&[u8]], how: &Forwarding<'_>) {
+fn names_the_peer(told: &[&str], how: &Forwarding<'_>) {
     let peer = how.peer.map(|peer| peer.to_string());
     match (told, peer) {
         ([], None) => {}
-        ([told], Some(peer)) if how.trusted => assert!(told.ends_with(peer.as_bytes())),
-        ([told], Some(peer)) => assert_eq!(*told, peer.as_bytes()),
+        ([told], Some(peer)) if how.trusted => assert!(told.ends_with(&peer)),
+        ([told], Some(peer)) => assert_eq!(*told, peer),
         (told, peer) => panic!("{peer:?} is told as {told:?}"),
     }
 }
 
 /// What says how a request came is ours, or a trusted client's where it says something.
-fn tells_the_way(read: &letter::Head<'_, letter::RequestLine<'_>>, head: &RequestHead, how: &Forwarding<'_>) {
+fn tells_the_way(read: &letter::Message, head: &RequestHead, how: &Forwarding<'_>) {
     let port = how.port.map(|port| port.to_string());
     let host = if head.target.authority().is_empty() { how.fallback_host } else { head.target.authority() };
     let ours = [
@@ -165,12 +173,12 @@ fn tells_the_way(read: &letter::Head<'_, letter::RequestLine<'_>>, head: &Reques
         ("x-forwarded-proto", Some(how.scheme.name())),
     ];
     for (name, ours) in ours {
-        let theirs: Vec<_> = head.fields.values(name).collect();
-        let expected: Vec<_> = ours.map(str::as_bytes).into_iter().collect();
+        let theirs: Vec<_> = head.fields.values(name).map(letter::text).collect();
+        let expected: Vec<_> = ours.map(str::to_owned).into_iter().collect();
         assert_eq!(read.values(name), if how.trusted && !theirs.is_empty() { theirs } else { expected }, "{name}");
     }
     let ids = read.values("x-request-id");
-    assert!(ids.len() == 1 && (how.trusted || ids == [b"ours"]), "{ids:?}");
+    assert!(ids.len() == 1 && (how.trusted || ids == ["ours"]), "{ids:?}");
     let theirs = head.fields.values("forwarded").filter(|_| how.trusted).count();
     assert_eq!(read.values("forwarded").len(), theirs + usize::from(how.forwarded));
 }
@@ -208,16 +216,15 @@ fn answer(head: &ResponseHead, to: Method, client: Version, body: Option<&Receiv
         } else {
             write::response(&mut out, head, &Reply { client, framing, connection, edits, via });
         }
-        one_response(&out, head, to, framing, connection);
+        let asked = Asked { head: to == Method::Head, old: client == Version::Http10 };
+        one_response(&out, head, to, framing, connection, asked);
         if let Some(body) = body {
-            one_body(&out, framing, body, |text| {
-                letter::response(text, to == Method::Head).map(|head| (head.framing, head.length))
-            });
+            one_body(&out, framing, body, |text| letter::answer_head(text, asked, Rules::Clean));
         }
     }
 }
 
-fn one_response(out: &[u8], head: &ResponseHead, to: Method, framing: Framing, connection: Connection) {
+fn one_response(out: &[u8], head: &ResponseHead, to: Method, framing: Framing, connection: Connection, asked: Asked) {
     let mut again = ResponseHead::default();
     let limits = HeadLimits { head_bytes: usize::MAX / 2, fields: usize::MAX, request_line: 0 };
     let parsed = parse::response(out, 0, &limits, to, &mut again);
@@ -226,26 +233,26 @@ fn one_response(out: &[u8], head: &ResponseHead, to: Method, framing: Framing, c
     assert_eq!(again.told_length, head.told_length);
     assert_eq!((again.connection.nominates, again.connection.close), (false, connection == Connection::Close));
 
-    let read = letter::response(out, to == Method::Head).expect("what is answered is a response by the letter");
-    assert_eq!((read.length, read.framing), (out.len(), by_letter(framing)));
+    let (read, length) = letter::answer_head(out, asked, Rules::Clean).expect("what is answered is a clean response");
+    assert_eq!((length, read.framing), (out.len(), by_letter(framing)));
     assert!(read.is_canonical(out), "{}", out.escape_ascii());
-    assert_eq!((read.line.status, read.line.reason), (head.status, head.reason()));
+    assert_eq!((read.status(), read.reason()), (head.status, &*letter::text(head.reason())));
     for name in ["http2-settings", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te"]
     {
         assert!(read.values(name).is_empty(), "{name} is forwarded");
     }
-    let ours = |name: &[u8]| {
+    let ours = |name: &str| {
         let ours = OF_ONE_HOP.iter().chain(&["via", "x-edge", "x-debug"]);
-        ours.into_iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
+        ours.into_iter().any(|ours| name.eq_ignore_ascii_case(ours))
     };
-    let protected = |name: &[u8]| {
+    let protected = |name: &str| {
         let name = name.to_ascii_lowercase();
-        OURS.iter().chain(&["authorization", "cookie", "x-real-ip"]).any(|other| name == other.as_bytes())
-            || name.starts_with(b"x-forwarded-")
+        OURS.iter().chain(&["authorization", "cookie", "x-real-ip"]).any(|other| name == *other)
+            || name.starts_with("x-forwarded-")
     };
     let kept = pairs(&head.fields)
         .filter(|(name, _)| !ours(name) && (protected(name) || !is_nominated(name, pairs(&head.fields))));
-    assert!(read.fields.iter().copied().filter(|(name, _)| !ours(name)).eq(kept), "all others pass as they came");
+    assert!(read.fields.iter().filter(|(name, _)| !ours(name)).cloned().eq(kept), "all others pass as they came");
 }
 
 /// Head and body together are one message with nothing left over, or, where the body was cut, less than one.
@@ -253,21 +260,21 @@ fn one_body(
     head: &[u8],
     framing: Framing,
     body: &Received,
-    read: impl Fn(&[u8]) -> Result<(letter::Framing, usize), letter::Unread>,
+    read: impl Fn(&[u8]) -> Result<(letter::Message, usize), Stop>,
 ) {
     if framing == Framing::ToClose && !body.complete {
         return; // only a reset tells that one, which is none of this room's business
     }
     let message = [head, &send(framing, body)].concat();
-    let (read_framing, length) = read(&message).expect("the head is still one");
-    assert_eq!((length, read_framing), (head.len(), by_letter(framing)), "a body does not change its head");
-    match letter::body(read_framing, &message[length..]) {
-        Ok(read) => {
+    let (read_head, length) = read(&message).expect("the head is still one");
+    assert_eq!((length, read_head.framing), (head.len(), by_letter(framing)), "a body does not change its head");
+    match letter::body(&message[length..], read_head.framing, Rules::Clean) {
+        Ok((read, body_length)) => {
             assert!(body.complete, "a cut body does not look whole");
-            assert_eq!((length + read.length, &read.data), (message.len(), &body.data));
+            assert_eq!((length + body_length, &read.body), (message.len(), &body.data));
             let told = framing == Framing::Chunked;
-            assert!(read.trailers.iter().copied().eq(pairs(&body.trailers).filter(|_| told)));
+            assert!(read.trailers.into_iter().eq(pairs(&body.trailers).filter(|_| told)));
         }
-        Err(unread) => assert!(!body.complete && unread == letter::Unread::Incomplete, "{unread:?}"),
+        Err(stop) => assert!(!body.complete && stop == Stop::More, "{stop:?}"),
     }
 }

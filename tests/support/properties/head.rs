@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use evenkeel::http::h1::parse::{self, HeadLimits, Parsed, Refusal};
 use evenkeel::http::{Fields, Framing, Method, RequestHead, ResponseHead, Version};
 
+use super::letter::{Asked, Rules};
 use super::{cuts, letter};
 
 /// Limits that even a small input reaches.
@@ -92,30 +93,32 @@ fn steady<Head: Default + Debug>(
 }
 
 fn reads_the_same_request(text: &[u8], head: &RequestHead) {
-    let read = letter::request(text).expect("what is accepted is a request by the letter");
-    assert_eq!((read.length, read.line.method), (text.len(), head.method_text()));
-    assert_eq!(read.line.minor_version, minor(head.version));
+    let read = letter::request_head(text, Rules::Letter);
+    let (read, length) = read.expect("what is accepted is a request by the letter");
+    assert_eq!((length, read.method().as_bytes()), (text.len(), head.method_text()));
+    assert!(read.start.ends_with(version(head.version)));
     assert_eq!(read.framing, by_letter(head.framing));
-    let clear = read.fields.iter().filter(|(name, _)| !name.contains(&b'_')).copied();
+    let clear = read.fields.iter().filter(|(name, _)| !name.contains('_')).cloned();
     assert!(clear.eq(pairs(&head.fields)), "the fields are all there, those with underscores apart");
-    if let [b'/', ..] = read.line.target {
-        let query = read.line.target.iter().position(|&byte| byte == b'?').map(|mark| &read.line.target[mark + 1..]);
-        assert_eq!(head.target.query().map(str::as_bytes), query);
+    if read.target().starts_with('/') {
+        assert_eq!(head.target.query(), read.target().split_once('?').map(|(_, query)| query));
     }
 }
 
 fn reads_the_same_response(text: &[u8], to: Method, head: &ResponseHead) {
-    let read = letter::response(text, to == Method::Head).expect("what is accepted is a response by the letter");
-    assert_eq!((read.length, read.line.status, read.line.reason), (text.len(), head.status, head.reason()));
-    assert_eq!(read.line.minor_version, minor(head.version));
+    let asked = Asked { head: to == Method::Head, old: false };
+    let read = letter::answer_head(text, asked, Rules::Letter);
+    let (read, length) = read.expect("what is accepted is a response by the letter");
+    assert_eq!((length, read.status(), read.reason()), (text.len(), head.status, &*letter::text(head.reason())));
+    assert!(read.start.starts_with(version(head.version)));
     assert_eq!(read.framing, by_letter(head.framing));
-    assert!(read.fields.iter().copied().eq(pairs(&head.fields)), "the fields are all there");
+    assert!(read.fields.iter().cloned().eq(pairs(&head.fields)), "the fields are all there");
 }
 
-fn minor(version: Version) -> u8 {
+fn version(version: Version) -> &'static str {
     match version {
-        Version::Http10 => 0,
-        Version::Http11 => 1,
+        Version::Http10 => "HTTP/1.0",
+        Version::Http11 => "HTTP/1.1",
     }
 }
 
@@ -128,7 +131,7 @@ pub fn by_letter(framing: Framing) -> letter::Framing {
     }
 }
 
-/// Names and values.
-pub fn pairs(fields: &Fields) -> impl Iterator<Item = (&[u8], &[u8])> {
-    fields.iter().map(|field| (field.name, field.value))
+/// Names and values, as the letter has them.
+pub fn pairs(fields: &Fields) -> impl Iterator<Item = (String, String)> {
+    fields.iter().map(|field| (letter::text(field.name), letter::text(field.value)))
 }

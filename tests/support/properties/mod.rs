@@ -7,6 +7,8 @@
 mod body;
 mod forward;
 mod head;
+#[allow(dead_code, reason = "the corpus uses the rest of it")]
+#[path = "../letter.rs"]
 mod letter;
 mod target;
 

@@ -1,0 +1,464 @@
+//! The attempts of a request: which backend, on which connection, and what is done when that does not bring the response.
+//!
+//! Whether there is another attempt is for [`retry`] to say; here it is made. An attempt that could still be relied on, or
+//! whose answer can be passed on, is given up only when another backend has been taken already. Everything that is tried
+//! again is tried with the same head and the body from its beginning; nothing is, once the client has heard of a response.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::bodies::{IS_RUNNING, Patience, Running, put_away};
+use super::body::Pump;
+use super::exchange::{Course, Opened, Way};
+use super::h1::Connection;
+use super::pace::Pace;
+use super::replies::Answer;
+use super::retry::{self, Charge, Next};
+use super::talk::{Talk, watch_client};
+use super::wire::Wire;
+use crate::balance::Tried;
+use crate::clock::{self, Instant};
+use crate::http::h1::write;
+use crate::http::{Framing, MOST_KEPT};
+use crate::l4::wait::{Unserved, Waiting, Wanted, wait};
+use crate::local::{Desk, Phase};
+use crate::outcome::{Outcome, Repeatable, Verdict};
+use crate::record::PoolEvent;
+use crate::state::{Lease, NoBackend, Permit, Terms};
+use crate::stream::Stream;
+use crate::upstream;
+
+/// A request that can not be repeated takes an idle connection only when it was used this short a time ago: servers close
+/// idle ones after 5 s and more, and one that is closed under a POST costs the client a 502.
+const FRESH_ENOUGH: Duration = Duration::from_secs(4);
+
+/// How one attempt ended that did not bring the response.
+struct Failed {
+    outcome: Outcome,
+    request: Repeatable,
+}
+
+/// Where a request stands between its attempts.
+struct Tries<'a> {
+    way: &'a Way<'a>,
+    key: u64,
+    tried: Tried,
+    /// Attempts that are left after the one under way.
+    left: usize,
+    /// The backend of the next attempt, where that was taken before the one under way was given up.
+    next: Option<Lease>,
+    /// Leave for the attempt under way.
+    permit: Option<Permit>,
+    /// Such leave was refused, which is told once.
+    refused: bool,
+}
+
+impl Tries<'_> {
+    /// What is to be done after an attempt that ended so.
+    fn after(&self, outcome: Outcome, request: Repeatable) -> Next {
+        retry::next(outcome, request, &self.way.route.retry, self.left)
+    }
+
+    /// Whether the pool's retry budget allows one more attempt.
+    fn is_permitted(&mut self) -> bool {
+        let Way { local, view, pool, id, .. } = *self.way;
+        self.permit = view.permit_retry(pool, clock::now());
+        let permitted = self.permit.is_some();
+        if permitted {
+            local.happened(pool, PoolEvent::Retried);
+        } else if !std::mem::replace(&mut self.refused, true) {
+            local.happened(pool, PoolEvent::RetryRefused);
+            tracing::debug!(pool = %view.pool(pool).name, id, "the retry budget is used up");
+        }
+        permitted
+    }
+
+    /// Takes a backend.
+    fn take(&mut self, now: Instant) -> Result<Lease, NoBackend> {
+        let Way { local, view, pool, .. } = *self.way;
+        local.roll(|dice| view.take(pool, now, self.key, &mut self.tried, dice)).map(|taken| taken.lease)
+    }
+
+    /// Takes another backend while the one under way could still be relied on, or its answer be passed on: only where there
+    /// is one at once. False: all stays as it is.
+    fn goes_elsewhere(&mut self, outcome: Outcome, request: Repeatable) -> bool {
+        if !matches!(self.after(outcome, request), Next::AnotherBackend(_)) {
+            return false;
+        }
+        let (Way { local, view, pool, .. }, mut tried) = (*self.way, self.tried);
+        let taken = local.roll(|dice| view.take(pool, clock::now(), self.key, &mut tried, dice));
+        let Ok(taken) = taken else { return false };
+        let permitted = self.is_permitted();
+        if permitted {
+            (self.tried, self.next) = (tried, Some(taken.lease));
+        }
+        permitted
+    }
+}
+
+impl<'a> Way<'a> {
+    /// Tries backends until one responds or no attempt is left.
+    pub(super) async fn attempts(
+        &'a self,
+        connection: &mut Connection,
+        desk: &mut Desk,
+        course: &mut Course,
+    ) -> Opened {
+        let pool = self.view.pool(self.pool);
+        let mut now = clock::now();
+        self.view.count_request(self.pool, now);
+        if self.idempotent(desk) {
+            desk.kept.keep();
+        }
+        let (key, tried) = (self.key(desk), Tried::default());
+        let mut tries = Tries { way: self, key, tried, left: 0, next: None, permit: None, refused: false };
+        let mut failure = None;
+        loop {
+            course.made += 1;
+            tries.left = self.route.retry.attempts.saturating_sub(course.made);
+            let taken = match tries.next.take() {
+                Some(lease) => Ok(lease),
+                None => tries.take(now),
+            };
+            let lease = match taken {
+                Ok(lease) => lease,
+                Err(none) => match self.wait(connection, &mut tries, none, &mut course.waiting).await {
+                    Ok(lease) => lease,
+                    Err(Unserved::Outdated) => {
+                        course.made -= 1;
+                        return Opened::Outdated;
+                    }
+                    Err(unserved) => return self.unserved(connection, unserved, failure),
+                },
+            };
+            let failed = match self.attempt(connection, desk, lease, now, &mut tries, &mut course.running).await {
+                Ok(opened) => return opened,
+                Err(failed) => failed,
+            };
+            now = clock::now();
+            tracing::debug!(pool = %pool.name, cause = failed.outcome.code(), id = self.id, "attempt failed");
+            desk.kept.rewind();
+            if tries.next.is_some() {
+                continue;
+            }
+            let Some(status) = failed.outcome.own_status() else { return Opened::ClientGone };
+            let again = match tries.after(failed.outcome, failed.request) {
+                Next::AnotherBackend(Charge::Free) => true,
+                Next::AnotherBackend(Charge::Budget) => tries.is_permitted(),
+                Next::FreshConnection | Next::GiveUp => false,
+            };
+            if !again {
+                let answer = Answer::plain(status);
+                return Opened::Answer(if connection.wire.inbound.is_done() { answer } else { answer.closing() });
+            }
+            failure = Some(status);
+        }
+    }
+
+    /// A backend after a wait in the pool's queue, because there is none at once.
+    async fn wait(
+        &self,
+        connection: &mut Connection,
+        tries: &mut Tries<'_>,
+        none: NoBackend,
+        waiting: &mut Waiting,
+    ) -> Result<Lease, Unserved> {
+        let (local, tried) = (self.local, &mut tries.tried);
+        let wanted = Wanted { view: self.view, pool: self.pool, key: tries.key };
+        let Connection { wire, session, deadline, .. } = connection;
+        let had_ended = wire.inbound.ended;
+        let watch = |cx: &mut Context<'_>| {
+            watch_client(&mut wire.split(&local.buffers).0, cx)?;
+            // Nothing was done for it yet, and who closes his side now, and not with his request, has given up as a rule.
+            if wire.inbound.ended && !had_ended { Err(Outcome::ClientGone) } else { Ok(()) }
+        };
+        // In a block of its own: it is seldom needed, and would be a part of every exchange.
+        Box::pin(wait(session, deadline, &wanted, tried, none, waiting, watch)).await.map(|taken| taken.lease)
+    }
+
+    /// The answer where there is no backend; `failure` is how an earlier attempt is answered for.
+    fn unserved(&self, connection: &Connection, unserved: Unserved, failure: Option<u16>) -> Opened {
+        let pool = self.view.pool(self.pool);
+        let status = failure.unwrap_or(503);
+        let busy = Answer::busy(status, pool.timeouts.queue);
+        match unserved {
+            // It may still read: who closed only his own side gets an answer, and nobody else minds it.
+            Unserved::Ended(Outcome::ClientGone) if connection.wire.inbound.ended => Opened::Answer(busy.closing()),
+            Unserved::Ended(Outcome::ClientGone) => Opened::ClientGone,
+            Unserved::Ended(_) | Unserved::Outdated => Opened::Answer(Answer::plain(status).closing()),
+            Unserved::Busy => {
+                tracing::debug!(pool = %pool.name, id = self.id, "all backends are busy");
+                Opened::Answer(busy)
+            }
+            Unserved::Nobody(none) => {
+                tracing::debug!(pool = %pool.name, id = self.id, %none, "no backend");
+                Opened::Answer(Answer::plain(status))
+            }
+        }
+    }
+
+    /// One attempt on one backend: on an idle connection if there is one, and once more on a fresh one when that was stale.
+    async fn attempt(
+        &self,
+        connection: &mut Connection,
+        desk: &mut Desk,
+        mut lease: Lease,
+        now: Instant,
+        tries: &mut Tries<'_>,
+        running: &mut Option<Running>,
+    ) -> Result<Opened, Failed> {
+        let local = self.local;
+        let timeouts = &self.view.pool(self.pool).timeouts;
+        let backend = lease.state().id();
+        // What will be kept can be sent again when a stale connection shows.
+        let small = match desk.request.framing {
+            Framing::None => true,
+            Framing::Length(length) => length <= MOST_KEPT as u64,
+            _ => false,
+        };
+        let repeats = small && desk.kept.is_whole() && self.idempotent(desk);
+        let at_most = if repeats { Duration::MAX } else { FRESH_ENOUGH };
+        // Who had to wait for the lease finds idle connections a moment younger than they are.
+        let mut idle = local.take_idle(backend, now, at_most);
+        loop {
+            let reused = idle.is_some();
+            let failed = match reach(connection, idle.take(), &lease, timeouts.connect).await {
+                Ok(stream) => {
+                    let stage = running.insert(self.stage(connection, stream, lease));
+                    match self.converse(connection, desk, stage, reused, tries).await {
+                        Ok(()) => return Ok(self.begin_response(connection, desk, stage)),
+                        Err(failed) => {
+                            let Running { mut upstream, lease: back, .. } = running.take().expect(IS_RUNNING);
+                            put_away(local, desk, &mut upstream);
+                            lease = back;
+                            failed
+                        }
+                    }
+                }
+                Err(outcome) => {
+                    let (idempotent, body_kept) = (self.idempotent(desk), desk.kept.is_whole());
+                    Failed { outcome, request: Repeatable { idempotent, body_kept, sent: false, heard: false } }
+                }
+            };
+            if tries.after(failed.outcome, failed.request) != Next::FreshConnection {
+                local.ended(backend, failed.outcome);
+                lease.finish(clock::now(), failed.outcome);
+                return Err(failed);
+            }
+            desk.kept.rewind();
+        }
+    }
+
+    /// An attempt that is connected and has said nothing yet.
+    fn stage(&self, connection: &Connection, stream: Stream, lease: Lease) -> Running {
+        let Terms { min_rate, body, tunnel_idle, .. } = *connection.terms;
+        Running {
+            upstream: Wire::new(stream),
+            lease,
+            timeouts: Patience::of(&self.view.pool(self.pool).timeouts, tunnel_idle),
+            sending: Pump::paced(Pace::of_sender(min_rate, body)),
+            keep_client: false,
+            late: None,
+        }
+    }
+
+    /// Sends the request, passes interim responses on, and reads the head of the final response into `desk.response`.
+    async fn converse(
+        &self,
+        connection: &mut Connection,
+        desk: &mut Desk,
+        stage: &mut Running,
+        reused: bool,
+        tries: &mut Tries<'_>,
+    ) -> Result<(), Failed> {
+        let Running { upstream, lease, sending, .. } = stage;
+        upstream.outbound.lend(std::mem::take(&mut desk.to_backend));
+        let address = Self::fallback_host(desk, lease);
+        write::request(&mut upstream.outbound.pending, &desk.request, &self.forwarding(connection, &address));
+        upstream.outbound.begin(desk.request.framing);
+        let timeouts = &self.view.pool(self.pool).timeouts;
+        let mut talk = Talk::new(connection, upstream, desk, lease, sending, timeouts, reused);
+        let repeats = self.route.retry.repeats;
+        let got = poll_fn(|cx| match talk.poll(cx) {
+            Poll::Pending if !talk.is_withdrawn() => Poll::Pending,
+            Poll::Ready(got) if got != Err(Outcome::Cut) || self.local.phase() == Phase::Cut => Poll::Ready(got),
+            // The backend is given up by others, or cut off: this request need not share its fate.
+            _ if tries.goes_elsewhere(Outcome::Withdrawn, talk.repeatable(repeats)) => {
+                Poll::Ready(Err(Outcome::Withdrawn))
+            }
+            otherwise => otherwise,
+        })
+        .await;
+        let request = talk.repeatable(repeats);
+        let outcome = match got {
+            Ok(()) if !self.is_unwanted(desk.response.status, lease, request, tries) => return Ok(()),
+            // It is thrown away, and its connection with what may still come on it.
+            Ok(()) => Outcome::Completed { status: desk.response.status },
+            Err(outcome) => outcome,
+        };
+        Err(Failed { outcome, request })
+    }
+
+    /// Whether the route tries another backend for a response with this status, and there is one. Then the backend is judged
+    /// by it here, as nobody else sees it.
+    fn is_unwanted(&self, status: u16, lease: &mut Lease, request: Repeatable, tries: &mut Tries<'_>) -> bool {
+        let unwanted = status >= 400 && tries.goes_elsewhere(Outcome::Completed { status }, request);
+        if unwanted {
+            let now = clock::now();
+            lease.responded(now, Verdict::of_status(status));
+            self.local.responded(lease.state().id(), now.since(lease.sent_at()));
+        }
+        unwanted
+    }
+}
+
+/// A connection to the backend of `lease`: the idle one, or a new one. While it is made we look whether it is still wanted.
+async fn reach(
+    connection: &mut Connection,
+    idle: Option<Stream>,
+    lease: &Lease,
+    limit: Duration,
+) -> Result<Stream, Outcome> {
+    if let Some(stream) = idle {
+        return Ok(stream);
+    }
+    let mut connecting = pin!(upstream::connect(lease.address()));
+    let Connection { wire, session, deadline, .. } = connection;
+    deadline.set(clock::now() + limit);
+    poll_fn(|cx| {
+        session.watch(cx);
+        if let Poll::Ready(reached) = connecting.as_mut().poll(cx) {
+            return Poll::Ready(reached);
+        }
+        let local = session.local();
+        watch_client(&mut wire.split(&local.buffers).0, cx)?;
+        if local.phase() == Phase::Cut || lease.is_cut() {
+            return Poll::Ready(Err(Outcome::Cut));
+        }
+        deadline.poll(cx).map(|()| Err(Outcome::ConnectTimeout))
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use arc_swap::ArcSwap;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::*;
+    use crate::config::from_text;
+    use crate::local::Local;
+    use crate::state::Snapshot;
+    use crate::stream::Incoming;
+
+    /// A worker on the thread of the test, with two backends of which the first to be asked never answers.
+    struct Bench {
+        local: Rc<Local>,
+        origins: [TcpListener; 2],
+    }
+
+    impl Bench {
+        async fn new() -> Bench {
+            let origins =
+                [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+            let addresses = origins.each_ref().map(|origin| origin.local_addr().unwrap().to_string());
+            let file = format!(
+                "[listeners.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[pools.app]\nbackends = {addresses:?}\n"
+            );
+            let snapshot = Snapshot::next(&from_text("test.toml", &file).unwrap().config, None);
+            snapshot.settle();
+            Bench { local: Local::new(0, Arc::new(ArcSwap::from_pointee(snapshot)), 1), origins }
+        }
+
+        /// The other end of a client's connection that is served.
+        async fn client(&self) -> TcpStream {
+            let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let client = TcpStream::connect(front.local_addr().unwrap()).await.unwrap();
+            let (stream, peer) = front.accept().await.unwrap();
+            let view = self.local.view();
+            let listener = view.snapshot().listeners().next().unwrap().id;
+            let stream = Stream::Tcp(stream);
+            let incoming = Incoming { stream, listener, peer: Some(peer), local: None, prefix: Vec::new() };
+            tokio::task::spawn_local(crate::l7::serve(&self.local, incoming, ()));
+            client
+        }
+
+        /// Withdraws the backend at this address, as whoever finds it down does.
+        fn withdraw(&self, address: SocketAddr) {
+            let view = self.local.view();
+            let (_, pool) = view.snapshot().pools().next().unwrap();
+            let is_it = |text: String| text == address.to_string();
+            pool.backends.iter().find(|backend| is_it(backend.address().to_string())).unwrap().state.withdraw();
+            self.local.wake_all();
+        }
+
+        /// The next connection to any of the two, when its request's head is there.
+        async fn asked(&self) -> (TcpStream, SocketAddr) {
+            let [a, b] = &self.origins;
+            let (mut stream, origin) = tokio::select! {
+                accepted = a.accept() => (accepted.unwrap().0, a),
+                accepted = b.accept() => (accepted.unwrap().0, b),
+            };
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            (stream, origin.local_addr().unwrap())
+        }
+    }
+
+    fn in_worker<T>(test: impl Future<Output = T>) -> T {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(test)
+    }
+
+    #[test]
+    fn a_request_that_waits_for_a_backend_which_is_withdrawn_is_tried_on_another() {
+        in_worker(async {
+            let bench = Bench::new().await;
+            let mut client = bench.client().await;
+            client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await.unwrap();
+            let (mut hanging, address) = bench.asked().await;
+            bench.withdraw(address);
+            let (mut other, another) = bench.asked().await;
+            assert_ne!(address, another);
+            other.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother").await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("other"), "{answer}");
+            assert_eq!(hanging.read(&mut [0]).await.unwrap(), 0, "the first is hung up on");
+            let seen = bench.local.collect();
+            assert_eq!(
+                (seen.pools[0].retried, seen.backends.values().map(|record| record.failures).sum::<u64>()),
+                (1, 0)
+            );
+        });
+    }
+
+    #[test]
+    fn one_that_may_not_be_repeated_goes_on_waiting() {
+        in_worker(async {
+            let bench = Bench::new().await;
+            let mut client = bench.client().await;
+            client
+                .write_all(b"POST / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                .await
+                .unwrap();
+            let (mut slow, address) = bench.asked().await;
+            bench.withdraw(address);
+            tokio::task::yield_now().await;
+            slow.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow").await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.ends_with("slow"), "{answer}");
+        });
+    }
+}
