@@ -2,6 +2,8 @@
 //!
 //! Small bodies are kept whole; of one that is larger nothing is, as it can not be repeated anyway.
 
+use super::Fields;
+
 /// The largest body that is kept, in bytes (semantics.md §6).
 pub const MOST_KEPT: usize = 16 * 1024;
 
@@ -10,6 +12,7 @@ pub const MOST_KEPT: usize = 16 * 1024;
 pub struct Kept {
     bytes: Vec<u8>,
     sent: usize,
+    trailers: Fields,
     keeping: Keeping,
 }
 
@@ -29,6 +32,7 @@ impl Kept {
     pub fn begin(&mut self) {
         self.bytes.clear();
         self.sent = 0;
+        self.trailers = Fields::default();
         self.keeping = Keeping::Nothing;
     }
 
@@ -75,6 +79,17 @@ impl Kept {
         } else {
             self.lose();
         }
+    }
+
+    /// The trailer fields to send: those that the source gave in this attempt, or in one before.
+    pub fn trailers(&mut self, given: Fields) -> Fields {
+        if !self.keeps() {
+            return given;
+        }
+        if !given.is_empty() {
+            self.trailers = given;
+        }
+        self.trailers.clone()
     }
 
     /// Nothing is repeated any more: what is taken from here on need not be kept. What is unsent stays.

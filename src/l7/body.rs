@@ -106,13 +106,9 @@ impl<S: Source> Source for Repeating<'_, S> {
         self.source.consume(count);
     }
 
-    /// They are not kept: a body that has some is sent once.
     fn take_trailers(&mut self) -> Fields {
-        let trailers = self.source.take_trailers();
-        if !trailers.is_empty() {
-            self.kept.lose();
-        }
-        trailers
+        let given = self.source.take_trailers();
+        self.kept.trailers(given)
     }
 }
 
