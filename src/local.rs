@@ -61,7 +61,7 @@ pub struct Desk {
     pub to_client: Vec<u8>,
     /// Bytes on their way to the backend.
     pub to_backend: Vec<u8>,
-    /// What is kept of the request's body, which is never more than [`DESK_BYTES`].
+    /// What is kept of the request's body, which is never more than 16 KiB.
     pub kept: Kept,
 }
 
