@@ -177,8 +177,11 @@ impl Stride {
         self.widen(block * 2);
     }
 
-    /// So many bytes went through a pipe at once.
+    /// So many bytes went through a pipe at once. A pipe has places for sixteen pieces: of small ones, a block takes more.
     pub fn piped(&mut self, count: usize) {
+        if count < SMALLEST {
+            return self.stalled();
+        }
         self.piped = self.piped.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
         if self.piped as usize >= self.size() {
             self.widen(self.size() * 2);
@@ -257,9 +260,9 @@ mod tests {
             stride.passed(stride.size());
         }
         assert!(stride.is_for_pipes());
-        stride.piped(PIPED - 1);
+        stride.piped(PIPED - SMALLEST);
         assert_eq!(stride.size(), PIPED);
-        stride.piped(1);
+        stride.piped(SMALLEST);
         assert_eq!(stride.size(), 2 * PIPED);
         for _ in 0..9 {
             stride.piped(LARGEST);
@@ -267,6 +270,8 @@ mod tests {
         assert_eq!(stride.size(), LARGEST);
         stride.passed(SMALLEST);
         assert_eq!(stride.size(), LARGEST, "a smaller block than wanted was all there was");
+        stride.piped(SMALLEST - 1);
+        assert_eq!(stride.size(), LARGEST / 2, "a block would have taken more");
         for _ in 0..9 {
             stride.stalled();
         }

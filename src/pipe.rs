@@ -7,8 +7,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread::available_parallelism;
 
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use rustix::process::{Resource, getrlimit};
 
@@ -17,12 +20,15 @@ use crate::buffer::Blocks;
 /// How many bytes a pipe takes, at most: sixteen pages of references, the kernel's default. Measured: larger ones gain nothing.
 const CAPACITY: usize = 64 * 1024;
 
-/// How many pipes of a worker may be out at once, where enough files may be open; who gets none copies. The kernel allows
-/// 1,024 to a user without privileges before it makes them smaller (pipe(7), `pipe-user-pages-soft`).
+/// How many pipes of a worker may be out at once, where enough files may be open; who gets none copies.
 const MOST_LENT: usize = 256;
 
-/// A worker's pipes may take one in so many of the files that may be open: connections need them more.
-const SHARE: u64 = 32;
+/// How many pipes all workers may have out. The kernel allows 1,024 to a user without privileges before it makes them
+/// smaller (pipe(7), `pipe-user-pages-soft`); what is kept free counts too.
+const MOST_OF_ALL: usize = 768;
+
+/// The pipes of all workers may take one in so many of the files that may be open: connections need them more.
+const SHARE: u64 = 16;
 
 /// How many free pipes a worker keeps.
 const MOST_FREE: usize = 16;
@@ -47,15 +53,19 @@ impl Pipe {
         self.held
     }
 
-    /// Takes at most `most` bytes from a socket; 0 is the end.
+    /// Takes at most `most` bytes from a socket. 0 says that there is nothing for a pipe, and a read has to tell why: the
+    /// socket has nothing or has ended, urgent data is next, which splice never passes, or splice is not allowed.
     ///
     /// # Errors
-    /// What the socket says; `WouldBlock` when it has nothing.
+    /// What the socket says.
     pub fn fill(&mut self, from: impl AsFd, most: usize) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0, "or a full pipe would look like a socket that has nothing");
-        let count = splice(from, None, &self.input, None, most.min(CAPACITY), SpliceFlags::NONBLOCK)?;
-        self.held = count;
-        Ok(count)
+        match splice(from, None, &self.input, None, most.min(CAPACITY), SpliceFlags::NONBLOCK) {
+            Ok(count) => self.held = count,
+            Err(Errno::WOULDBLOCK | Errno::INVAL | Errno::NOSYS | Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(self.held)
     }
 
     /// Gives a socket what it takes of the bytes that wait.
@@ -82,7 +92,9 @@ pub struct Pipes {
 impl Default for Pipes {
     fn default() -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        Pipes { free: RefCell::default(), lent: Cell::new(0), most: most_lent(files) }
+        // As many workers as there are, unless the file says otherwise.
+        let workers = available_parallelism().map_or(1, NonZero::get);
+        Pipes { free: RefCell::default(), lent: Cell::new(0), most: most_lent(files, workers) }
     }
 }
 
@@ -115,8 +127,9 @@ impl Pipes {
     }
 }
 
-fn most_lent(files: u64) -> usize {
-    usize::try_from(files / SHARE / 2).unwrap_or(usize::MAX).min(MOST_LENT)
+fn most_lent(files: u64, workers: usize) -> usize {
+    let of_all = usize::try_from(files / SHARE / 2).unwrap_or(usize::MAX).min(MOST_OF_ALL);
+    (of_all / workers).min(MOST_LENT)
 }
 
 /// What the bytes on their way through a worker wait in.
@@ -145,7 +158,7 @@ mod tests {
     fn bytes_go_through_and_the_end_is_told() {
         let ((from, mut sender), (to, mut receiver)) = (pair(), pair());
         let mut pipe = Pipe::new().unwrap();
-        assert_eq!(pipe.fill(&from, 9).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(pipe.fill(&from, 9).unwrap(), 0);
         sender.write_all(b"through and after").unwrap();
         assert_eq!(pipe.fill(&from, 7).unwrap(), 7, "no more than was asked for");
         assert_eq!((pipe.drain(&to).unwrap(), pipe.held()), (7, 0));
@@ -186,7 +199,8 @@ mod tests {
 
     #[test]
     fn where_few_files_may_be_open_few_of_them_are_pipes() {
-        assert_eq!((most_lent(1024), most_lent(4096), most_lent(u64::MAX)), (16, 64, MOST_LENT));
-        assert_eq!(most_lent(60), 0);
+        assert_eq!([1024, 4096, u64::MAX].map(|files| most_lent(files, 2)), [16, 64, MOST_LENT]);
+        assert_eq!([1, 4, 64].map(|workers| most_lent(u64::MAX, workers)), [MOST_LENT, 192, 12]);
+        assert_eq!(most_lent(30, 1), 0);
     }
 }

@@ -125,23 +125,18 @@ impl Reader<'_> {
         Poll::Ready(Ok(count))
     }
 
-    /// Moves at most `most` bytes into `pipe`, which is empty; 0 is the end.
+    /// Moves at most `most` bytes into `pipe`, which is empty; 0 when only a read can tell what there is ([`Pipe::fill`]).
     pub fn poll_fill_pipe(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe, most: usize) -> Poll<io::Result<usize>> {
-        loop {
-            let moved = match self {
-                Reader::Tcp(half) => {
-                    let stream: &TcpStream = half.as_ref();
-                    ready!(stream.poll_read_ready(cx))?;
-                    stream.try_io(Interest::READABLE, || pipe.fill(stream, most))
-                }
-                Reader::Unix(half) => {
-                    let stream: &UnixStream = half.as_ref();
-                    ready!(stream.poll_read_ready(cx))?;
-                    stream.try_io(Interest::READABLE, || pipe.fill(stream, most))
-                }
-            };
-            if !would_block(&moved) {
-                return Poll::Ready(moved);
+        match self {
+            Reader::Tcp(half) => {
+                let stream: &TcpStream = half.as_ref();
+                ready!(stream.poll_read_ready(cx))?;
+                Poll::Ready(stream.try_io(Interest::READABLE, || pipe.fill(stream, most)))
+            }
+            Reader::Unix(half) => {
+                let stream: &UnixStream = half.as_ref();
+                ready!(stream.poll_read_ready(cx))?;
+                Poll::Ready(stream.try_io(Interest::READABLE, || pipe.fill(stream, most)))
             }
         }
     }

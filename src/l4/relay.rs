@@ -116,7 +116,8 @@ impl Flow {
 
     /// Whether anything has come from the source.
     fn has_begun(&self) -> bool {
-        self.moved > 0 || self.buffer.as_ref().is_some_and(|buffer| !buffer.is_empty())
+        let end = u64::from(self.course == Course::Done);
+        self.moved > end || self.buffer.as_ref().is_some_and(|buffer| !buffer.is_empty())
     }
 
     fn poll(
@@ -181,15 +182,11 @@ impl Flow {
         buffers: &Buffers,
         from: &mut Reader<'_>,
     ) -> Poll<std::io::Result<()>> {
-        let size = self.stride.size();
-        if self.stride.is_for_pipes() && self.buffer.is_none() {
-            self.pipe = buffers.pipes.take();
+        if self.stride.is_for_pipes() && ready!(self.poll_fill_pipe(cx, buffers, from))? {
+            return Poll::Ready(Ok(()));
         }
-        let read = match &mut self.pipe {
-            Some(pipe) => from.poll_fill_pipe(cx, pipe, usize::MAX),
-            None => from.poll_read(cx, self.buffer.get_or_insert_with(|| buffers.blocks.take_at_most(size))),
-        };
-        match read {
+        let size = self.stride.size();
+        match from.poll_read(cx, self.buffer.get_or_insert_with(|| buffers.blocks.take_at_most(size))) {
             Poll::Ready(Ok(0)) => {
                 self.course = Course::Ending;
                 self.release(buffers);
@@ -204,6 +201,31 @@ impl Flow {
                 self.stride.stalled();
                 self.release(buffers);
                 Poll::Pending
+            }
+        }
+    }
+
+    /// Moves bytes into a pipe; false when a read has to tell what there is, or there is no pipe.
+    fn poll_fill_pipe(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Buffers,
+        from: &mut Reader<'_>,
+    ) -> Poll<std::io::Result<bool>> {
+        let Some(mut pipe) = self.buffer.is_none().then(|| buffers.pipes.take()).flatten() else {
+            return Poll::Ready(Ok(false));
+        };
+        match from.poll_fill_pipe(cx, &mut pipe, usize::MAX) {
+            Poll::Ready(Ok(1..)) => {
+                self.pipe = Some(pipe);
+                Poll::Ready(Ok(true))
+            }
+            nothing => {
+                buffers.pipes.give(pipe);
+                if nothing.is_pending() {
+                    self.stride.stalled();
+                }
+                nothing.map_ok(|_| false)
             }
         }
     }
@@ -235,7 +257,7 @@ impl Flow {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::UnixStream;
+    use tokio::net::{TcpListener, TcpStream, UnixStream};
 
     use super::*;
     use crate::buffer::{LARGEST, SMALLEST};
@@ -350,6 +372,41 @@ mod tests {
         assert_eq!(bench.buffers.pipes.free(), 1);
         assert!(bench.poll_once().await.is_pending());
         assert!(bench.flow.pipe.is_none() && bench.flow.buffer.is_none(), "an idle flow holds nothing");
+    }
+
+    /// Two ends of a TCP connection.
+    async fn tcp() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (here, there) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (here.unwrap(), there.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn urgent_data_in_the_way_of_a_pipe_neither_hangs_nor_cuts_what_follows() {
+        let ((mut sender, from), (mut receiver, to)) = (tcp().await, tcp().await);
+        let (mut from, mut to, buffers) = (Stream::Tcp(from), Stream::Tcp(to), Buffers::default());
+        let mut flow = Flow::new(None);
+        flow.stride.passed(LARGEST);
+        sender.write_all(&[b'a'; 20_000]).await.unwrap();
+        sender.writable().await.unwrap();
+        socket2::SockRef::from(&sender).send_out_of_band(b"!").unwrap();
+        sender.write_all(&[b'b'; 20_000]).await.unwrap();
+        let mut received = vec![0; 40_000];
+        {
+            let ((mut reader, _), (_, mut writer)) = (from.split(), to.split());
+            let relayed = poll_fn(|cx| flow.poll(cx, &buffers, &mut reader, &mut writer, Course::Open));
+            let ending = async {
+                // The rest comes although the sender waits; and then the end.
+                receiver.read_exact(&mut received).await.unwrap();
+                sender.shutdown().await.unwrap();
+                receiver.read(&mut [0]).await.unwrap()
+            };
+            let (relayed, end) = tokio::join!(relayed, ending);
+            assert!(relayed.is_ok() && end == 0);
+        }
+        let (first, second) = received.split_at(20_000);
+        assert!(first.iter().all(|&byte| byte == b'a') && second.iter().all(|&byte| byte == b'b'));
+        assert!(buffers.pipes.free() > 0, "a pipe was used");
     }
 
     #[tokio::test]

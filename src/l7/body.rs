@@ -99,7 +99,7 @@ impl<S: Source> Source for Repeating<'_, S> {
         if !self.kept.unsent().is_empty() {
             return self.kept.consume(count);
         }
-        match self.kept.keeps() {
+        match self.kept.keeps() && self.source.pipe().is_none() {
             true => self.kept.take(&self.source.data()[..count]),
             false => self.kept.lose(),
         }

@@ -192,23 +192,22 @@ impl WireSource<'_> {
         self.inbound.stride.is_for_pipes() && self.inbound.decoder.plain() >= SMALLEST as u64 && self.inbound.is_empty()
     }
 
-    /// Moves body into a pipe; false is the sender's end, `None` that there is no pipe.
-    fn poll_fill_pipe(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<bool>>> {
-        let Some(mut pipe) = self.buffers.pipes.take() else { return Poll::Ready(Ok(None)) };
+    /// Moves body into a pipe; false when a read has to tell what there is, or there is no pipe.
+    fn poll_fill_pipe(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let Some(mut pipe) = self.buffers.pipes.take() else { return Poll::Ready(Ok(false)) };
         let most = usize::try_from(self.inbound.decoder.plain()).unwrap_or(usize::MAX);
         match self.reader.poll_fill_pipe(cx, &mut pipe, most) {
             Poll::Ready(Ok(count @ 1..)) => {
                 self.inbound.decoder.pass(count);
                 self.inbound.pipe = Some(pipe);
-                Poll::Ready(Ok(Some(true)))
+                Poll::Ready(Ok(true))
             }
             nothing => {
                 self.buffers.pipes.give(pipe);
-                self.inbound.ended |= matches!(nothing, Poll::Ready(Ok(_)));
                 if nothing.is_pending() {
                     self.inbound.stride.stalled();
                 }
-                nothing.map_ok(|_| Some(false))
+                nothing.map_ok(|_| false)
             }
         }
     }
@@ -262,14 +261,10 @@ impl Source for WireSource<'_> {
             if let Some(piece) = self.decode()? {
                 return Poll::Ready(Ok(piece));
             }
-            let filled = match piped && self.is_for_pipe() {
-                true => ready!(self.poll_fill_pipe(cx)).map_err(|_| SourceFault::Cut)?,
-                false => None,
-            };
-            let more = match filled {
-                Some(more) => more,
-                None => ready!(self.poll_fill(cx)).map_err(|_| SourceFault::Cut)?,
-            };
+            if piped && self.is_for_pipe() && ready!(self.poll_fill_pipe(cx)).map_err(|_| SourceFault::Cut)? {
+                continue;
+            }
+            let more = ready!(self.poll_fill(cx)).map_err(|_| SourceFault::Cut)?;
             if !more {
                 self.inbound.decoder.eof().map_err(|_| SourceFault::Cut)?;
             }
