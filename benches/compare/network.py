@@ -14,15 +14,15 @@ SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 
 
-def enter(say):
-    """Moves this process, and so its children, into a new namespace with Linux's own defaults; says why not."""
+def enter(say, wanted):
+    """Moves this process, and so its children, into a new namespace with the wanted congestion control; says why not."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNET) != 0:
         say(f"measuring in the machine's own network: {os.strerror(ctypes.get_errno())}")
         return
     raise_loopback()
     try:
-        CONGESTION.write_text("cubic")
+        CONGESTION.write_text(wanted)
     except OSError as error:
         say(f"the congestion control stays {congestion()}: {error.strerror}")
 

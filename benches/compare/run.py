@@ -64,7 +64,7 @@ def main():
             options.evenkeel = binary(options)
         choose_cores(options)
         raise_open_files()
-        network.enter(say)
+        network.enter(say, options.congestion)
         return compare(options, skipped)
     except Trouble as trouble:
         say(f"error: {trouble}")
@@ -91,6 +91,8 @@ def arguments():
     parser.add_argument("--no-build", action="store_true", help="take target/dist/evenkeel, else target/release/evenkeel")
     parser.add_argument("--nginx-modules", type=Path, metavar="DIR",
                         help="where ngx_stream_module.so is, if not in nginx's own place")
+    parser.add_argument("--congestion", default="cubic", metavar="NAME",
+                        help="TCP's congestion control, where a network namespace can be made (cubic)")
     parser.add_argument("--proxy-core", type=int, metavar="N", help="core of the proxies")
     parser.add_argument("--load-core", type=int, metavar="N", help="core of the load generator and the origin")
     parser.add_argument("--json", metavar="FILE", help="also write everything measured, each round, to FILE")
