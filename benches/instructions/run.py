@@ -57,6 +57,10 @@ X-Frame-Options: DENY
 Set-Cookie: seen=2; Path=/
 """.replace(b"\n", b"\r\n")
 
+# The request that ends its connection, and the answer to it.
+LAST = SMALL.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+CLOSING = b"Connection: close\r\n"
+
 # name → listener, request, answer
 SCENARIOS = {
     "http-128": ("web", SMALL, answer(128)),
@@ -64,6 +68,8 @@ SCENARIOS = {
     "http-browser": ("web", BROWSER, answer(4096, USUAL)),
     "l4-128": ("l4", SMALL, answer(128)),
     "l4-16k": ("l4", SMALL, answer(16 * 1024)),
+    "http-connect": ("web", LAST, answer(128, CLOSING)),
+    "l4-connect": ("l4", LAST, answer(128, CLOSING)),
 }
 
 
@@ -179,7 +185,8 @@ def one_run(evenkeel, scenario, requests, options, label):
         program = Program("evenkeel", sorted(os.sched_getaffinity(0))[0], argv, scratch)
         try:
             program.wait_until(lambda: program.stdout.read_text().count("listening ") == 2, "it listened", 60)
-            converse(program, {"web": web, "l4": l4}[listener], backend, request, response, requests)
+            talk = converse_anew if request is LAST else converse
+            talk(program, {"web": web, "l4": l4}[listener], backend, request, response, requests)
             program.child.terminate()
             program.child.wait(60)
         except subprocess.TimeoutExpired:
@@ -221,6 +228,26 @@ def converse(program, port, backend, request, response, requests):
                 raise Wrong("the connection to the origin was not used again")
             except BlockingIOError:
                 pass
+
+
+def converse_anew(program, port, backend, request, response, requests):
+    """The same with a connection for each request, which the origin ends, then the client."""
+    backend.settimeout(30)
+    for _ in range(requests):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            client.sendall(request)
+            origin, _ = backend.accept()
+            with origin:
+                origin.settimeout(30)
+                receive(origin, lambda got: got.endswith(b"\r\n\r\n"), "a request reached the origin")
+                wait_until_asleep(program)
+                origin.sendall(response)
+                origin.shutdown(socket.SHUT_WR)
+                got = receive(client, is_whole, "an answer came")
+                if not got.startswith(b"HTTP/1.1 200 "):
+                    raise Wrong(f"this is no answer of the origin: {got[:200]!r}")
+                wait_until_asleep(program)
+        wait_until_asleep(program)
 
 
 def is_whole(got):
