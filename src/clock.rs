@@ -16,6 +16,9 @@ impl Instant {
     /// The origin of the clock; the instant from which hand-made times count.
     pub const ORIGIN: Instant = Instant(0);
 
+    /// Later than any that comes.
+    pub const NEVER: Instant = Instant(u64::MAX);
+
     /// The time from `earlier` to this, zero when `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Instant) -> Duration {

@@ -86,11 +86,13 @@ impl Wheel {
     }
 }
 
-/// A point in time that a task must not wait beyond.
+/// A point in time that a task must not wait beyond. Where a task has one for several waits together, it is the limit of
+/// each.
 #[derive(Debug)]
 pub struct Deadline {
     wheel: Rc<Wheel>,
     slot: usize,
+    limit: Instant,
 }
 
 impl Deadline {
@@ -102,11 +104,23 @@ impl Deadline {
             slots.all.push(Slot::default());
             slots.all.len() - 1
         });
-        Deadline { wheel: Rc::clone(wheel), slot }
+        Deadline { wheel: Rc::clone(wheel), slot, limit: Instant::NEVER }
     }
 
-    /// Moves it to `at`.
+    /// From the next [`Deadline::set`] on it is never later than `limit`; `None`: as late as it is set.
+    pub fn limit(&mut self, limit: Option<Instant>) {
+        self.limit = limit.unwrap_or(Instant::NEVER);
+    }
+
+    /// Whether the limit is over, and not only a wait of its own.
+    #[must_use]
+    pub fn is_over_limit(&self, now: Instant) -> bool {
+        self.limit <= now
+    }
+
+    /// Moves it to `at`, or to the limit where that is sooner.
     pub fn set(&mut self, at: Instant) {
+        let at = at.min(self.limit);
         self.wheel.slots.borrow_mut().all[self.slot].due = Some(at);
         self.wheel.look_by(at);
     }
@@ -178,6 +192,26 @@ mod tests {
             deadline.set(clock::now() + secs(2));
             let early = passes_after(&mut deadline).await;
             assert!(early >= secs(2) && early < secs(3), "{early:?}");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_wait_lasts_beyond_the_limit_until_that_is_lifted() {
+        let wheel = Rc::default();
+        turning(&wheel, async {
+            let mut deadline = Deadline::on(&wheel);
+            deadline.limit(Some(clock::now() + secs(5)));
+            for wait in [secs(2), secs(2)] {
+                deadline.set(clock::now() + wait);
+                assert!(passes_after(&mut deadline).await >= wait);
+                assert!(!deadline.is_over_limit(clock::now()), "only the wait is over");
+            }
+            deadline.set(clock::now() + secs(100));
+            assert!(passes_after(&mut deadline).await < secs(2) && deadline.is_over_limit(clock::now()));
+            deadline.limit(None);
+            deadline.set(clock::now() + secs(100));
+            assert!(passes_after(&mut deadline).await >= secs(100) && !deadline.is_over_limit(clock::now()));
         })
         .await;
     }

@@ -4,6 +4,8 @@
 //! against the backend, whether another attempt may be made, and which status the client sees. Nothing here does
 //! anything about it.
 
+use std::time::Duration;
+
 /// How it ended. Each variant is a termination cause; [`Outcome::code`] is its stable name in logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -42,14 +44,21 @@ pub enum Outcome {
     BackendWriteTimeout,
     /// The client closed or reset before it had its answer.
     ClientGone,
-    /// The client sent no further request body for `client_body` time, or less than `client_min_rate`.
+    /// The client sent no further request body for `client_body` time, or less than `client_min_rate`, or had not sent all
+    /// of it when the time of its whole request was over.
     ClientTimeout,
     /// The client's request body broke the rules of its protocol.
     MalformedRequest,
     /// The client's trailer fields were more, or larger, than its listener allows.
     TrailersTooLarge,
-    /// The client took no more of the response for `client_write` time, or less than `client_min_rate`.
+    /// The client took no more of the response for `client_write` time, or less than `client_min_rate`, or had not taken all
+    /// of it when the time of its whole request was over.
     ClientWriteTimeout,
+    /// The whole request took longer than `request`, and most of that time it was this backend alone that was waited for.
+    RequestTimeout,
+    /// The whole request took longer than `request`, and most of that time had been spent elsewhere: in the queue, with other
+    /// backends, with a client that sends or takes slowly. What was left is no measure of this backend.
+    RequestLate,
     /// A tunnel or TCP session was idle for `tunnel_idle`.
     TunnelIdle,
     /// We ended it: the backend's drain deadline passed, or the process stops.
@@ -131,9 +140,10 @@ impl Outcome {
             | BackendCut
             | SessionCut
             | ResponseBodyTimeout
-            | BackendWriteTimeout => Party::Backend,
+            | BackendWriteTimeout
+            | RequestTimeout => Party::Backend,
             ClientGone | ClientTimeout | MalformedRequest | TrailersTooLarge | ClientWriteTimeout => Party::Client,
-            NoSocket | StaleIdle | ContinueTimeout | Withdrawn | TunnelIdle | Cut => Party::Proxy,
+            NoSocket | StaleIdle | ContinueTimeout | Withdrawn | RequestLate | TunnelIdle | Cut => Party::Proxy,
         }
     }
 
@@ -146,10 +156,25 @@ impl Outcome {
             StaleIdle | BackendClosed | ResponseHeaderTimeout | ContinueTimeout | Withdrawn | MalformedResponse => {
                 Phase::Headers
             }
-            BackendCut | ResponseBodyTimeout | BackendWriteTimeout | ClientGone | ClientTimeout | MalformedRequest
-            | TrailersTooLarge | ClientWriteTimeout => Phase::Body,
+            BackendCut | ResponseBodyTimeout | BackendWriteTimeout | RequestTimeout | RequestLate | ClientGone
+            | ClientTimeout | MalformedRequest | TrailersTooLarge | ClientWriteTimeout => Phase::Body,
             SessionCut | TunnelIdle | Cut => Phase::Tunnel,
             Completed { .. } => Phase::Done,
+        }
+    }
+
+    /// What it is when the time of a whole request, `whole`, is over in a wait that would end in this if it lasted, and has
+    /// lasted for `waited`.
+    ///
+    /// A wait for the client is the client's. One for the backend counts against it only when it makes up half of the time
+    /// at least: whoever is short of time because of a queue, of other backends or of a slow client would open breakers of
+    /// backends that are well.
+    #[must_use]
+    pub fn of_whole_request(self, waited: Duration, whole: Duration) -> Outcome {
+        match self {
+            _ if self.party() != Party::Backend => self,
+            _ if waited >= whole / 2 => Outcome::RequestTimeout,
+            _ => Outcome::RequestLate,
         }
     }
 
@@ -182,8 +207,9 @@ impl Outcome {
             | BackendWriteTimeout
             | Withdrawn
             | Completed { .. } => !request.heard,
-            ContinueTimeout | MalformedResponse | BackendCut | ResponseBodyTimeout | ClientGone | ClientTimeout
-            | MalformedRequest | TrailersTooLarge | ClientWriteTimeout | SessionCut | TunnelIdle | Cut => false,
+            ContinueTimeout | MalformedResponse | BackendCut | ResponseBodyTimeout | RequestTimeout | RequestLate
+            | ClientGone | ClientTimeout | MalformedRequest | TrailersTooLarge | ClientWriteTimeout | SessionCut
+            | TunnelIdle | Cut => false,
         };
         unanswered && request.body_kept && (request.idempotent || !request.sent)
     }
@@ -195,9 +221,13 @@ impl Outcome {
         use Outcome::*;
         match self {
             ConnectFailed | StaleIdle | BackendClosed | MalformedResponse | BackendCut => Some(502),
-            ConnectTimeout | ResponseHeaderTimeout | ContinueTimeout | ResponseBodyTimeout | BackendWriteTimeout => {
-                Some(504)
-            }
+            ConnectTimeout
+            | ResponseHeaderTimeout
+            | ContinueTimeout
+            | ResponseBodyTimeout
+            | BackendWriteTimeout
+            | RequestTimeout
+            | RequestLate => Some(504),
             ClientTimeout => Some(408),
             MalformedRequest => Some(400),
             TrailersTooLarge => Some(431),
@@ -225,6 +255,8 @@ impl Outcome {
             SessionCut => "session_cut",
             ResponseBodyTimeout => "response_body_timeout",
             BackendWriteTimeout => "backend_write_timeout",
+            RequestTimeout => "request_timeout",
+            RequestLate => "request_late",
             ClientGone => "client_gone",
             ClientTimeout => "client_timeout",
             MalformedRequest => "malformed_request",
@@ -251,6 +283,7 @@ mod tests {
             Outcome::ClientGone,
             Outcome::TrailersTooLarge,
             Outcome::ContinueTimeout,
+            Outcome::RequestLate,
             Outcome::StaleIdle,
             Outcome::NoSocket,
             Outcome::SessionCut,
@@ -272,6 +305,22 @@ mod tests {
             assert!(!outcome.may_repeat(Repeatable { body_kept: false, ..unsent }), "{outcome:?}");
         }
         assert!(Outcome::ConnectFailed.may_repeat(unsent) && Outcome::NoSocket.may_repeat(unsent));
+    }
+
+    #[test]
+    fn the_end_of_a_whole_requests_time_counts_against_a_backend_that_had_most_of_it() {
+        let whole = Duration::from_secs(4);
+        let at = |outcome: Outcome, waited| outcome.of_whole_request(Duration::from_secs(waited), whole);
+        for waiting in [Outcome::ConnectTimeout, Outcome::ResponseHeaderTimeout, Outcome::ResponseBodyTimeout] {
+            assert_eq!(at(waiting, 2), Outcome::RequestTimeout);
+            assert_eq!(at(waiting, 1), Outcome::RequestLate);
+        }
+        assert!(Outcome::RequestTimeout.is_failure() && Outcome::RequestTimeout.own_status() == Some(504));
+        for clients in [Outcome::ClientTimeout, Outcome::ClientWriteTimeout, Outcome::ContinueTimeout] {
+            assert_eq!(at(clients, 4), clients, "who waits for the client, or held back by it, blames nobody");
+        }
+        let get = Repeatable { idempotent: true, body_kept: true, sent: false, heard: false };
+        assert!(!Outcome::RequestTimeout.may_repeat(get) && !Outcome::RequestLate.may_repeat(get));
     }
 
     #[test]

@@ -33,6 +33,7 @@ fn timeouts() -> Timeouts {
         upstream_idle: SECOND,
         tunnel_idle: SECOND,
         queue: SECOND,
+        request: None,
     }
 }
 
@@ -83,6 +84,7 @@ fn route(hosts: Vec<HostPattern>, path: PathPattern, pools: &[Pool]) -> config::
         action: config::Action::Forward(shares.collect()),
         headers: HeaderRules::default(),
         retry: config::Retry::default(),
+        request_timeout: None,
     }
 }
 

@@ -78,12 +78,17 @@ impl Conforming<'_> {
         let is_of_text = |form: &&Form| {
             matches!(form, Form::Text(_) | Form::Prose | Form::Choice(_) | Form::Duration(_) | Form::Bytes(..))
         };
-        let form = forms.iter().find(is_of_text);
+        let mut form = forms.iter().find(is_of_text);
         let is_variable = variable(&text).is_some();
         let Some(text) = self.expanded(text, place, form) else { return Value::Faulty };
         // A variable can only be written in quotes, whatever it holds.
         if let Some(bare) = bare(&text, forms).filter(|_| is_variable) {
             return self.value(bare, place, forms, name);
+        }
+        // What is none of the words may still be a duration.
+        let is_word = matches!(form, Some(Form::Choice(choices)) if choices.contains(&text.as_str()));
+        if let Some(duration) = forms.iter().find(|form| matches!(form, Form::Duration(_))).filter(|_| !is_word) {
+            form = Some(duration);
         }
         match form {
             None => self.wrong_kind(&Value::Text(text), place, forms, name),
@@ -94,7 +99,7 @@ impl Conforming<'_> {
                 };
                 self.fault(words::unknown_choice(name, &text, place, choices, &write))
             }
-            Some(Form::Duration(most)) => self.duration(&text, place, *most),
+            Some(Form::Duration(most)) => self.duration(&text, place, *most, forms),
             Some(Form::Bytes(least, most)) => self.bytes(&text, place, *least, *most),
             Some(_) => Value::Text(text),
         }
@@ -118,7 +123,7 @@ impl Conforming<'_> {
         Some(text)
     }
 
-    fn duration(&mut self, text: &str, place: Place, most: Duration) -> Value {
+    fn duration(&mut self, text: &str, place: Place, most: Duration, forms: &'static [Form]) -> Value {
         match keys::parse_duration(text) {
             Some(value) if value > Duration::ZERO && value <= most => Value::Duration(value),
             Some(_) => {
@@ -127,7 +132,9 @@ impl Conforming<'_> {
             }
             None => {
                 let fault = Diagnostic::error(format!("`{text}` is not a duration")).at(place);
-                self.fault(fault.help(duration_help(text)))
+                let words = forms.iter().find(|form| matches!(form, Form::Choice(_))).map(one_expectation);
+                let words = words.map(|words| format!(", or {words}")).unwrap_or_default();
+                self.fault(fault.help(duration_help(text) + &words))
             }
         }
     }

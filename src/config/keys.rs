@@ -214,6 +214,24 @@ const QUEUE: Key = Key {
           `queue.timeout`.",
 };
 
+/// A deadline that there need not be.
+const DAY_OR_OFF: &[Form] = &[Form::Choice(&["off"]), DAY];
+const REQUEST_DOC: &str = "For a request as a whole: from the end of its head to the last byte of the answer, with all waiting, \
+                           all attempts and both bodies. When it is over before the answer has begun, the client gets 504, or \
+                           408 where it still owes its body; later the answer is cut off, so that it does not look whole. It \
+                           counts as the backend's failure only where that one had us wait for at least half of the time in \
+                           one piece. Upgraded connections (WebSocket) have none from their beginning on.";
+/// `defaults.timeouts.request`
+pub const REQUEST: Key = Key { name: "request", forms: DAY_OR_OFF, absent: Default("\"off\""), doc: REQUEST_DOC };
+const OWN_REQUEST: Key =
+    Key { name: "request", forms: DAY_OR_OFF, absent: Means("`defaults.timeouts.request`"), doc: REQUEST_DOC };
+const ROUTE_REQUEST: Key =
+    Key { name: "request", forms: DAY_OR_OFF, absent: Means("that of its listener"), doc: REQUEST_DOC };
+
+/// `timeouts` of a route
+static ROUTE_TIMEOUTS: Shape =
+    Shape { what: "the timeouts of a route", heading: None, doc: "", keys: &[ROUTE_REQUEST] };
+
 const RATE: Form = Form::Bytes(Bytes(0), Bytes(1 << 30));
 const MIN_RATE_DOC: &str = "How many bytes a client has to send of a request's body, and take of a response, in each second \
                             in which it is what we wait for. A request's body has 10 s to come up to it (`client_body`, \
@@ -247,6 +265,7 @@ pub static DEFAULT_TIMEOUTS: Shape = Shape {
         UPSTREAM_IDLE,
         TUNNEL_IDLE,
         QUEUE,
+        REQUEST,
     ],
 };
 
@@ -415,6 +434,7 @@ static LISTENER_TIMEOUTS: Shape = Shape {
         OWN_CLIENT_MIN_RATE,
         OWN_CLIENT_IDLE,
         OWN_TUNNEL_IDLE,
+        OWN_REQUEST,
     ],
 };
 
@@ -640,6 +660,12 @@ pub static ROUTE: Shape = Shape {
             absent: Means("the defaults below"),
             doc: "When a request is tried again on another backend. Never once any part of an answer has gone to the client, \
                   and only as often as the pool's `retry_budget` allows.",
+        },
+        Key {
+            name: "timeouts",
+            forms: &[Form::Table(&ROUTE_TIMEOUTS)],
+            absent: Means("those of its listener"),
+            doc: "The one deadline that a route can have of its own.",
         },
         Key {
             name: "headers",

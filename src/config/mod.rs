@@ -121,6 +121,8 @@ pub struct Timeouts {
     pub tunnel_idle: Duration,
     /// For a place at a backend, where all are at their limits. Default 2 s.
     pub queue: Duration,
+    /// For a whole request; `None`, the default: no limit. Routes have resolved theirs.
+    pub request: Option<Duration>,
 }
 
 /// `[listeners.NAME]`
@@ -209,6 +211,8 @@ pub struct Route {
     pub headers: HeaderRules,
     /// When a request is tried again.
     pub retry: Retry,
+    /// For a whole request: its own, or its listener's; `None`: no limit.
+    pub request_timeout: Option<Duration>,
 }
 
 /// `retry = { … }` of a route

@@ -7,6 +7,9 @@ use super::diagnostic::{Diagnostic, Place};
 use super::keys::{self, Key, Shape};
 use super::read::{Entry, Value};
 
+/// Other programs' words for the deadline of a whole request.
+const WHOLE_REQUEST: &[&str] = &["request_timeout", "total", "overall", "route", "max_duration", "per_request"];
+
 /// Other programs' words for deadlines, each written in one key.
 const TIMEOUTS: &[&str] = &[
     "timeout",
@@ -220,7 +223,8 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
         "write `balance = \"least_connections\"`",
     ),
     ("a pool", TIMEOUTS, "write `[pools.NAME.timeouts]` with `connect`, `response_header` or `response_body`"),
-    ("[defaults.timeouts]", &["client", "http_request", "request"], "write `client_header` or `client_body`"),
+    ("[defaults.timeouts]", &["client", "http_request"], "write `client_header` or `client_body`"),
+    ("[defaults.timeouts]", WHOLE_REQUEST, "write `request = \"60s\"`"),
     ("[defaults.timeouts]", &["server", "read", "response", "backend"], "write `response_header` or `response_body`"),
     ("[defaults.timeouts]", &["http_keep_alive", "keepalive", "keep_alive", "idle"], "write `client_idle`"),
     ("[defaults.timeouts]", &["tunnel"], "write `tunnel_idle`"),
@@ -229,7 +233,15 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
         &["min_rate", "minrate", "client_rate", "min_request_body_data_rate"],
         "write `client_min_rate = \"240B\"`",
     ),
-    ("the timeouts of a listener", &["client", "http_request", "request"], "write `client_header` or `client_body`"),
+    ("the timeouts of a listener", &["client", "http_request"], "write `client_header` or `client_body`"),
+    ("the timeouts of a listener", WHOLE_REQUEST, "write `request = \"60s\"`"),
+    ("the timeouts of a route", WHOLE_REQUEST, "write `request = \"60s\"`"),
+    ("a route", TIMEOUTS, "write `timeouts = { request = \"60s\" }`; the others belong to its listener or its pool"),
+    (
+        "the timeouts of a pool",
+        &["request", "request_timeout", "total", "route", "max_duration"],
+        "a deadline for whole requests belongs to a listener or a route: write `timeouts = { request = \"60s\" }` there",
+    ),
     (
         "the timeouts of a listener",
         &["send", "send_timeout", "write", "client_send", "write_timeout"],

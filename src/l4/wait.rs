@@ -128,7 +128,11 @@ async fn until_called(
         if place.poll_called(cx).is_ready() {
             return Poll::Ready(Ok(End::Called));
         }
-        deadline.poll(cx).map(|()| Ok(End::Late))
+        // Who has no time left has no use for a backend.
+        deadline.poll(cx).map(|()| match deadline.is_over_limit(clock::now()) {
+            true => Err(Outcome::RequestLate),
+            false => Ok(End::Late),
+        })
     })
     .await
 }

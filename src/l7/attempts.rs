@@ -16,7 +16,7 @@ use super::h1::Connection;
 use super::pace::Pace;
 use super::replies::Answer;
 use super::retry::{self, Charge, Next};
-use super::talk::{Talk, watch_client};
+use super::talk::{Talk, overdue, watch_client};
 use super::wire::Wire;
 use crate::balance::Tried;
 use crate::clock::{self, Instant};
@@ -109,6 +109,8 @@ impl<'a> Way<'a> {
         let pool = self.view.pool(self.pool);
         let mut now = clock::now();
         self.view.count_request(self.pool, now);
+        let begun = *course.begun.get_or_insert(now);
+        connection.deadline.limit(self.route.request_timeout.map(|whole| begun + whole));
         if self.idempotent(desk) {
             desk.kept.keep();
         }
@@ -187,6 +189,7 @@ impl<'a> Way<'a> {
             // It may still read: who closed only his own side gets an answer, and nobody else minds it.
             Unserved::Ended(Outcome::ClientGone) if connection.wire.inbound.ended => Opened::Answer(busy.closing()),
             Unserved::Ended(Outcome::ClientGone) => Opened::ClientGone,
+            Unserved::Ended(Outcome::RequestLate) => Opened::Answer(Answer::plain(504)),
             Unserved::Ended(_) | Unserved::Outdated => Opened::Answer(Answer::plain(status).closing()),
             Unserved::Busy => {
                 tracing::debug!(pool = %pool.name, id = self.id, "all backends are busy");
@@ -224,7 +227,7 @@ impl<'a> Way<'a> {
         let mut idle = local.take_idle(backend, now, at_most);
         loop {
             let reused = idle.is_some();
-            let failed = match reach(connection, idle.take(), &lease, timeouts.connect).await {
+            let failed = match self.reach(connection, idle.take(), &lease, timeouts.connect).await {
                 Ok(stream) => {
                     let stage = running.insert(self.stage(connection, stream, lease));
                     match self.converse(connection, desk, stage, reused, tries).await {
@@ -251,13 +254,45 @@ impl<'a> Way<'a> {
         }
     }
 
+    /// A connection to the backend of `lease`: the idle one, or a new one. While it is made we look whether it is still
+    /// wanted.
+    async fn reach(
+        &self,
+        connection: &mut Connection,
+        idle: Option<Stream>,
+        lease: &Lease,
+        limit: Duration,
+    ) -> Result<Stream, Outcome> {
+        if let Some(stream) = idle {
+            return Ok(stream);
+        }
+        let mut connecting = pin!(upstream::connect(lease.address()));
+        let Connection { wire, session, deadline, .. } = connection;
+        let begun = clock::now();
+        deadline.set(begun + limit);
+        poll_fn(|cx| {
+            session.watch(cx);
+            if let Poll::Ready(reached) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(reached);
+            }
+            let local = session.local();
+            watch_client(&mut wire.split(&local.buffers).0, cx)?;
+            if local.phase() == Phase::Cut || lease.is_cut() {
+                return Poll::Ready(Err(Outcome::Cut));
+            }
+            let whole = self.route.request_timeout;
+            deadline.poll(cx).map(|()| Err(overdue(deadline, whole, begun, Outcome::ConnectTimeout)))
+        })
+        .await
+    }
+
     /// An attempt that is connected and has said nothing yet.
     fn stage(&self, connection: &Connection, stream: Stream, lease: Lease) -> Running {
         let Terms { min_rate, body, tunnel_idle, .. } = *connection.terms;
         Running {
             upstream: Wire::new(stream),
             lease,
-            timeouts: Patience::of(&self.view.pool(self.pool).timeouts, tunnel_idle),
+            timeouts: Patience::of(&self.view.pool(self.pool).timeouts, tunnel_idle, self.route.request_timeout),
             sending: Pump::paced(Pace::of_sender(min_rate, body)),
             keep_client: false,
             late: None,
@@ -278,8 +313,7 @@ impl<'a> Way<'a> {
         let address = Self::fallback_host(desk, lease);
         write::request(&mut upstream.outbound.pending, &desk.request, &self.forwarding(connection, &address));
         upstream.outbound.begin(desk.request.framing);
-        let timeouts = &self.view.pool(self.pool).timeouts;
-        let mut talk = Talk::new(connection, upstream, desk, lease, sending, timeouts, reused);
+        let mut talk = Talk::new(self, connection, upstream, desk, lease, sending, reused);
         let repeats = self.route.retry.repeats;
         let got = poll_fn(|cx| match talk.poll(cx) {
             Poll::Pending if !talk.is_withdrawn() => Poll::Pending,
@@ -312,34 +346,6 @@ impl<'a> Way<'a> {
         }
         unwanted
     }
-}
-
-/// A connection to the backend of `lease`: the idle one, or a new one. While it is made we look whether it is still wanted.
-async fn reach(
-    connection: &mut Connection,
-    idle: Option<Stream>,
-    lease: &Lease,
-    limit: Duration,
-) -> Result<Stream, Outcome> {
-    if let Some(stream) = idle {
-        return Ok(stream);
-    }
-    let mut connecting = pin!(upstream::connect(lease.address()));
-    let Connection { wire, session, deadline, .. } = connection;
-    deadline.set(clock::now() + limit);
-    poll_fn(|cx| {
-        session.watch(cx);
-        if let Poll::Ready(reached) = connecting.as_mut().poll(cx) {
-            return Poll::Ready(reached);
-        }
-        let local = session.local();
-        watch_client(&mut wire.split(&local.buffers).0, cx)?;
-        if local.phase() == Phase::Cut || lease.is_cut() {
-            return Poll::Ready(Err(Outcome::Cut));
-        }
-        deadline.poll(cx).map(|()| Err(Outcome::ConnectTimeout))
-    })
-    .await
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::body::{Pump, PumpFault, Repeating, Sink, SourceFault, Waits};
 use super::h1::{After, Connection};
 use super::pace::Pace;
-use super::talk::watch_client;
+use super::talk::{overdue, watch_client};
 use super::wire::Wire;
 use crate::clock::{self, Instant};
 use crate::config::Timeouts;
@@ -27,8 +27,8 @@ pub(super) struct Running {
     pub sending: Pump,
     /// The client's connection may be used again when all goes well; known with the response's head.
     pub keep_client: bool,
-    /// What it means when the deadline passes; `None` before one is set.
-    pub late: Option<Outcome>,
+    /// What it means when the deadline passes, and since when it is waited; `None` before one is set.
+    pub late: Option<(Outcome, Instant)>,
 }
 
 /// The pool's deadlines that still matter once the head has come.
@@ -36,13 +36,15 @@ pub(super) struct Patience {
     pub response_body: Duration,
     pub upstream_idle: Duration,
     pub tunnel_idle: Duration,
+    /// For the whole request.
+    pub whole: Option<Duration>,
 }
 
 impl Patience {
-    /// Those of a pool, behind a listener that lets a tunnel be idle so long.
-    pub fn of(pool: &Timeouts, tunnel_idle: Duration) -> Patience {
+    /// Those of a pool, behind a listener that lets a tunnel be idle so long, and a route that gives a request so much time.
+    pub fn of(pool: &Timeouts, tunnel_idle: Duration, whole: Option<Duration>) -> Patience {
         let Timeouts { response_body, upstream_idle, .. } = *pool;
-        Patience { response_body, upstream_idle, tunnel_idle: pool.tunnel_idle.min(tunnel_idle) }
+        Patience { response_body, upstream_idle, tunnel_idle: pool.tunnel_idle.min(tunnel_idle), whole }
     }
 }
 
@@ -59,6 +61,7 @@ pub(super) async fn run(
     let mut answering = Pump::paced(Pace::of_taker(min_rate, write, connection.wire.outbound.written()));
     desk.kept.settle();
     let outcome = poll_fn(|cx| running.poll_bodies(cx, connection, &mut desk.kept, &mut answering)).await;
+    connection.deadline.limit(None);
     let status = desk.response.status;
     let outcome = outcome.map_or_else(|fault| fault, |()| Outcome::Completed { status });
     let now = clock::now();
@@ -77,7 +80,11 @@ pub(super) async fn run(
         Outcome::Completed { .. } => connection.farewell(desk),
         _ if framing == Framing::ToClose => After::Reset,
         // The length or the missing last chunk tells; what was received before the cut arrives.
-        Outcome::BackendCut | Outcome::MalformedResponse | Outcome::ResponseBodyTimeout => {
+        Outcome::BackendCut
+        | Outcome::MalformedResponse
+        | Outcome::ResponseBodyTimeout
+        | Outcome::RequestTimeout
+        | Outcome::RequestLate => {
             if connection.flush().await {
                 After::Close
             } else {
@@ -123,21 +130,28 @@ impl Running {
             return Poll::Ready(Err(Outcome::Cut));
         }
         let moved = answering.has_moved(&to_client) | self.sending.has_moved(&to_backend);
-        let late = match self.late {
+        let (late, since) = match self.late {
             Some(late) if !moved => late,
             _ => {
-                let (until, late) = self.patience(answering, to_client.written(), connection.terms.write);
+                let now = clock::now();
+                let (until, late) = self.patience(now, answering, to_client.written(), connection.terms.write);
                 connection.deadline.set(until);
-                *self.late.insert(late)
+                *self.late.insert((late, now))
             }
         };
-        connection.deadline.poll(cx).map(|()| Err(late))
+        let deadline = &mut connection.deadline;
+        deadline.poll(cx).map(|()| Err(overdue(deadline, self.timeouts.whole, since, late)))
     }
 
     /// Until when what is waited for now may take, and what it means when it takes longer. So much was `written` to the
     /// client.
-    fn patience(&mut self, answering: &mut Pump, written: u64, client_write: Duration) -> (Instant, Outcome) {
-        let now = clock::now();
+    fn patience(
+        &mut self,
+        now: Instant,
+        answering: &mut Pump,
+        written: u64,
+        client_write: Duration,
+    ) -> (Instant, Outcome) {
         let stalled = answering.waits == Waits::ForSink;
         // A client that sends while it is answered may be slow in one as long as the other moves.
         let owes = !stalled && self.sending.is_running() && self.sending.waits == Waits::ForSource;

@@ -15,7 +15,7 @@ use super::h1::{After, Connection};
 use super::replies::{self, Answer};
 use super::request_id::RequestId;
 use super::upgrade;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::config::{self, Address, Repeats};
 use crate::http::Framing;
 use crate::http::fields::{self, Forwarding, Scheme};
@@ -44,6 +44,10 @@ pub(super) async fn run(connection: &mut Connection, desk: &mut Desk) -> After {
             opened => break opened,
         }
     };
+    if !matches!(opened, Opened::Response(_)) {
+        // What we answer has its own time, and a tunnel as long as it likes.
+        connection.deadline.limit(None);
+    }
     match opened {
         Opened::Response(framing) => bodies::run(connection, desk, &mut course.running, framing).await,
         Opened::Tunnel => upgrade::tunnel(connection, desk, &mut course.running).await,
@@ -56,6 +60,8 @@ pub(super) async fn run(connection: &mut Connection, desk: &mut Desk) -> After {
 /// How far an exchange has come, which stays when it is routed anew.
 #[derive(Default)]
 pub(super) struct Course {
+    /// When the first attempt began.
+    pub begun: Option<Instant>,
     /// Attempts that were made.
     pub made: usize,
     /// The attempt under way.

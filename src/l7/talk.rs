@@ -4,10 +4,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::body::{Pump, PumpFault, Repeating, Sink, SourceFault, Waits};
+use super::exchange::Way;
 use super::h1::Connection;
 use super::wire::{Wire, WireSource};
 use crate::clock::{self, Instant};
 use crate::config::{Repeats, Timeouts};
+use crate::deadline::Deadline;
 use crate::http::h1::parse::{self, HeadLimits, Parsed};
 use crate::http::h1::write;
 use crate::http::{Framing, Version};
@@ -30,6 +32,10 @@ pub(super) struct Talk<'a> {
     /// The request's body on its way.
     sending: &'a mut Pump,
     wait: Wait,
+    /// Since when it has been as it is.
+    since: Instant,
+    /// How long the whole request may take.
+    whole: Option<Duration>,
     /// How much of the response's head was there when it was last looked at.
     seen: usize,
     /// How many interim responses have come, and how many bytes they had.
@@ -52,15 +58,16 @@ enum Wait {
 
 impl<'a> Talk<'a> {
     pub(super) fn new(
+        way: &'a Way<'_>,
         connection: &'a mut Connection,
         upstream: &'a mut Wire,
         desk: &'a mut Desk,
         lease: &'a mut Lease,
         sending: &'a mut Pump,
-        timeouts: &'a Timeouts,
         reused: bool,
     ) -> Talk<'a> {
-        let wait = Wait::Anew;
+        let (timeouts, whole) = (&way.view.pool(way.pool).timeouts, way.route.request_timeout);
+        let (wait, since) = (Wait::Anew, lease.sent_at());
         Talk {
             connection,
             upstream,
@@ -70,6 +77,8 @@ impl<'a> Talk<'a> {
             reused,
             sending,
             wait,
+            since,
+            whole,
             seen: 0,
             interim: 0,
             interim_bytes: 0,
@@ -156,11 +165,15 @@ impl<'a> Talk<'a> {
                 let now = clock::now();
                 let slow = self.sending.pace.turn(now, self.sending.taken, late == Outcome::ClientTimeout);
                 deadline.set(slow.map_or(now + wait, |slow| slow.min(now + wait)));
+                self.since = now;
             }
-            Wait::Since(then) => deadline.set(then + wait),
+            Wait::Since(then) => {
+                deadline.set(then + wait);
+                self.since = then;
+            }
             Wait::On => {}
         }
-        deadline.poll(cx).map(|()| Err(late))
+        deadline.poll(cx).map(|()| Err(overdue(deadline, self.whole, self.since, late)))
     }
 
     /// How long what is waited for now may take, and what it means when it takes longer.
@@ -233,6 +246,16 @@ impl<'a> Talk<'a> {
             write::interim(&mut self.connection.wire.outbound.pending, &self.desk.response);
         }
         Ok(())
+    }
+}
+
+/// What it means that a wait is over which has lasted since `since`: what it means by itself, `late`, or that the time of
+/// the `whole` request is over.
+pub(super) fn overdue(deadline: &Deadline, whole: Option<Duration>, since: Instant, late: Outcome) -> Outcome {
+    let now = clock::now();
+    match whole {
+        Some(whole) if deadline.is_over_limit(now) => late.of_whole_request(now.since(since), whole),
+        _ => late,
     }
 }
 

@@ -309,6 +309,7 @@ mod tests {
             upstream_idle: all,
             tunnel_idle: all,
             queue: all,
+            request: None,
         }
     }
 

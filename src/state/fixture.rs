@@ -21,6 +21,7 @@ pub fn timeouts() -> Timeouts {
         upstream_idle: long,
         tunnel_idle: long,
         queue: long,
+        request: None,
     }
 }
 

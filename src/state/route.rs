@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ids::PoolId;
 use crate::config::{
@@ -42,6 +43,8 @@ pub struct Route {
     pub response_edits: Box<[Arc<HeaderEdits>]>,
     /// When a request is tried again.
     pub retry: Retry,
+    /// For a whole request; `None`: no limit.
+    pub request_timeout: Option<Duration>,
     path: PathPattern,
     methods: Vec<Arc<str>>,
     headers: Vec<HeaderMatch>,
@@ -278,6 +281,7 @@ fn compile_route(route: &config::Route, listener: &EditsOf, resolve: &impl Fn(&s
         methods: route.methods.clone(),
         headers: route.match_headers.clone(),
         retry: route.retry.clone(),
+        request_timeout: route.request_timeout,
     }
 }
 
@@ -311,6 +315,7 @@ mod tests {
             action: config::Action::RedirectToHttps,
             headers: HeaderRules::default(),
             retry: config::Retry::default(),
+            request_timeout: None,
         }
     }
 

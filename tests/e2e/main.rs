@@ -20,6 +20,7 @@ mod queue;
 mod reload;
 mod reload_sessions;
 mod reload_watch;
+mod request_timeout;
 mod retries;
 mod routes;
 mod stopping;

@@ -20,12 +20,13 @@ impl Checking<'_> {
         let name = self.name("listener", &entry.key, entry.key_place);
         let table = entry.node.as_table()?;
         let bind = self.bind(entry, table);
+        let timeouts = own_timeouts(table, defaults);
         let protocol = match table.text("protocol") {
             Some(("tcp", place)) => self.tcp(entry, table, place),
-            _ => Some(Protocol::Http(self.http(entry, table))),
+            _ => Some(Protocol::Http(self.http(entry, table, &timeouts))),
         };
         let limits = self.limits(table.table("limits"));
-        Some(Listener { name: name?, bind, protocol: protocol?, timeouts: own_timeouts(table, defaults), limits })
+        Some(Listener { name: name?, bind, protocol: protocol?, timeouts, limits })
     }
 
     fn limits(&mut self, table: Option<&Table>) -> Limits {
@@ -77,7 +78,8 @@ impl Checking<'_> {
             }
         }
         for entry in super::entries(table, "timeouts") {
-            if entry.key.starts_with("client_") && keys::DEFAULT_TIMEOUTS.key(&entry.key).is_some() {
+            let http_only = entry.key.starts_with("client_") || entry.key == keys::REQUEST.name;
+            if http_only && keys::DEFAULT_TIMEOUTS.key(&entry.key).is_some() {
                 self.http_only(&entry.key, entry.key_place, protocol);
             }
         }
@@ -102,14 +104,14 @@ impl Checking<'_> {
         self.faults.push(fault.help(format!("remove `{key}`, or write `protocol = \"http\"`")));
     }
 
-    fn http(&mut self, entry: &Entry, table: &Table) -> Http {
+    fn http(&mut self, entry: &Entry, table: &Table, timeouts: &Timeouts) -> Http {
         let nodes = table.list("routes").unwrap_or_default();
         let mut placed: Vec<Placed> = Vec::new();
         for (index, node) in nodes.iter().enumerate() {
-            placed.extend(self.route(node, index + 1));
+            placed.extend(self.route(node, index + 1, timeouts));
         }
         self.route_names_differ(&placed);
-        placed.extend(self.default_route(table, &placed));
+        placed.extend(self.default_route(table, &placed, timeouts));
         let may_have_routes = table.node("routes").is_some_and(|_| table.list("routes").is_none());
         if nodes.is_empty() && !may_have_routes {
             self.need_an_action(entry, table);
@@ -138,7 +140,7 @@ impl Checking<'_> {
     }
 
     /// The route `default` for what no other matches.
-    fn default_route(&mut self, table: &Table, routes: &[Placed]) -> Option<Placed> {
+    fn default_route(&mut self, table: &Table, routes: &[Placed], timeouts: &Timeouts) -> Option<Placed> {
         let redirect = table.entry("redirect_to_https").filter(|_| table.flag("redirect_to_https") == Some(true));
         let pool = table.entry("pool");
         if let (Some(pool), Some(redirect)) = (pool, redirect) {
@@ -169,6 +171,7 @@ impl Checking<'_> {
             action,
             headers: HeaderRules::default(),
             retry: Retry::default(),
+            request_timeout: timeouts.request,
         };
         Some(Placed { route, place: entry.key_place })
     }
@@ -252,6 +255,10 @@ mod tests {
             (
                 "bind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\ntimeouts.client_idle = '1s'",
                 &["no meaning on a tcp"],
+            ),
+            (
+                "bind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\ntimeouts.request = '1s'",
+                &["`request` has no meaning on a tcp"],
             ),
             (
                 "bind = '127.0.0.1:1'\npool = 'a'\nroutes = [{ name = 'default', hosts = ['x'], pool = 'a' }]",

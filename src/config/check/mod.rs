@@ -216,6 +216,7 @@ fn default_timeouts(root: &Table) -> Timeouts {
         upstream_idle: Duration::ZERO,
         tunnel_idle: Duration::ZERO,
         queue: Duration::ZERO,
+        request: None,
     };
     let table = root.table("defaults").and_then(|table| table.table("timeouts"));
     for key in keys::DEFAULT_TIMEOUTS.keys {
@@ -224,7 +225,17 @@ fn default_timeouts(root: &Table) -> Timeouts {
         }
     }
     set_min_rate(table, &mut timeouts);
+    timeouts.request = request_timeout(table, None);
     timeouts
+}
+
+/// The deadline for a whole request as this table of timeouts has it.
+fn request_timeout(table: Option<&Table>, otherwise: Option<Duration>) -> Option<Duration> {
+    match table.and_then(|table| table.node(keys::REQUEST.name)).map(|node| &node.value) {
+        Some(Value::Duration(value)) => Some(*value),
+        Some(Value::Text(_)) => None,
+        _ => otherwise,
+    }
 }
 
 fn set_min_rate(table: Option<&Table>, timeouts: &mut Timeouts) {
@@ -242,6 +253,7 @@ fn own_timeouts(table: &Table, defaults: &Timeouts) -> Timeouts {
         }
     }
     set_min_rate(table.table("timeouts"), &mut timeouts);
+    timeouts.request = request_timeout(table.table("timeouts"), defaults.request);
     timeouts
 }
 
@@ -333,6 +345,49 @@ mod tests {
         assert_eq!(config.listeners[1].timeouts.client_min_rate, Bytes(0));
         assert_eq!(config.listeners[0].timeouts.client_idle, Duration::from_secs(5));
         assert_eq!(config.pools[0].timeouts.tunnel_idle, Duration::from_secs(2 * 86400));
+    }
+
+    #[test]
+    fn a_whole_request_has_no_deadline_unless_the_nearest_word_about_it_gives_one() {
+        let of = |defaults: &str, listener: &str, route: &str| {
+            let text = format!(
+                "defaults.timeouts = {{ {defaults} }}\npools.a.backends = ['10.0.0.1:80']\n\
+                 listeners.w = {{ bind = '127.0.0.1:0', pool = 'a', timeouts = {{ {listener} }}, \
+                 routes = [{{ path = {{ exact = '/x' }}, pool = 'a', timeouts = {{ {route} }} }}] }}"
+            );
+            let super::super::Protocol::Http(http) = &meant(&text).listeners[0].protocol else {
+                panic!("it speaks http")
+            };
+            [0, 1].map(|route: usize| http.routes[route].request_timeout.map(|time| time.as_secs()))
+        };
+        assert_eq!(of("", "", ""), [None, None]);
+        assert_eq!(of("request = '1s'", "", ""), [Some(1), Some(1)]);
+        assert_eq!(of("request = '1s'", "request = '2s'", ""), [Some(2), Some(2)]);
+        assert_eq!(of("request = '1s'", "request = '2s'", "request = '3s'"), [Some(3), Some(2)]);
+        assert_eq!(of("request = '1s'", "", "request = 'off'"), [None, Some(1)]);
+        assert_eq!(of("request = '1s'", "request = 'off'", ""), [None, None]);
+        assert_eq!(of("request = 'off'", "", "request = '3s'"), [Some(3), None]);
+    }
+
+    #[test]
+    fn a_deadline_for_whole_requests_that_makes_no_sense_is_refused() {
+        let text = |timeouts: &str| {
+            format!(
+                "defaults.timeouts = {{ {timeouts} }}\nlisteners.w = {{ bind = '127.0.0.1:0', pool = 'a' }}\npools.a.backends = ['10.0.0.1:80']"
+            )
+        };
+        for (wrong, parts) in [
+            ("request = '0s'", &["out of range"][..]),
+            ("request = '25h'", &["out of range"]),
+            ("request = 'none'", &["not a duration", "or \"off\""]),
+            ("request = 30", &["can not be", "\"30s\""]),
+            ("request_timeout = '1s'", &["write `request = \"60s\"`"]),
+        ] {
+            assert_said(&text(wrong), parts);
+        }
+        let pool = "listeners.w = { bind = '127.0.0.1:0', pool = 'a' }\n\
+                    pools.a = { backends = ['10.0.0.1:80'], timeouts = { request = '1s' } }";
+        assert_said(pool, &["belongs to a listener or a route"]);
     }
 
     #[test]

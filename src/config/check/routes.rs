@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::super::diagnostic::{Diagnostic, Place};
 use super::super::read::{Entry, Node, Table};
 use super::super::{
-    Action, HeaderMatch, HeaderValueMatch, HostPattern, PathPattern, Repeats, Retry, RetryOn, Route, WeightedPool,
-    keys, words,
+    Action, HeaderMatch, HeaderValueMatch, HostPattern, PathPattern, Repeats, Retry, RetryOn, Route, Timeouts,
+    WeightedPool, keys, words,
 };
 use super::shadow::Placed;
-use super::{Checking, entries};
+use super::{Checking, entries, request_timeout};
 
 /// The keys that say what a route does.
 const ACTIONS: &[&str] = &["pool", "split", "redirect", "redirect_to_https", "respond"];
@@ -22,7 +22,7 @@ const REASONS: &[&str] = &["connect", "reset", "timeout"];
 
 impl Checking<'_> {
     /// The route with this number, from 1.
-    pub(super) fn route(&mut self, node: &Node, number: usize) -> Option<Placed> {
+    pub(super) fn route(&mut self, node: &Node, number: usize, listener: &Timeouts) -> Option<Placed> {
         let table = node.as_table()?;
         let name = match table.text("name") {
             Some((text, place)) => self.name("route", text, place),
@@ -35,6 +35,7 @@ impl Checking<'_> {
         let action = self.action(node.place, table);
         let headers = self.header_rules(table);
         let retry = self.retry(table);
+        let request_timeout = request_timeout(table.table("timeouts"), listener.request);
         let place = table.node("name").map_or(node.place, |name| name.place);
         let route = Route {
             name: name?,
@@ -45,6 +46,7 @@ impl Checking<'_> {
             action: action?,
             headers,
             retry: retry?,
+            request_timeout,
         };
         Some(Placed { route, place })
     }
