@@ -41,6 +41,8 @@ pub(super) struct Talk<'a> {
     /// How many interim responses have come, and how many bytes they had.
     interim: u32,
     interim_bytes: usize,
+    /// One of them was the 100 that lets the client send its body.
+    continued: bool,
     /// Any byte of a response has come.
     begun: bool,
 }
@@ -82,6 +84,7 @@ impl<'a> Talk<'a> {
             seen: 0,
             interim: 0,
             interim_bytes: 0,
+            continued: false,
             begun: false,
         }
     }
@@ -178,8 +181,8 @@ impl<'a> Talk<'a> {
 
     /// How long what is waited for now may take, and what it means when it takes longer.
     fn patience(&self) -> (Duration, Outcome) {
-        // A client that asked for a 100 rightly sends nothing before it has heard of the backend.
-        let held_back = self.desk.request.expects_continue && self.interim == 0 && self.sending.taken == 0;
+        // A client that asked for a 100 rightly sends nothing before it has heard it, whatever else it hears before.
+        let held_back = self.desk.request.expects_continue && !self.continued && self.sending.taken == 0;
         match (self.sending.is_running(), self.sending.waits) {
             (true, Waits::ForSource) if held_back => (self.timeouts.response_header, Outcome::ContinueTimeout),
             (true, Waits::ForSource) => (self.connection.terms.body, Outcome::ClientTimeout),
@@ -239,8 +242,12 @@ impl<'a> Talk<'a> {
         if self.interim > MOST_INTERIM || self.interim_bytes > HeadLimits::default().head_bytes {
             return Err(Outcome::MalformedResponse);
         }
-        if self.sending.is_running() {
-            self.wait = Wait::Anew;
+        if self.desk.response.status == 100 && !self.continued {
+            self.continued = true;
+            // From here on it is the client that is waited for.
+            if self.sending.is_running() {
+                self.wait = Wait::Anew;
+            }
         }
         if self.desk.request.version == Version::Http11 {
             write::interim(&mut self.connection.wire.outbound.pending, &self.desk.response);

@@ -87,6 +87,45 @@ fn a_client_that_waits_for_a_100_is_not_the_late_one() {
 }
 
 #[test]
+fn a_client_that_waits_for_a_100_is_not_late_because_it_heard_early_hints() {
+    const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+    const WAITING: &str = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    let gate = Gate::default();
+    let passing = gate.clone();
+    let origin = Origin::scripted(move |mut connection| {
+        connection.head();
+        connection.send(HINTS);
+        passing.pass();
+        connection.send("HTTP/1.1 100 Continue\r\n\r\n");
+        connection.take(5);
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        connection.ending();
+    });
+    let file = |response_header: &str, client_body: &str| {
+        let pool = backends(&[origin.address()]) + &format!("timeouts = {{ response_header = \"{response_header}\" }}");
+        web(&format!("timeouts = {{ client_body = \"{client_body}\" }}"), &pool)
+    };
+    let daemon = Daemon::start(&file("60s", "200ms"));
+    let mut waiting = client_of(&daemon);
+    waiting.send(WAITING);
+    assert!(waiting.head().start.contains(" 103 "));
+    // Meanwhile one that does not wait for anything is late.
+    let mut late = client_of(&daemon);
+    late.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n");
+    assert_eq!(late.response().status(), 408);
+    assert!(waiting.is_open());
+    daemon.reload(&file("200ms", "60s"));
+    // Nor do hints give the backend more time.
+    let mut in_vain = client_of(&daemon);
+    in_vain.send(WAITING);
+    assert_own(&in_vain.response(), 504, origin.address());
+    gate.open();
+    assert!(waiting.head().start.contains(" 100 "));
+    waiting.send("12345");
+    waiting.response().assert(200, "ok");
+}
+
+#[test]
 fn a_client_that_stops_in_its_body_is_hung_up_on() {
     let origin = Origin::answering("must not be seen");
     let daemon = Daemon::start(&web("timeouts = { client_body = \"200ms\" }", &backends(&[origin.address()])));
