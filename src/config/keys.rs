@@ -502,6 +502,14 @@ pub static LISTENER: Shape = Shape {
             doc: "Whether `Via` is added to requests and responses.",
         },
         Key {
+            name: "underscore_names",
+            forms: &[Form::Choice(&["drop", "reject"])],
+            absent: Default("\"drop\""),
+            doc: "What becomes of request headers whose names have an underscore. Programs that turn `-` into `_`, as CGI does, \
+                  would take `X_Forwarded_For` for `X-Forwarded-For`, so none is ever forwarded. `drop`: they are left out. \
+                  `reject`: the request is answered 400 and the connection closed, for trailer fields too.",
+        },
+        Key {
             name: "headers",
             forms: &[Form::Table(&HEADERS)],
             absent: Means("nothing is changed"),

@@ -26,7 +26,7 @@ use ipnet::IpNet;
 
 use crate::breaker;
 pub use crate::http::fields::HeaderEdits;
-pub use crate::http::h1::parse::HeadLimits;
+pub use crate::http::h1::parse::{HeadLimits, UnderscoreNames};
 pub use diagnostic::{Colour, Diagnostic, Report, Severity};
 pub use health::{Aim, Expect, HealthCheck, HttpProbe, Initial, OnDown, Pattern, Probe};
 pub use load::{Loaded, from_text, load};

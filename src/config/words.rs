@@ -117,6 +117,11 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
         &["retries", "retry", "retry_on", "max_retries", "proxy_next_upstream"],
         "retries belong to a route: write `retry = { attempts = 2 }` there; a pool has their `retry_budget`",
     ),
+    (
+        "a listener",
+        &["underscores_in_headers", "ignore_invalid_headers", "headers_with_underscores_action", "underscores"],
+        "write `underscore_names = \"drop\"` or `underscore_names = \"reject\"`",
+    ),
     ("a listener", &["redirect_https", "https_redirect", "force_https"], "write `redirect_to_https = true`"),
     ("a listener", &["real_ip", "set_real_ip_from", "trusted"], "write `trusted_proxies = [\"10.0.0.0/8\"]`"),
     (

@@ -37,6 +37,8 @@ pub enum Refusal {
     SpaceBeforeColon,
     /// A field's name is empty or not a token.
     FieldName,
+    /// A field's name has an underscore, and the listener takes none.
+    UnderscoreName,
     /// A field's value has a control character.
     FieldValue,
     /// More fields than allowed.
@@ -102,6 +104,7 @@ impl Refusal {
             Refusal::FoldedField => "A field is folded over two lines.",
             Refusal::SpaceBeforeColon => "White space stands between a field name and its colon.",
             Refusal::FieldName => "A field name is empty or has a character that may not stand in it.",
+            Refusal::UnderscoreName => "A field name has an underscore.",
             Refusal::FieldValue => "A field value has a control character.",
             Refusal::TooManyFields => "There are too many fields.",
             Refusal::HeadTooLarge => "The head is too large.",

@@ -4,13 +4,14 @@ use super::super::diagnostic::{Diagnostic, Place};
 use super::super::read::{Entry, Table};
 use super::super::{
     Action, Address, HeadLimits, HeaderRules, Http, Limits, Listener, Name, PathPattern, Protocol, Retry, Route,
-    Timeouts, WeightedPool, keys,
+    Timeouts, UnderscoreNames, WeightedPool, keys,
 };
 use super::shadow::Placed;
 use super::{Checking, own_timeouts, to_count};
 
 /// What only an http listener can have.
-const HTTP_KEYS: &[&str] = &["redirect_to_https", "routes", "trusted_proxies", "forwarded", "via", "headers"];
+const HTTP_KEYS: &[&str] =
+    &["redirect_to_https", "routes", "trusted_proxies", "forwarded", "via", "underscore_names", "headers"];
 
 /// Which of its limits only an http listener can have.
 const HTTP_LIMITS: &[&str] = &["header_bytes", "headers", "request_line", "requests_per_connection"];
@@ -25,11 +26,11 @@ impl Checking<'_> {
             Some(("tcp", place)) => self.tcp(entry, table, place),
             _ => Some(Protocol::Http(self.http(entry, table, &timeouts))),
         };
-        let limits = self.limits(table.table("limits"));
+        let limits = self.limits(table.table("limits"), underscore_names(table));
         Some(Listener { name: name?, bind, protocol: protocol?, timeouts, limits })
     }
 
-    fn limits(&mut self, table: Option<&Table>) -> Limits {
+    fn limits(&mut self, table: Option<&Table>, underscore_names: UnderscoreNames) -> Limits {
         let bytes = |key: &keys::Key| table.and_then(|table| table.bytes(key.name)).unwrap_or(key.default_bytes());
         let (head, line) = (bytes(&keys::HEADER_BYTES), bytes(&keys::REQUEST_LINE));
         if let Some(written) = table.and_then(|table| table.node("request_line")).filter(|_| line > head) {
@@ -40,6 +41,7 @@ impl Checking<'_> {
             head_bytes: head.as_usize(),
             fields: count(table, &keys::HEADERS_LIMIT),
             request_line: line.as_usize(),
+            underscore_names,
         };
         let limit = |name: &str| table.and_then(|table| table.integer(name)).and_then(to_count);
         Limits {
@@ -183,6 +185,13 @@ impl Checking<'_> {
     }
 }
 
+fn underscore_names(table: &Table) -> UnderscoreNames {
+    match table.text("underscore_names") {
+        Some(("reject", _)) => UnderscoreNames::Reject,
+        _ => UnderscoreNames::Drop,
+    }
+}
+
 /// A whole number that is never below zero, or the key's default.
 fn count<T: TryFrom<i64> + Default>(table: Option<&Table>, key: &keys::Key) -> T {
     let written = table.and_then(|table| table.integer(key.name));
@@ -245,6 +254,14 @@ mod tests {
             ("bind = '127.0.0.1:1'\nprotocol = 'tcp'", &["the tcp listener `w` has no `pool`"]),
             ("bind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\nvia = true", &["no meaning on a tcp listener"]),
             (
+                "bind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\nunderscore_names = 'drop'",
+                &["no meaning on a tcp listener"],
+            ),
+            (
+                "bind = '127.0.0.1:1'\npool = 'a'\nunderscore_names = 'allow'",
+                &["not a value of `underscore_names`", "\"reject\""],
+            ),
+            (
                 "bind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\nlimits.headers = 9",
                 &["`headers` has no meaning on a tcp listener"],
             ),
@@ -281,11 +298,14 @@ mod tests {
                 .clone()
         };
         let limits = listener("");
-        let head = HeadLimits { head_bytes: 32 * 1024, fields: 100, request_line: 8 * 1024 };
+        let underscore_names = UnderscoreNames::Drop;
+        let head = HeadLimits { head_bytes: 32 * 1024, fields: 100, request_line: 8 * 1024, underscore_names };
         assert_eq!((limits.head, limits.requests_per_connection), (head, 10_000));
         assert_eq!((limits.connections, limits.connections_per_ip), (None, None));
         let head = listener("limits = { header_bytes = '4KiB', headers = 7, request_line = '1KiB' }").head;
-        assert_eq!(head, HeadLimits { head_bytes: 4096, fields: 7, request_line: 1024 });
+        assert_eq!(head, HeadLimits { head_bytes: 4096, fields: 7, request_line: 1024, underscore_names });
+        assert_eq!(listener("underscore_names = 'reject'").head.underscore_names, UnderscoreNames::Reject);
+        assert_eq!(listener("underscore_names = 'drop'").head.underscore_names, UnderscoreNames::Drop);
         assert_eq!(listener("limits.header_bytes = '4KiB'").head.head_bytes, 4096, "though lines might be longer");
     }
 

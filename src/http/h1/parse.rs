@@ -11,7 +11,7 @@ use crate::http::target::Target;
 
 pub use crate::http::refusal::Refusal;
 
-/// How large a head may be.
+/// How large a head may be, and what its names may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
     /// Bytes in all.
@@ -20,11 +20,29 @@ pub struct HeadLimits {
     pub fields: usize,
     /// Bytes of the request line.
     pub request_line: usize,
+    /// What becomes of names with an underscore in requests.
+    pub underscore_names: UnderscoreNames,
+}
+
+/// What becomes of a request's fields whose names have an underscore: programs behind us that turn `-` into `_`
+/// (RFC 3875 §4.1.18) would take them for another field. Trailer fields with such names are never forwarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnderscoreNames {
+    /// They are left out.
+    #[default]
+    Drop,
+    /// The request is refused.
+    Reject,
 }
 
 impl Default for HeadLimits {
     fn default() -> Self {
-        HeadLimits { head_bytes: 32 * 1024, fields: 100, request_line: 8 * 1024 }
+        HeadLimits {
+            head_bytes: 32 * 1024,
+            fields: 100,
+            request_line: 8 * 1024,
+            underscore_names: UnderscoreNames::Drop,
+        }
     }
 }
 
@@ -91,7 +109,12 @@ pub fn response(
 /// Reads trailer fields: lines and the empty one that ends them, all there.
 pub(super) fn trailers(input: &[u8], limits: &HeadLimits, into: &mut Fields) -> Result<(), Refusal> {
     into.clear();
-    match read_fields(input, 0, limits, Underscores::Kept, into, |_, _| Ok(())) {
+    let underscores = match limits.underscore_names {
+        // They are left out by who decides which fields may trail.
+        UnderscoreNames::Drop => Underscores::Kept,
+        UnderscoreNames::Reject => Underscores::Refused,
+    };
+    match read_fields(input, 0, limits, underscores, into, |_, _| Ok(())) {
         Ok(_) => Ok(()),
         Err(Stop::Partial) => Err(Refusal::FieldName),
         Err(Stop::Refused(refusal)) => Err(refusal),
@@ -167,7 +190,11 @@ fn read_request(input: &[u8], limits: &HeadLimits, into: &mut RequestHead) -> Re
     into.version = version;
     into.method_text.extend_from_slice(method);
     let authority = read_target(target, into.method, &mut into.target)?;
-    let end = read_fields(input, line_end, limits, Underscores::Dropped, &mut into.fields, |known, value| {
+    let underscores = match limits.underscore_names {
+        UnderscoreNames::Drop => Underscores::Dropped,
+        UnderscoreNames::Reject => Underscores::Refused,
+    };
+    let end = read_fields(input, line_end, limits, underscores, &mut into.fields, |known, value| {
         notes.take_request(known, value)
     })?;
     notes.settle_request(authority, into)?;
@@ -302,12 +329,12 @@ fn end_of_text(input: &[u8], from: usize, otherwise: Refusal) -> Result<usize, S
     }
 }
 
-/// What becomes of fields whose names have an underscore: programs behind us that turn `-` into `_` would take them for
-/// another field.
+/// What becomes of fields whose names have an underscore.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Underscores {
     Kept,
     Dropped,
+    Refused,
 }
 
 /// Reads field lines up to and with the empty one; returns where that ends. `note` sees each of the known ones.
@@ -342,6 +369,8 @@ fn read_fields<'a>(
             }
             let plain = value_start == name_end + 2 && input[name_end + 1] == b' ' && value_end == line_end;
             into.note(known, at - start..name_end - start, value_start - start..value_end - start, plain);
+        } else if underscores == Underscores::Refused {
+            return Err(Refusal::UnderscoreName.into());
         }
         at = line_end + 2;
     }
@@ -605,6 +634,25 @@ mod tests {
     }
 
     #[test]
+    fn names_with_an_underscore_are_refused_where_they_are_not_wanted() {
+        let strict = HeadLimits { underscore_names: UnderscoreNames::Reject, ..HeadLimits::default() };
+        let read = |lines: &str| request(&get(lines), 0, &strict, &mut RequestHead::default()).map(drop);
+        assert_eq!(read("X-A: a_b\r\nXA-: 1\r\n"), Ok(()));
+        for name in ["X_A", "_", "Content_Length", "X-Forwarded_For", "A_"] {
+            assert_eq!(read(&format!("{name}: 1\r\n")), Err(Refusal::UnderscoreName), "{name}");
+            let mut fields = Fields::default();
+            let line = format!("{name}: 1\r\n\r\n");
+            assert_eq!(
+                trailers(line.as_bytes(), &strict, &mut fields),
+                Err(Refusal::UnderscoreName),
+                "{name} as a trailer"
+            );
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nX_A: 1\r\nContent-Length: 0\r\n\r\n";
+        assert!(response(answer, 0, &strict, Method::Get, &mut ResponseHead::default()).is_ok(), "backends may");
+    }
+
+    #[test]
     fn there_is_exactly_one_host() {
         let with = |lines: &str| format!("GET / HTTP/1.1\r\n{lines}\r\n").into_bytes();
         for good in ["a", "a.b:80", "A-b.c_d~", "127.0.0.1:8080", "[::1]", "[::1]:80", "a:", "a."] {
@@ -732,7 +780,7 @@ mod tests {
 
     #[test]
     fn heads_are_bounded_whether_complete_or_not() {
-        let limits = HeadLimits { head_bytes: 200, fields: 3, request_line: 50 };
+        let limits = HeadLimits { head_bytes: 200, fields: 3, request_line: 50, ..HeadLimits::default() };
         let at = |input: &[u8]| request(input, 0, &limits, &mut RequestHead::default());
         let line = |length: usize| format!("GET /{} HTTP/1.1\r\n", "a".repeat(length - 14));
         let fields = "Host: a\r\n\r\n";
@@ -892,7 +940,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(input in almost_a_head(), limit in 0..200usize) {
-            let limits = HeadLimits { head_bytes: limit, fields: 5, request_line: limit / 2 };
+            let limits = HeadLimits { head_bytes: limit, fields: 5, request_line: limit / 2, ..HeadLimits::default() };
             let _ = parse(&input);
             let _ = request(&input, 0, &limits, &mut RequestHead::default());
             let _ = answer_to(Method::Get, &input);

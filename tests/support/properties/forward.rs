@@ -90,7 +90,12 @@ pub fn forward_request(input: &[u8]) -> bool {
 
 fn one_request(out: &[u8], head: &RequestHead, how: &Forwarding<'_>) {
     let mut again = RequestHead::default();
-    let limits = HeadLimits { head_bytes: usize::MAX / 2, fields: usize::MAX, request_line: usize::MAX / 2 };
+    let limits = HeadLimits {
+        head_bytes: usize::MAX / 2,
+        fields: usize::MAX,
+        request_line: usize::MAX / 2,
+        ..HeadLimits::default()
+    };
     assert_eq!(parse::request(out, 0, &limits, &mut again), Ok(Parsed::Complete(out.len())), "{}", out.escape_ascii());
     assert_eq!(essence(&again, ""), essence(head, how.fallback_host));
     assert!(!again.connection.nominates && !again.connection.close && again.version == Version::Http11);
@@ -226,7 +231,8 @@ fn answer(head: &ResponseHead, to: Method, client: Version, body: Option<&Receiv
 
 fn one_response(out: &[u8], head: &ResponseHead, to: Method, framing: Framing, connection: Connection, asked: Asked) {
     let mut again = ResponseHead::default();
-    let limits = HeadLimits { head_bytes: usize::MAX / 2, fields: usize::MAX, request_line: 0 };
+    let limits =
+        HeadLimits { head_bytes: usize::MAX / 2, fields: usize::MAX, request_line: 0, ..HeadLimits::default() };
     let parsed = parse::response(out, 0, &limits, to, &mut again);
     assert_eq!(parsed, Ok(Parsed::Complete(out.len())), "{}", out.escape_ascii());
     assert_eq!((again.status, again.reason(), again.framing), (head.status, head.reason(), framing));

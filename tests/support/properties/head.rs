@@ -2,14 +2,15 @@
 
 use std::fmt::Debug;
 
-use evenkeel::http::h1::parse::{self, HeadLimits, Parsed, Refusal};
+use evenkeel::http::h1::parse::{self, HeadLimits, Parsed, Refusal, UnderscoreNames};
 use evenkeel::http::{Fields, Framing, Method, RequestHead, ResponseHead, Version};
 
 use super::letter::{Asked, Rules};
 use super::{cuts, letter};
 
 /// Limits that even a small input reaches.
-const TIGHT: HeadLimits = HeadLimits { head_bytes: 160, fields: 4, request_line: 48 };
+const TIGHT: HeadLimits =
+    HeadLimits { head_bytes: 160, fields: 4, request_line: 48, underscore_names: UnderscoreNames::Reject };
 
 /// Heads that say all there is to say: nothing of it may be left in one that is used again.
 const TALKATIVE_REQUEST: &[u8] =
