@@ -16,6 +16,7 @@ mod http_refusals;
 mod instruments;
 mod l4;
 mod limits;
+mod logs;
 mod queue;
 mod reload;
 mod reload_sessions;

@@ -183,6 +183,12 @@ impl Daemon {
         self.times_logged(text) > 0
     }
 
+    /// All that it logged so far.
+    #[allow(dead_code, reason = "for the tests that look at the log as a whole")]
+    pub fn log(&self) -> Vec<String> {
+        self.process.err.choose(|line| Some(line.to_owned()))
+    }
+
     /// How many lines of the log contain this.
     pub fn times_logged(&self, text: &str) -> usize {
         self.process.err.choose(|line| line.contains(text).then_some(())).len()
