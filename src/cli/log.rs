@@ -2,9 +2,11 @@
 //! prefixes and no timestamps (it has both), a file or pipe gets plain lines. Where a table is redrawn on the terminal they
 //! would tear it, so there the last lines are kept for whoever draws it.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::panic::{self, PanicHookInfo};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{Event, Level, Subscriber};
@@ -15,6 +17,9 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// How many lines are kept.
 const KEPT: usize = 40;
+
+/// How many letters of what a panic says are logged.
+const MOST_SAID: usize = 200;
 
 /// Where the lines go.
 #[derive(Clone, Debug)]
@@ -35,8 +40,7 @@ pub fn start(level: Option<&str>, sink: &Sink) -> Result<(), String> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false);
     // It would tell of a stderr that nobody reads any more on that stderr, and panic: a dead `| tee` would end the daemon.
     let builder = builder.log_internal_errors(false);
-    // A subscriber that is there already belongs to whoever called us as a library.
-    let _ = match sink {
+    let begun = match sink {
         Sink::Kept(kept) => {
             let kept = kept.clone();
             builder.without_time().with_writer(move || kept.clone()).try_init()
@@ -44,7 +48,25 @@ pub fn start(level: Option<&str>, sink: &Sink) -> Result<(), String> {
         Sink::Stderr if is_journal() => builder.with_writer(io::stderr).event_format(Journal(line())).try_init(),
         Sink::Stderr => builder.with_writer(io::stderr).with_ansi(is_coloured()).try_init(),
     };
+    // A subscriber that is there already belongs to whoever called us as a library, and so does what becomes of panics.
+    if begun.is_ok() {
+        panic::set_hook(Box::new(tell_of_panic));
+    }
     Ok(())
+}
+
+/// Logs a panic. Rust would write it to stderr as it is, over several lines, and what it says may hold words of a client:
+/// here it is a line like any other, escaped and no longer than one. Where `RUST_BACKTRACE` asks for a backtrace that comes first,
+/// as the last lines are the ones that are kept and seen.
+fn tell_of_panic(panic: &PanicHookInfo<'_>) {
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        backtrace.to_string().lines().for_each(|line| tracing::error!("{line}"));
+    }
+    let says: String = panic.payload_as_str().unwrap_or_default().chars().take(MOST_SAID).collect();
+    let (thread, at) = (std::thread::current(), panic.location().map(ToString::to_string));
+    let (thread, at) = (thread.name().unwrap_or_default(), at.unwrap_or_default());
+    tracing::error!(thread, at, says, "a panic, which is a defect of Evenkeel: what was under way there has ended");
 }
 
 /// The last lines that were logged.

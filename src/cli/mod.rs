@@ -2,7 +2,7 @@
 
 mod check;
 mod demo;
-mod log;
+pub mod log;
 mod run;
 mod schema;
 

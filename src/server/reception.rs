@@ -114,8 +114,7 @@ impl Reception {
         }
     }
 
-    /// Starts serving. The task belongs to the worker's runtime, which drops it when it ends itself; a panic in it ends
-    /// this connection only.
+    /// Starts serving.
     fn serve(&self, incoming: Incoming, seat: Seat) {
         let view = self.local.view();
         // By a reload, the listener can have gone while the connection was handed over: then so does the connection.
@@ -123,14 +122,21 @@ impl Reception {
         match plan.protocol {
             Protocol::Tcp { .. } => {
                 let local = Rc::clone(&self.local);
-                drop(spawn_local(async move {
+                start(async move {
                     l4::serve(local, incoming).await;
                     drop(seat);
-                }));
+                });
             }
-            Protocol::Http(_) => drop(spawn_local(l7::serve(&self.local, incoming, seat))),
+            Protocol::Http(_) => start(l7::serve(&self.local, incoming, seat)),
         }
     }
+}
+
+/// Serves a connection in a task of its own, which belongs to the worker's runtime and is dropped with it. A panic in it
+/// ends this connection only: what it holds of the worker (its seat, session, deadline and lease, the block that houses its
+/// exchange) is given back as it is dropped; buffers, pipes and a desk on loan are lost and made anew.
+fn start(connection: impl Future<Output = ()> + 'static) {
+    drop(spawn_local(connection));
 }
 
 /// Whose `address` is: `known`'s, unless a reload has just given it to another listener and the message that says so is
@@ -165,7 +171,17 @@ fn register(handed: Handed) -> io::Result<(Incoming, Seat)> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use arc_swap::ArcSwap;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::runtime::{Builder, LocalOptions};
+
     use super::*;
+    use crate::balance::Tried;
+    use crate::buffer::LARGEST;
     use crate::config::from_text;
 
     fn snapshot(listeners: &[(&str, &str)], previous: Option<&Snapshot>) -> Snapshot {
@@ -195,6 +211,101 @@ mod tests {
         assert_eq!(owner(&swapped, web, &address(one)), Some(shop), "though there still is a web");
         let gone = snapshot(&[("shop", two)], Some(&before));
         assert_eq!(owner(&gone, web, &address(one)), None);
+    }
+
+    /// A worker's reception in the test's thread, before one backend that takes one request at once.
+    struct Bench {
+        reception: Reception,
+        origin: TcpListener,
+        front: TcpListener,
+    }
+
+    impl Bench {
+        async fn new() -> Bench {
+            let origin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let text = format!(
+                "listeners.web = {{ bind = '127.0.0.1:0', pool = 'app', limits.connections = 2 }}\n\
+                 pools.app = {{ queue.max = 0, backends = [{{ address = '{}', max_connections = 1 }}] }}\n",
+                origin.local_addr().unwrap()
+            );
+            let snapshot = Snapshot::next(&from_text("test.toml", &text).unwrap().config, None);
+            snapshot.settle();
+            let local = Local::new(0, Arc::new(ArcSwap::from_pointee(snapshot)), 1);
+            let reception = Reception::new(0, local, Loads::new(1), Admission::new(2), Box::default());
+            Bench { reception, origin, front: TcpListener::bind("127.0.0.1:0").await.unwrap() }
+        }
+
+        /// Both ends of a client's connection that was let in.
+        async fn client(&self) -> (TcpStream, Incoming, Seat) {
+            let client = TcpStream::connect(self.front.local_addr().unwrap()).await.unwrap();
+            let (stream, peer) = self.front.accept().await.unwrap();
+            let listener = id(self.reception.local.view().snapshot(), "web");
+            let Some(Entry::Admitted(admitted)) = self.reception.admit(listener, Some(peer)) else {
+                panic!("there is no room for it")
+            };
+            let stream = Stream::Tcp(stream);
+            let incoming = Incoming { stream, listener, peer: Some(peer), local: None, prefix: Vec::new() };
+            (client, incoming, self.reception.seat(0, admitted))
+        }
+
+        /// One request and its answer.
+        async fn exchange(&self, client: &mut TcpStream, backend: &mut Option<TcpStream>) {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+            if backend.is_none() {
+                *backend = Some(self.origin.accept().await.unwrap().0);
+            }
+            let backend = backend.as_mut().unwrap();
+            let mut request = [0; 1024];
+            assert!(backend.read(&mut request).await.unwrap() > 0);
+            backend.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\nok") {
+                answer.push(client.read_u8().await.unwrap());
+            }
+            assert!(answer.starts_with(b"HTTP/1.1 200"));
+        }
+
+        /// A connection as it is in the middle of an exchange, with all that one holds; then a panic.
+        async fn panics(local: Rc<Local>, incoming: Incoming, seat: Seat) {
+            let (session, mut deadline, desk) = (local.session(), local.deadline(), local.desk());
+            let buffer = local.buffers.blocks.take(LARGEST);
+            let (view, mut tried) = (local.view(), Tried::default());
+            let pool = view.snapshot().pools().next().unwrap().0;
+            let taken = local.roll(|dice| view.take(pool, clock::now(), 0, &mut tried, dice)).unwrap();
+            deadline.set(clock::now());
+            let exchange = local.housing.house(async {
+                tokio::task::yield_now().await;
+                poll_fn(|cx| {
+                    session.watch(cx);
+                    assert!(taken.lease.address().to_string().is_empty(), "on purpose");
+                    Poll::<()>::Pending
+                })
+                .await;
+            });
+            exchange.await;
+            drop((incoming, seat, desk, buffer, deadline));
+        }
+    }
+
+    #[test]
+    fn a_panic_ends_its_own_connection_and_gives_back_what_that_had_of_the_worker() {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let bench = Bench::new().await;
+            let local = &bench.reception.local;
+            let (mut well, incoming, seat) = bench.client().await;
+            bench.reception.serve(incoming, seat);
+            let mut backend = None;
+            bench.exchange(&mut well, &mut backend).await;
+            for _ in 0..3 {
+                // It fills the listener, and the backend: were a place not given back, the next would find none.
+                let (mut ill, incoming, seat) = bench.client().await;
+                start(Bench::panics(Rc::clone(local), incoming, seat));
+                assert_eq!(ill.read(&mut [0]).await.unwrap(), 0, "its connection ends");
+                assert_eq!((local.connections(), bench.reception.loads.total()), (1, 1));
+                bench.exchange(&mut well, &mut backend).await;
+            }
+        });
     }
 
     #[test]
