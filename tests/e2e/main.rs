@@ -26,5 +26,6 @@ mod retries;
 mod routes;
 mod stopping;
 mod systemd;
+mod timeouts;
 mod upgrades;
 mod workers;

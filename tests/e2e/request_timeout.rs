@@ -2,16 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, Daemon, End, Ending, Gate, Origin, Response, backends, eventually, web};
-
-/// Any failure shows: it opens a breaker, which lets everything through.
-const TELLING: &str = "[pools.app.breaker]\nmode = \"observe\"\nconsecutive_failures = 1\n";
-const FAILED: &str = "to=\"open\"";
+use crate::support::{Client, Daemon, End, Ending, FAILED, Gate, Origin, Response, TELLING, backends, eventually, web};
 
 /// Whole requests have so long, before these backends.
 fn within(request: &str, pool: &str, origins: &[&Origin]) -> Daemon {
     let addresses: Vec<&str> = origins.iter().map(|origin| origin.address()).collect();
-    let pool = format!("{}{pool}\n{TELLING}", backends(&addresses));
+    let pool = format!("{}{pool}{TELLING}", backends(&addresses));
     Daemon::start(&web(&format!("timeouts = {{ request = \"{request}\" }}"), &pool))
 }
 
@@ -164,7 +160,7 @@ fn the_wait_in_a_queue_is_a_part_of_it() {
     });
     let (busy, file) = (origin.address(), |request: &str| format!("timeouts = {{ request = \"{request}\" }}"));
     let pool = format!(
-        "backends = [{{ address = \"{busy}\", max_connections = 1 }}]\nqueue = {{ timeout = \"60s\" }}\n{TELLING}"
+        "backends = [{{ address = \"{busy}\", max_connections = 1 }}]\nqueue = {{ timeout = \"60s\" }}{TELLING}"
     );
     let daemon = Daemon::start(&web(&file("1h"), &pool));
     let mut first = client_of(&daemon);

@@ -15,6 +15,14 @@ pub fn raw(listener: &str, pool: &str) -> String {
     )
 }
 
+/// The end of a pool whose breakers open at the first failure of a backend, say so ([`FAILED`]) and let everything through.
+#[allow(dead_code, reason = "for the tests that ask whose failure it was")]
+pub const TELLING: &str = "\n[pools.app.breaker]\nmode = \"observe\"\nconsecutive_failures = 1\n";
+
+/// What is logged then.
+#[allow(dead_code, reason = "for the tests that ask whose failure it was")]
+pub const FAILED: &str = "to=\"open\"";
+
 /// A `backends` line of these addresses.
 pub fn backends(addresses: &[&str]) -> String {
     format!("backends = {addresses:?}\n")

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 pub use client::{Client, Response};
 pub use daemon::{Daemon, Finished, Launch, run};
+#[allow(unused_imports, reason = "not every test asks whose failure it was")]
+pub use file::{FAILED, TELLING};
 pub use file::{backends, raw, web};
 pub use gate::Gate;
 pub use message::{End, Head};
