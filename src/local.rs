@@ -102,6 +102,7 @@ pub struct Local {
     recorder: RefCell<Recorder>,
     sessions: RefCell<Sessions>,
     phase: Cell<Phase>,
+    told: Cell<u64>,
     wheel: Rc<Wheel>,
     turning: Cell<bool>,
 }
@@ -126,6 +127,7 @@ impl Local {
             recorder: RefCell::default(),
             sessions: RefCell::default(),
             phase: Cell::new(Phase::Serving),
+            told: Cell::new(0),
             wheel: Rc::default(),
             turning: Cell::new(false),
         })
@@ -180,10 +182,16 @@ impl Local {
         self.wake_all();
     }
 
-    /// Some backend was cut, or a listener removed: every session looks at what it stands on again.
+    /// Some backend was cut or withdrawn, or a listener removed: every session looks at what it stands on again.
     pub fn wake_all(&self) {
+        self.told.set(self.told.get() + 1);
         let wakers = self.sessions.borrow_mut().take_wakers();
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// How often the sessions were told to look.
+    pub fn told(&self) -> u64 {
+        self.told.get()
     }
 
     /// Notes that an attempt got its response head, or its connection.

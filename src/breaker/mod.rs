@@ -3,7 +3,7 @@
 //! A breaker is one word that all workers share, and a window of outcomes for each worker. A request is let in with a
 //! [`Ticket`]; how it ends is told with that ticket. Answers in the steady state write nothing that is shared: the word
 //! changes with a failure, with the first success after one, with a probe, and with a transition. Time alone turns open
-//! into half-open, when somebody next asks. What belongs to an earlier epoch is not heard.
+//! into half-open, when somebody next asks, or looks at the time. What belongs to an earlier epoch is not heard.
 //!
 //! Whether *one more* breaker of a pool may open is not decided here: [`Breaker::fail`] asks its caller, who sees the pool
 //! (see [`Peers`] and [`Gate`]).
@@ -198,6 +198,27 @@ impl Breaker {
                 Err(now) => parts = now,
             }
         }
+    }
+
+    /// How much longer it stays open, which is nothing when the next who asks makes it half-open; `None` when it is not open.
+    #[must_use]
+    pub fn open_for(&self, now: Instant) -> Option<Duration> {
+        match self.parts().course {
+            Course::Open { until } => Some(until.left(now)),
+            Course::Closed { .. } | Course::HalfOpen { .. } => None,
+        }
+    }
+
+    /// Makes it half-open if it is open and its time is over, for when nobody asks.
+    pub fn half_open(&self, now: Instant) -> Option<Transition> {
+        let parts = self.parts();
+        self.change(parts.epoch, |parts| match parts.course {
+            Course::Open { until } if until.is_over(now) => {
+                Some(parts.enter(Course::HalfOpen { probing: 0, passed: 0 }, parts.doublings))
+            }
+            Course::Open { .. } | Course::Closed { .. } | Course::HalfOpen { .. } => None,
+        })?;
+        Some(Transition { from: State::Open, to: State::HalfOpen, reason: Reason::TimeIsOver })
     }
 
     /// A good answer came after `took`. When it was one too many that is slow, `reserve` is asked as for a failure.
@@ -590,6 +611,27 @@ mod tests {
     }
 
     #[test]
+    fn it_is_half_open_when_its_time_is_over_also_if_nobody_asks() {
+        let bench = Bench::with(Settings { consecutive_failures: 1, ..Settings::default() });
+        assert_eq!((bench.breaker.open_for(bench.now), bench.breaker.half_open(bench.now)), (None, None), "closed");
+        let Some(Reason::Consecutive { open_for, .. }) = bench.request_fails().map(|opened| opened.reason) else {
+            panic!("one failure is enough")
+        };
+        let left = bench.breaker.open_for(bench.now).unwrap();
+        assert!(left <= open_for && left + Duration::from_millis(1) > open_for, "{left:?} of {open_for:?}");
+        let early = bench.now + left - Duration::from_millis(1);
+        assert_eq!(bench.breaker.half_open(early), None);
+        let due = bench.now + left;
+        assert_eq!(bench.breaker.open_for(due), Some(Duration::ZERO));
+        let turned = bench.breaker.half_open(due).unwrap();
+        assert_eq!((path(Some(turned)), turned.reason), (Some((State::Open, State::HalfOpen)), Reason::TimeIsOver));
+        assert_eq!((bench.breaker.open_for(due), bench.breaker.half_open(due)), (None, None), "once");
+        let bench = Bench { now: due, ..bench };
+        assert_eq!(bench.probing(), 0);
+        assert_eq!(std::iter::from_fn(|| bench.admit()).filter(Ticket::is_probe).count(), 3);
+    }
+
+    #[test]
     fn a_probe_that_fails_opens_it_for_twice_as_long_up_to_the_limit_and_closing_forgets_that() {
         let mut bench = Bench::due();
         let mut times = Vec::new();
@@ -940,6 +982,21 @@ mod tests {
                 assert_eq!(probes.len(), 1);
                 probes.iter_mut().for_each(|ticket| breaker.give_back(ticket));
                 assert!(breaker.admit(now, &strict(), Entry::Asked).is_ok());
+            });
+        }
+
+        #[test]
+        fn of_the_clock_and_a_request_one_makes_it_half_open_and_the_request_is_a_probe() {
+            loom::model(|| {
+                let (breaker, now) = due();
+                let clock = {
+                    let breaker = Arc::clone(&breaker);
+                    thread::spawn(move || breaker.half_open(now).is_some())
+                };
+                let (ticket, began) = breaker.admit(now, &strict(), Entry::Asked).unwrap();
+                assert!(ticket.is_probe());
+                assert!(clock.join().unwrap() != began.is_some(), "one tells of it");
+                assert!(matches!(breaker.parts().course, Course::HalfOpen { probing: 1, passed: 0 }));
             });
         }
 

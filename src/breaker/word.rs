@@ -48,6 +48,14 @@ impl Until {
     pub fn is_over(self, now: Instant) -> bool {
         Until::at(now).0.wrapping_sub(self.0) & REST_MASK <= REST_MASK / 2
     }
+
+    /// How long it is until it comes.
+    pub fn left(self, now: Instant) -> Duration {
+        match self.is_over(now) {
+            true => Duration::ZERO,
+            false => Duration::from_millis(self.0.wrapping_sub(Until::at(now).0) & REST_MASK),
+        }
+    }
 }
 
 /// What is in the word.
@@ -169,6 +177,11 @@ mod tests {
             let until = Until::at(at);
             assert!(!until.is_over(at - Duration::from_millis(1)) && !until.is_over(at - Duration::from_secs(86_400)));
             assert!(until.is_over(at) && until.is_over(at + Duration::from_secs(30 * 86_400)));
+            let late = Duration::from_millis(4_321);
+            assert_eq!(
+                (until.left(at), until.left(at + late), until.left(at - late)),
+                (Duration::ZERO, Duration::ZERO, late)
+            );
         }
     }
 

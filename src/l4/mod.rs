@@ -1,5 +1,6 @@
 //! One TCP connection: pick a backend (or wait for one), connect, relay.
 
+pub mod elsewhere;
 pub mod relay;
 pub mod wait;
 
@@ -18,6 +19,7 @@ use crate::outcome::{Outcome, Verdict};
 use crate::state::{Lease, Protocol, View};
 use crate::stream::{Incoming, Stream};
 use crate::upstream;
+use elsewhere::Elsewhere;
 use relay::{Side, relay};
 use wait::{Unserved, Waiting, Wanted, wait};
 
@@ -100,16 +102,30 @@ async fn reach_by(
     let idle = settings.timeouts.tunnel_idle.min(plan.timeouts.tunnel_idle);
     let key = settings.key_of_address(incoming.peer.map(|peer| peer.ip()));
     let wanted = Wanted { view, pool, key };
-    let mut tried = Tried::default();
-    for _ in 0..settings.attempts {
-        let mut lease = match lease(session, deadline, &wanted, &mut tried, incoming, waiting).await {
+    let (mut tried, mut next, mut elsewhere) = (Tried::default(), None, Elsewhere::default());
+    for left in (0..settings.attempts).rev() {
+        let taken = match next.take() {
+            Some(lease) => Ok(lease),
+            None => lease(session, deadline, &wanted, &mut tried, incoming, waiting).await,
+        };
+        let mut lease = match taken {
             Ok(lease) => lease,
             Err(unserved) => {
                 tracing::debug!(pool = %settings.name, ?unserved, "no backend");
                 return None;
             }
         };
-        match connect(session, &lease, deadline, settings.timeouts.connect).await {
+        let leaves = |cx: &mut Context<'_>| {
+            let leaves = left > 0 && elsewhere.is_due(&lease, local, cx);
+            if leaves {
+                next = another(local, &wanted, &mut tried);
+                if next.is_none() {
+                    elsewhere.in_vain(local, cx);
+                }
+            }
+            next.is_some()
+        };
+        match connect(session, &lease, deadline, settings.timeouts.connect, leaves).await {
             Ok(stream) => {
                 let now = clock::now();
                 lease.responded(now, Verdict::Good);
@@ -123,6 +139,12 @@ async fn reach_by(
         }
     }
     None
+}
+
+/// Another backend while the one before it could still be relied on: only if there is one at once.
+fn another(local: &Local, wanted: &Wanted<'_>, tried: &mut Tried) -> Option<Lease> {
+    let taken = local.roll(|dice| wanted.view.take(wanted.pool, clock::now(), wanted.key, tried, dice));
+    taken.ok().map(|taken| taken.lease)
 }
 
 /// A backend: at once, or after a wait in the pool's queue.
@@ -180,12 +202,13 @@ fn watch_client(
     Ok(())
 }
 
-/// A connection to the backend of `lease`, unless the session is cut before it stands.
+/// A connection to the backend of `lease`, unless the session is cut before it stands, or leaves for another one.
 async fn connect(
     session: &Session,
     lease: &Lease,
     deadline: &mut Deadline,
     limit: Duration,
+    mut leaves: impl FnMut(&mut Context<'_>) -> bool,
 ) -> Result<Stream, Outcome> {
     let mut connecting = pin!(upstream::connect(lease.address()));
     deadline.set(clock::now() + limit);
@@ -195,6 +218,7 @@ async fn connect(
             Poll::Pending if session.local().phase() == Phase::Cut || lease.session_is_cut() => {
                 Poll::Ready(Err(Outcome::Cut))
             }
+            Poll::Pending if leaves(cx) => Poll::Ready(Err(Outcome::Withdrawn)),
             Poll::Pending => deadline.poll(cx).map(|()| Err(Outcome::ConnectTimeout)),
             reached => reached,
         }

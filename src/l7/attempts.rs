@@ -22,6 +22,7 @@ use crate::balance::Tried;
 use crate::clock::{self, Instant};
 use crate::http::h1::write;
 use crate::http::{Framing, MOST_KEPT};
+use crate::l4::elsewhere::Elsewhere;
 use crate::l4::wait::{Unserved, Waiting, Wanted, wait};
 use crate::local::{Desk, Phase};
 use crate::outcome::{Outcome, Repeatable, Verdict};
@@ -53,6 +54,7 @@ struct Tries<'a> {
     permit: Option<Permit>,
     /// Such leave was refused, which is told once.
     refused: bool,
+    elsewhere: Elsewhere,
 }
 
 impl Tries<'_> {
@@ -84,17 +86,28 @@ impl Tries<'_> {
     /// Takes another backend while the one under way could still be relied on, or its answer be passed on: only where there
     /// is one at once. False: all stays as it is.
     fn goes_elsewhere(&mut self, outcome: Outcome, request: Repeatable) -> bool {
-        if !matches!(self.after(outcome, request), Next::AnotherBackend(_)) {
-            return false;
-        }
+        let Next::AnotherBackend(charge) = self.after(outcome, request) else { return false };
         let (Way { local, view, pool, .. }, mut tried) = (*self.way, self.tried);
         let taken = local.roll(|dice| view.take(pool, clock::now(), self.key, &mut tried, dice));
         let Ok(taken) = taken else { return false };
-        let permitted = self.is_permitted();
+        let permitted = charge == Charge::Free || self.is_permitted();
         if permitted {
             (self.tried, self.next) = (tried, Some(taken.lease));
         }
         permitted
+    }
+
+    /// Leaves the backend of `lease` for another one if it is not to be relied on any more.
+    fn leaves(&mut self, lease: &Lease, request: Repeatable, cx: &mut Context<'_>) -> bool {
+        let local = self.way.local;
+        if !self.elsewhere.is_due(lease, local, cx) {
+            return false;
+        }
+        let leaves = self.goes_elsewhere(Outcome::Withdrawn, request);
+        if !leaves && self.after(Outcome::Withdrawn, request) != Next::GiveUp {
+            self.elsewhere.in_vain(local, cx);
+        }
+        leaves
     }
 }
 
@@ -115,7 +128,8 @@ impl<'a> Way<'a> {
             desk.kept.keep();
         }
         let (key, tried) = (self.key(desk), Tried::default());
-        let mut tries = Tries { way: self, key, tried, left: 0, next: None, permit: None, refused: false };
+        let elsewhere = Elsewhere::default();
+        let mut tries = Tries { way: self, key, tried, left: 0, next: None, permit: None, refused: false, elsewhere };
         let mut failure = None;
         loop {
             course.made += 1;
@@ -227,7 +241,10 @@ impl<'a> Way<'a> {
         let mut idle = local.take_idle(backend, now, at_most);
         loop {
             let reused = idle.is_some();
-            let failed = match self.reach(connection, idle.take(), &lease, timeouts.connect).await {
+            let (idempotent, body_kept) = (self.idempotent(desk), desk.kept.is_whole());
+            let unsent = Repeatable { idempotent, body_kept, sent: false, heard: false };
+            let mut leaves = |cx: &mut Context<'_>| tries.leaves(&lease, unsent, cx);
+            let failed = match self.reach(connection, idle.take(), &lease, timeouts.connect, &mut leaves).await {
                 Ok(stream) => {
                     let stage = running.insert(self.stage(connection, stream, lease));
                     match self.converse(connection, desk, stage, reused, tries).await {
@@ -240,10 +257,7 @@ impl<'a> Way<'a> {
                         }
                     }
                 }
-                Err(outcome) => {
-                    let (idempotent, body_kept) = (self.idempotent(desk), desk.kept.is_whole());
-                    Failed { outcome, request: Repeatable { idempotent, body_kept, sent: false, heard: false } }
-                }
+                Err(outcome) => Failed { outcome, request: unsent },
             };
             if tries.after(failed.outcome, failed.request) != Next::FreshConnection {
                 local.ended(backend, failed.outcome);
@@ -255,13 +269,14 @@ impl<'a> Way<'a> {
     }
 
     /// A connection to the backend of `lease`: the idle one, or a new one. While it is made we look whether it is still
-    /// wanted.
+    /// wanted, and whether the request leaves for another backend.
     async fn reach(
         &self,
         connection: &mut Connection,
         idle: Option<Stream>,
         lease: &Lease,
         limit: Duration,
+        leaves: &mut impl FnMut(&mut Context<'_>) -> bool,
     ) -> Result<Stream, Outcome> {
         if let Some(stream) = idle {
             return Ok(stream);
@@ -279,6 +294,9 @@ impl<'a> Way<'a> {
             watch_client(&mut wire.split(&local.buffers).0, cx)?;
             if local.phase() == Phase::Cut || lease.is_cut() {
                 return Poll::Ready(Err(Outcome::Cut));
+            }
+            if leaves(cx) {
+                return Poll::Ready(Err(Outcome::Withdrawn));
             }
             let whole = self.route.request_timeout;
             deadline.poll(cx).map(|()| Err(overdue(deadline, whole, begun, Outcome::ConnectTimeout)))
@@ -316,10 +334,14 @@ impl<'a> Way<'a> {
         let mut talk = Talk::new(self, connection, upstream, desk, lease, sending, reused);
         let repeats = self.route.retry.repeats;
         let got = poll_fn(|cx| match talk.poll(cx) {
-            Poll::Pending if !talk.is_withdrawn() => Poll::Pending,
-            Poll::Ready(got) if got != Err(Outcome::Cut) || self.local.phase() == Phase::Cut => Poll::Ready(got),
             // The backend is given up by others, or cut off: this request need not share its fate.
-            _ if tries.goes_elsewhere(Outcome::Withdrawn, talk.repeatable(repeats)) => {
+            Poll::Pending if tries.leaves(talk.lease(), talk.repeatable(repeats), cx) => {
+                Poll::Ready(Err(Outcome::Withdrawn))
+            }
+            Poll::Ready(Err(Outcome::Cut))
+                if self.local.phase() != Phase::Cut
+                    && tries.goes_elsewhere(Outcome::Withdrawn, talk.repeatable(repeats)) =>
+            {
                 Poll::Ready(Err(Outcome::Withdrawn))
             }
             otherwise => otherwise,

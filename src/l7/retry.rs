@@ -17,7 +17,7 @@ pub enum Next {
 /// Whether an attempt counts against the pool's retry budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charge {
-    /// No: no connection was made, so no backend has had any work of it.
+    /// No: nothing was sent, so no backend has had any work of it.
     Free,
     /// Yes.
     Budget,
@@ -33,6 +33,7 @@ pub fn next(outcome: Outcome, request: Repeatable, rules: &Retry, attempts_left:
         Outcome::StaleIdle => Next::FreshConnection,
         _ if attempts_left == 0 || !is_reason(outcome, rules) => Next::GiveUp,
         Outcome::ConnectFailed | Outcome::ConnectTimeout => Next::AnotherBackend(Charge::Free),
+        Outcome::Withdrawn if !request.sent => Next::AnotherBackend(Charge::Free),
         _ => Next::AnotherBackend(Charge::Budget),
     }
 }
@@ -82,6 +83,8 @@ mod tests {
             (Outcome::BackendClosed, LARGE, Next::GiveUp),
             (Outcome::BackendClosed, HEARD, Next::GiveUp),
             (Outcome::Withdrawn, GET, CHARGED),
+            (Outcome::Withdrawn, unsent(GET), FREE),
+            (Outcome::Withdrawn, UNSENT_POST, FREE),
             (Outcome::Withdrawn, POST, Next::GiveUp),
             (Outcome::Withdrawn, HEARD, Next::GiveUp),
             (Outcome::ResponseHeaderTimeout, GET, Next::GiveUp),

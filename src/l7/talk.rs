@@ -112,9 +112,9 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Whether the backend is not to be relied on any more.
-    pub(super) fn is_withdrawn(&self) -> bool {
-        self.lease.is_withdrawn()
+    /// The use of the backend that it is about.
+    pub(super) fn lease(&self) -> &Lease {
+        self.lease
     }
 
     /// Moves the request up.

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
 use super::admission::Admission;
+use super::bells;
 use super::descriptors;
 use super::receipt::receipts;
 use super::retire::{Order, attend, orders, wake};
@@ -45,7 +46,7 @@ pub(super) struct Control {
     deaths: mpsc::Receiver<usize>,
     orders: mpsc::Sender<Order>,
     checkers: Checkers,
-    /// The attendant of leaving backends, and those who hold a snapshot that is out of force. They end with this.
+    /// The attendant of leaving backends, who keeps the breakers' time, and those who hold a snapshot that is out of force. They end with this.
     tasks: JoinSet<()>,
 }
 
@@ -70,6 +71,7 @@ impl Control {
         };
         control.start_workers(workers, &died).await?;
         control.tasks.spawn(attend(received, control.mailboxes()));
+        control.tasks.spawn(bells::keep_time(Arc::clone(&control.snapshots)));
         control.check_health(&control.snapshot())?;
         Ok(control)
     }
@@ -136,6 +138,7 @@ impl Control {
         next.admit();
         let retired = self.snapshots.swap(Arc::clone(&next));
         next.call_waiting();
+        next.bells().opened.ring();
         let owners: Arc<[_]> = owners.into();
         let (receipt, all) = receipts();
         self.tell_all(|| Mail::Revalidate(Arc::clone(&owners), receipt.clone()));
@@ -263,7 +266,7 @@ mod tests {
         let next = snapshot(1, Some(&control.snapshot()));
         tokio::time::sleep(LOOK + LOOK / 10).await;
         control.publish(next, Vec::new(), Duration::ZERO).await;
-        assert!(control.tasks.len() <= 2, "{} tasks", control.tasks.len());
+        assert!(control.tasks.len() <= 3, "{} tasks", control.tasks.len());
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@
 //! What a connection is and what becomes of it stands in `l4` and `l7`; this room only brings it to a worker.
 
 mod admission;
+mod bells;
 mod clients;
 mod control;
 pub mod daemon;

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 use super::admission::Admission;
+use super::bells;
 use super::listener::{Acceptor, Offer};
 use super::receipt::Receipt;
 use super::reception::{Handed, Reception};
@@ -118,9 +119,11 @@ fn text(panic: &(dyn Any + Send)) -> &str {
 fn work(runtime: &LocalRuntime, setup: Setup, mut inbox: mpsc::Receiver<Mail>, ready: oneshot::Sender<io::Result<()>>) {
     let Setup { worker, snapshots, seed, loads, admission, colleagues, mut handed, .. } = setup;
     runtime.block_on(async move {
+        let withdrawn = snapshots.load().bells().withdrawn.listen();
         let local = Local::new(worker, snapshots, seed);
         let reception = Rc::new(Reception::new(worker, Rc::clone(&local), loads, admission, colleagues));
         let mut station = Station { local, reception, accepting: HashMap::new(), tasks: JoinSet::new() };
+        station.tasks.spawn_local(bells::wake_sessions(Rc::clone(&station.local), withdrawn));
         // If nobody waits for it any more, the mailbox is closed as well.
         let _ = ready.send(Ok(()));
         loop {

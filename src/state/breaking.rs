@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::{Backend, Refused};
+use super::bell::Bells;
 use super::lease::Hold;
+use super::pool::Pool;
 use crate::balance::{Candidate, Standing};
 use crate::breaker::{Denied, Entry, Gate, Inside, Mode, News, Peers, Settings, State, Teller, Ticket, Transition};
 use crate::clock::Instant;
@@ -15,14 +17,15 @@ use crate::clock::Instant;
 pub(super) struct PoolBreaker {
     pub settings: Settings,
     gate: Arc<Gate>,
+    bells: Arc<Bells>,
 }
 
 impl PoolBreaker {
     /// By these settings; the gate is that of the pool before it, if it had one: two configurations of a pool are in use
     /// for a moment.
-    pub fn next(settings: &Settings, previous: Option<&PoolBreaker>) -> PoolBreaker {
+    pub fn next(settings: &Settings, previous: Option<&PoolBreaker>, bells: &Arc<Bells>) -> PoolBreaker {
         let gate = previous.map(|previous| Arc::clone(&previous.gate)).unwrap_or_default();
-        PoolBreaker { settings: settings.clone(), gate }
+        PoolBreaker { settings: settings.clone(), gate, bells: Arc::clone(bells) }
     }
 }
 
@@ -51,25 +54,56 @@ impl Backend {
     }
 }
 
+impl Pool {
+    /// Makes its breakers half-open whose open time is over at `now`; says when the next one's is.
+    pub(super) fn turn_breakers(&self, now: Instant) -> Option<Instant> {
+        let settings = &self.breaker.as_deref()?.settings;
+        let (mut next, mut turned) = (None, false);
+        for backend in &*self.backends {
+            let breaker = backend.state.breaker();
+            match breaker.open_for(now) {
+                Some(Duration::ZERO) => {
+                    if let Some(transition) = breaker.half_open(now) {
+                        backend.tell(&transition, settings);
+                        turned = true;
+                    }
+                }
+                Some(left) => next = Some(next.map_or(now + left, |next: Instant| next.min(now + left))),
+                None => {}
+            }
+        }
+        // One is enough: whoever is served calls the next for as long as there is room, and that is how many probes may go.
+        if turned {
+            self.queue.call();
+        }
+        next
+    }
+}
+
 impl Hold {
     /// Lets a request by the breaker of the backend at `index`.
     pub(super) fn pass_breaker(&self, index: usize, now: Instant, entry: Entry) -> Result<Ticket, Refused> {
         let backend = &self.backends()[index];
-        let Some(PoolBreaker { settings, .. }) = backend.breaker.as_deref() else { return Ok(Ticket::UNHEARD) };
-        let admitted = backend.state.breaker().admit(now, settings, entry);
+        let Some(pool) = backend.breaker.as_deref() else { return Ok(Ticket::UNHEARD) };
+        let admitted = backend.state.breaker().admit(now, &pool.settings, entry);
         let (ticket, transition) = admitted.map_err(|_| Refused::Shut)?;
         if let Some(transition) = transition {
-            self.follow(index, &transition, settings);
+            self.follow(index, &transition, pool);
         }
         Ok(ticket)
     }
 
     /// Tells of a good answer after `took`.
     pub(super) fn tell_success(&self, index: usize, ticket: &mut Ticket, now: Instant, took: Duration) {
+        let was_probe = ticket.is_probe();
         self.tell(index, now, |pool, tell| {
             let breaker = self.backends()[index].state.breaker();
             breaker.succeed(ticket, took, tell, || self.reserve(pool, index, now))
         });
+        // Its place is free long before the lease ends, if what follows is large.
+        if was_probe {
+            self.queue().call();
+        }
     }
 
     /// Tells of a failure.
@@ -86,20 +120,26 @@ impl Hold {
         let identity = backend.identity();
         let tell = Teller { now, settings: &pool.settings, window: self.window(index), identity };
         if let Some(transition) = what(pool, &tell) {
-            self.follow(index, &transition, &pool.settings);
+            self.follow(index, &transition, pool);
         }
     }
 
     /// What follows from a transition, by whoever made it: who waits for a response of a backend that is left alone goes
-    /// elsewhere, and who waits for a place may find one at a backend that is back.
+    /// elsewhere, at once and on every worker; and who waits for a place may find one at a backend that is back, or may be
+    /// the next to try whether it is.
     #[cold]
-    fn follow(&self, index: usize, transition: &Transition, settings: &Settings) {
+    fn follow(&self, index: usize, transition: &Transition, pool: &PoolBreaker) {
         let backend = &self.backends()[index];
-        backend.tell(transition, settings);
+        backend.tell(transition, &pool.settings);
         match transition.to {
-            State::Open if settings.mode == Mode::Enforce => backend.state.withdraw(),
-            State::Closed => self.queue().call(),
-            State::Open | State::HalfOpen => {}
+            State::Open => {
+                if pool.settings.mode == Mode::Enforce {
+                    backend.state.withdraw();
+                    pool.bells.withdrawn.ring();
+                }
+                pool.bells.opened.ring();
+            }
+            State::HalfOpen | State::Closed => self.queue().call(),
         }
     }
 
@@ -133,7 +173,10 @@ impl Hold {
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{backend, of_pools, pool};
-    use super::super::{Lease, Snapshot, View};
+    use std::future::Future;
+    use std::task::{Context, Waker};
+
+    use super::super::{Lease, Listener, Place, Snapshot, View};
     use super::*;
     use crate::balance::{Dice, Rung, Tried};
     use crate::config::{self, Policy, Service};
@@ -282,6 +325,156 @@ mod tests {
                 request(&view, T0, |other| if other == index { 500 } else { 200 });
             }
             assert_eq!((states(&view, T0)[index], waiting.is_withdrawn()), (State::Open, withdrawn));
+        }
+    }
+
+    /// Whether it was rung since it was last looked.
+    fn is_rung(listener: &mut Listener) -> bool {
+        let rung = std::pin::pin!(listener.rung());
+        rung.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn a_bell_rings_when_a_breaker_opens_and_at_nothing_else() {
+        for mode in [Mode::Enforce, Mode::Observe] {
+            let settings = Settings { mode, consecutive_failures: 1, ..Settings::default() };
+            let first = view(app(vec![backend(1), backend(2)], Some(settings.clone())), None);
+            let view = view(app(vec![backend(1), backend(2)], Some(settings)), Some(&first));
+            let bells = first.snapshot().bells();
+            let (mut withdrawn, mut opened) = (bells.withdrawn.listen(), bells.opened.listen());
+            (0..10).for_each(|_| drop(request(&view, T0, |_| 200)));
+            assert!(!is_rung(&mut withdrawn) && !is_rung(&mut opened));
+            while request(&view, T0, first_fails).0 != 0 {}
+            assert_eq!((is_rung(&mut withdrawn), is_rung(&mut opened)), (mode == Mode::Enforce, true), "{mode:?}");
+            let later = T0 + LATER;
+            while states(&view, later)[0] != State::Closed {
+                request(&view, later, |_| 200);
+            }
+            assert!(!is_rung(&mut withdrawn) && !is_rung(&mut opened), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn time_makes_breakers_half_open_though_nobody_asks_and_says_when_to_look_again() {
+        let settings = Settings { consecutive_failures: 1, ..Settings::default() };
+        let view = view(app((1..=6).map(backend).collect(), Some(settings)), None);
+        let snapshot = view.snapshot();
+        assert_eq!(snapshot.turn_breakers(T0), None);
+        (0..20).for_each(|_| drop(request(&view, T0, |index| if index < 3 { 500 } else { 200 })));
+        let count = |now, wanted| states(&view, now).into_iter().filter(|state| *state == wanted).count();
+        assert_eq!(count(T0, State::Open), 3);
+        let (mut now, mut looks) = (T0, 0);
+        while let Some(next) = snapshot.turn_breakers(now) {
+            assert!(next > now, "it would look without end");
+            (now, looks) = (next, looks + 1);
+        }
+        assert_eq!((count(now, State::HalfOpen), looks), (3, 3), "their times differ");
+        assert!(now.since(T0) <= Duration::from_secs(6));
+    }
+
+    /// One of two that is open until `LATER`, while the other has all that it may; and three who wait.
+    fn waiting(breaker: Settings) -> (View, Lease, [Place; 5]) {
+        let limited = config::Backend { max_connections: std::num::NonZeroU32::new(1), ..backend(2) };
+        let view = view(app(vec![backend(1), limited], Some(breaker)), None);
+        while states(&view, T0)[0] != State::Open {
+            request(&view, T0, first_fails);
+        }
+        let (busy, index, _) = take(&view, T0);
+        assert_eq!(index, 1);
+        let id = view.snapshot().pool_id("app").unwrap();
+        let place = |_| {
+            let none = view.take(id, T0, 0, &mut Tried::default(), &mut Dice::seeded(1)).unwrap_err();
+            view.join(id, &none).unwrap()
+        };
+        let places = [(); 5].map(place);
+        (view, busy, places)
+    }
+
+    fn follow(view: &View, place: &mut Place, now: Instant) -> Option<Lease> {
+        let id = view.snapshot().pool_id("app").unwrap();
+        let taken = view.take_waiting(id, place, now, 0, &mut Tried::default(), &mut Dice::seeded(1));
+        taken.ok().map(|taken| taken.lease)
+    }
+
+    /// All who were called do what they were called for; the numbers of those who got a lease.
+    fn quiet(view: &View, places: &mut [Place], leases: &mut [Option<Lease>], now: Instant) -> Vec<usize> {
+        let mut served = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Some(nth) =
+            (0..places.len()).find(|&nth| leases[nth].is_none() && places[nth].poll_called(&mut cx).is_ready())
+        {
+            leases[nth] = follow(view, &mut places[nth], now);
+            served.extend(leases[nth].is_some().then_some(nth));
+        }
+        served
+    }
+
+    #[test]
+    fn those_who_wait_are_its_probes_when_the_time_of_an_open_breaker_is_over() {
+        let (view, _busy, mut places) = waiting(Settings::default());
+        let mut leases = [const { None }; 5];
+        assert_eq!(quiet(&view, &mut places, &mut leases, T0), [0; 0]);
+        let later = T0 + LATER;
+        assert_eq!(quiet(&view, &mut places, &mut leases, later), [0; 0], "nobody has looked at the time");
+        assert_eq!(view.snapshot().turn_breakers(later), None);
+        assert_eq!(quiet(&view, &mut places, &mut leases, later), [0, 1, 2], "as many as there are probes");
+        leases[0].as_mut().unwrap().responded(later, Verdict::Good);
+        assert_eq!(quiet(&view, &mut places, &mut leases, later), [3], "the place of one that has succeeded");
+        leases[1].as_mut().unwrap().responded(later, Verdict::Good);
+        leases[2].as_mut().unwrap().responded(later, Verdict::Good);
+        assert_eq!(states(&view, later)[0], State::Closed);
+        assert_eq!(quiet(&view, &mut places, &mut leases, later), [4], "with closing there is room for all");
+    }
+
+    #[test]
+    fn a_probe_that_comes_to_nothing_lets_the_next_who_waits_try_and_one_that_fails_nobody() {
+        let breaker = Settings { half_open_probes: 1, ..Settings::default() };
+        let (view, _busy, mut places) = waiting(breaker);
+        let (mut leases, later) = ([const { None }; 5], T0 + LATER);
+        view.snapshot().turn_breakers(later);
+        assert_eq!(quiet(&view, &mut places, &mut leases, later), [0]);
+        drop(leases[0].take());
+        assert_eq!(quiet(&view, &mut places[1..], &mut leases[1..], later), [0], "which is the second");
+        let mut second = leases[1].take().unwrap();
+        second.responded(later, Verdict::Failed);
+        drop(second);
+        assert_eq!(states(&view, later)[0], State::Open);
+        assert_eq!(quiet(&view, &mut places[2..], &mut leases[2..], later), [0; 0]);
+    }
+
+    #[test]
+    fn of_thousands_that_are_due_at_the_same_instant_each_gets_its_probes_and_no_more() {
+        let backends = (1..=2000).map(backend).collect();
+        let settings = Settings { consecutive_failures: 1, half_open_probes: 2, ..Settings::default() };
+        let view = view(app(backends, Some(settings)), None);
+        (0..2000).for_each(|_| drop(request(&view, T0, |index| if index % 2 == 0 { 500 } else { 200 })));
+        let count = |now, wanted| states(&view, now).into_iter().filter(|state| *state == wanted).count();
+        assert_eq!(count(T0, State::Open), 1000);
+        let later = T0 + LATER;
+        assert_eq!(view.snapshot().turn_breakers(later), None);
+        assert_eq!(count(later, State::HalfOpen), 1000);
+        let mut held = [0u32; 2000];
+        let leases: Vec<_> = (0..20_000).map(|_| take(&view, later)).collect();
+        leases.iter().for_each(|(_, index, _)| held[*index] += 1);
+        assert!(held.iter().step_by(2).all(|&held| held == 2), "half-open");
+        assert!(held.iter().skip(1).step_by(2).all(|&held| held == 18), "closed");
+    }
+
+    #[test]
+    fn what_began_before_the_last_transition_is_heard_of_by_no_later_one() {
+        let view = view(ports(&[1, 2]), None);
+        let mut early: Vec<_> = (0..12).map(|_| take(&view, T0)).filter(|taken| taken.1 == 0).collect();
+        (0..20).for_each(|_| drop(request(&view, T0, first_fails)));
+        let later = T0 + LATER;
+        view.snapshot().turn_breakers(later);
+        for (lease, ..) in &mut early[..3] {
+            lease.responded(later, Verdict::Good);
+        }
+        assert_eq!(states(&view, later)[0], State::HalfOpen, "three good answers, of which none is a probe's");
+        early.into_iter().for_each(|(lease, ..)| lease.finish(later, Outcome::BackendCut));
+        assert_eq!(states(&view, later)[0], State::HalfOpen, "nor do failures of that time open it");
+        while states(&view, later)[0] != State::Closed {
+            request(&view, later, |_| 200);
         }
     }
 

@@ -8,6 +8,7 @@
 //! Way of a request: [`View::listener`] → [`RouteTable::find`] → [`Split::choose`] → [`View::take`] → [`Lease`].
 
 mod backend;
+mod bell;
 mod breaking;
 mod budget;
 #[cfg(test)]
@@ -29,9 +30,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::clock::Instant;
 use crate::config::{self, Address, Config, Initial, Limits, Name, Service, Timeouts};
 
 pub use backend::{Backend, BackendKey, BackendState, Epoch, Refused, Transport, Turn};
+pub use bell::{Bell, Bells, Listener};
 use breaking::PoolBreaker;
 pub use budget::Permit;
 pub use health::{Checkup, Cuts, Health, Probed, Sessions};
@@ -100,6 +103,7 @@ pub struct Snapshot {
     queues: Vec<Arc<Queue>>,
     /// Backends that are in no pool any more but may still be in use.
     retired: Vec<Arc<BackendState>>,
+    bells: Arc<Bells>,
     listener_names: Roster,
     pool_names: Roster,
     next_backend_id: u64,
@@ -114,7 +118,8 @@ impl Snapshot {
         let mut registry = previous.map(Registry::of).unwrap_or_default();
         let mut pool_names = previous.map(|previous| previous.pool_names.clone()).unwrap_or_default();
         let mut queues = previous.map(|previous| previous.queues.clone()).unwrap_or_default();
-        let pools = plan_pools(config, previous, &mut pool_names, &mut queues, &mut registry);
+        let bells = previous.map(|previous| Arc::clone(&previous.bells)).unwrap_or_default();
+        let pools = plan_pools(config, previous, &mut pool_names, &mut queues, &mut registry, &bells);
         let mut listener_names = previous.map(|previous| previous.listener_names.clone()).unwrap_or_default();
         let listeners = plan_listeners(config, &mut listener_names, &pool_names);
         Snapshot {
@@ -125,6 +130,7 @@ impl Snapshot {
             queues,
             next_backend_id: registry.next_id(),
             retired: registry.into_retired(),
+            bells,
             listener_names,
             pool_names,
         }
@@ -200,6 +206,18 @@ impl Snapshot {
         }
     }
 
+    /// The bells of all breakers, which are the same in every configuration.
+    #[must_use]
+    pub fn bells(&self) -> &Bells {
+        &self.bells
+    }
+
+    /// Makes the breakers half-open whose open time is over at `now`, and calls who waits for a place at such a backend. Says
+    /// when to come again; `None`: when another one has [opened](Bells::opened).
+    pub fn turn_breakers(&self, now: Instant) -> Option<Instant> {
+        self.pools.iter().flatten().filter_map(|pool| pool.turn_breakers(now)).min()
+    }
+
     /// The backends that must be empty in the end: once [`BackendState::is_drained`] there is nothing to do, and when
     /// `reload.drain_timeout` is over they are [cut](BackendState::cut). Those that are in no pool any more, and those in
     /// maintenance; a backend that is only drained by hand has all the time it needs.
@@ -253,13 +271,14 @@ fn plan_pools(
     names: &mut Roster,
     queues: &mut Vec<Arc<Queue>>,
     registry: &mut Registry,
+    bells: &Arc<Bells>,
 ) -> Vec<Option<Arc<Pool>>> {
     let mut pools = Vec::new();
     for pool in &config.pools {
         let id = PoolId::new(names.enrol(&pool.name));
         let before = previous.and_then(|previous| previous.pool(id)).map(|pool| &**pool);
         let kept = before.and_then(|before| before.breaker.as_deref());
-        let breaker = pool.breaker.as_ref().map(|settings| Arc::new(PoolBreaker::next(settings, kept)));
+        let breaker = pool.breaker.as_ref().map(|settings| Arc::new(PoolBreaker::next(settings, kept, bells)));
         let bound = |backend| bind(backend, pool, breaker.clone(), registry);
         let backends = pool.backends.iter().map(bound).collect();
         queues.resize_with(queues.len().max(id.index() + 1), Arc::default);
