@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use crate::support::{Client, Daemon, Origin, Unlistened, backends, eventually, raw, web};
+use crate::support::{Client, Daemon, Deaf, Gate, Origin, Unlistened, backends, eventually, raw, web};
 
 const OPENED: &str = "from=\"closed\" to=\"open\"";
 const PROBING: &str = "from=\"open\" to=\"half_open\"";
@@ -208,4 +208,170 @@ fn sessions_that_are_reset_before_any_byte_open_and_later_ones_do_not() {
         assert_eq!(daemon.has_logged(OPENED), opens);
         assert_eq!(resets, if opens { 6 } else { 20 });
     }
+}
+
+/// Never answers `/hang`, and hangs up on everything else.
+fn tearing() -> Origin {
+    Origin::scripted(|mut connection| {
+        while let Some(request) = connection.head() {
+            if !request.head.start.contains(" /hang ") {
+                return connection.reset();
+            }
+        }
+    })
+}
+
+/// So many clients whose requests this origin has and does not answer.
+fn hanging_at(hanging: &Origin, well: &Origin, daemon: &Daemon, clients: usize) -> Vec<Client> {
+    let mut waiting = Vec::new();
+    while waiting.len() < clients {
+        let (before, answered) = (hanging.requests().len(), well.requests().len());
+        let mut client = client_of(daemon);
+        client.send("GET /hang HTTP/1.1\r\nHost: test\r\n\r\n");
+        eventually("somebody has it", || hanging.requests().len() > before || well.requests().len() > answered);
+        if hanging.requests().len() > before {
+            waiting.push(client);
+        }
+    }
+    waiting
+}
+
+#[test]
+fn who_waits_for_an_answer_of_a_backend_whose_breaker_opens_gets_it_from_another_on_every_worker() {
+    // Also when there are more of them than the budget allows at once.
+    for budget in ["retry_budget = 1.0", "retry_budget = 0.01"] {
+        let (torn, well) = (tearing(), Origin::answering("well"));
+        let breaker = "[pools.app.breaker]\nopen_for = \"1h\"\nopen_for_max = \"1h\"";
+        let pool = format!("{}{budget}\n{breaker}", backends(&[torn.address(), well.address()]));
+        let daemon = Daemon::start(&web("", &pool).replace("workers = 1", "workers = 2"));
+        let mut waiting = hanging_at(&torn, &well, &daemon, 8);
+        let mut other = client_of(&daemon);
+        eventually("the breaker opens", || {
+            other.get("/torn").assert(200, "well");
+            daemon.has_logged(OPENED)
+        });
+        waiting.iter_mut().for_each(|client| client.response().assert(200, "well"));
+        eventually("nobody waits there any more", || torn.open() == 0);
+    }
+}
+
+#[test]
+fn an_observed_breaker_takes_no_request_away_from_its_backend() {
+    let (gate, well) = (Gate::default(), Origin::answering("well"));
+    let passing = gate.clone();
+    let slow = Origin::scripted(move |mut connection| {
+        while let Some(request) = connection.request() {
+            if !request.head.start.contains(" /hang ") {
+                return connection.reset();
+            }
+            passing.pass();
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow");
+        }
+    });
+    let pool = format!("{}[pools.app.breaker]\nmode = \"observe\"", backends(&[slow.address(), well.address()]));
+    let daemon = Daemon::start(&web("", &pool));
+    let mut waiting = hanging_at(&slow, &well, &daemon, 1);
+    let mut other = client_of(&daemon);
+    eventually("the breaker opens", || {
+        other.get("/torn").assert(200, "well");
+        daemon.has_logged(OPENED)
+    });
+    gate.open();
+    waiting[0].response().assert(200, "slow");
+}
+
+/// Before a backend that never accepts, and another: clients that wait for the first to be connected, while it is found out
+/// by others. The first wait for as long as they like; a reload gives those who come later less time.
+fn file_before(deaf: &Deaf, other: &Origin, connect: &str, file: fn(&str, &str) -> String) -> String {
+    let breaker = "[pools.app.breaker]\nconsecutive_failures = 1\nopen_for = \"1h\"\nopen_for_max = \"1h\"";
+    let backends = backends(&[deaf.address(), other.address()]);
+    file("", &format!("timeouts = {{ connect = \"{connect}\" }}\n{backends}{breaker}"))
+}
+
+#[test]
+fn who_waits_for_a_connection_to_a_backend_whose_breaker_opens_is_connected_to_another() {
+    let (deaf, well) = (Deaf::new(), Origin::answering("well"));
+    let daemon = Daemon::start(&file_before(&deaf, &well, "60s", web));
+    let send = |daemon: &Daemon| {
+        let mut client = client_of(daemon);
+        client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n");
+        client
+    };
+    let mut clients: Vec<_> = (0..4).map(|_| send(&daemon)).collect();
+    eventually("each backend has had its turns", || daemon.times_logged("routed") == 4);
+    eventually("the other has answered", || well.requests().len() == 2);
+    daemon.reload(&file_before(&deaf, &well, "100ms", web));
+    clients.extend((0..2).map(|_| send(&daemon)));
+    // Nothing was sent to the first, so even what must not be repeated may go.
+    clients.iter_mut().for_each(|client| client.response().assert(200, "well"));
+    daemon.wait_log(OPENED);
+    assert_eq!(daemon.times_logged("cause=\"connect_timeout\""), 1, "the others had a minute");
+    assert_eq!(daemon.times_logged("cause=\"withdrawn\""), 2);
+}
+
+#[test]
+fn a_tcp_client_whose_backend_is_found_out_while_it_is_connected_gets_another() {
+    let (deaf, other) = (Deaf::new(), Origin::greeting("hello"));
+    let daemon = Daemon::start(&file_before(&deaf, &other, "60s", raw));
+    let connect = || Client::connect(&daemon.address("raw"));
+    let mut clients: Vec<_> = (0..4).map(|_| connect()).collect();
+    eventually("each backend has had its turn", || other.accepted() == 2);
+    daemon.reload(&file_before(&deaf, &other, "100ms", raw));
+    clients.extend((0..2).map(|_| connect()));
+    clients.iter_mut().for_each(|client| assert_eq!(client.bytes(5), b"hello"));
+    daemon.wait_log(OPENED);
+}
+
+#[test]
+fn an_open_breaker_is_half_open_when_its_time_is_over_though_nobody_asks() {
+    let (patient, well) = (Patient::answering(500), Origin::answering("well"));
+    let daemon = Daemon::start(&before(&patient, &well, "open_for = \"200ms\""));
+    failures(&mut client_of(&daemon), 10);
+    daemon.wait_log(OPENED);
+    daemon.wait_log(PROBING);
+    daemon.wait_log("reason=its time is over");
+    assert_eq!(patient.asked(), 5);
+}
+
+#[test]
+fn who_waits_in_the_queue_gets_a_backend_whose_open_time_is_over() {
+    let gate = Gate::default();
+    let (patient, passing) = (Patient::answering(500), gate.clone());
+    let busy = Origin::scripted(move |mut connection| {
+        while connection.request().is_some() {
+            passing.pass();
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbusy");
+        }
+    });
+    let backends = format!(
+        "queue = {{ timeout = \"60s\" }}\nbackends = [\"{}\", {{ address = \"{}\", max_connections = 1 }}]\n",
+        patient.origin.address(),
+        busy.address()
+    );
+    let breaker = "[pools.app.breaker]\nconsecutive_failures = 1\nopen_for = \"1s\"";
+    let daemon = Daemon::start(&web("", &format!("{backends}{breaker}")).replace("workers = 1", "workers = 2"));
+    let send = || {
+        let mut client = client_of(&daemon);
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        client
+    };
+    // One of them to each, or both to the first, and then one more.
+    let (mut first, mut sick) = (None, 0);
+    while first.is_none() || sick == 0 {
+        let (asked, had) = (patient.asked(), busy.requests().len());
+        let client = send();
+        eventually("somebody has it", || patient.asked() > asked || busy.requests().len() > had);
+        match patient.asked() > asked {
+            true => sick += 1,
+            false => first = Some(client),
+        }
+    }
+    daemon.wait_log(OPENED);
+    patient.now_answers(200);
+    let mut clients: Vec<_> = (0..8).map(|_| send()).collect();
+    clients.iter_mut().for_each(|client| client.response().assert(200, "sick"));
+    daemon.wait_log(PROBING);
+    daemon.wait_log(CLOSED);
+    gate.open();
+    first.expect("it is there").response().assert(200, "busy");
 }
