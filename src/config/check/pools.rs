@@ -64,9 +64,9 @@ impl Checking<'_> {
 
     /// A queue in which nobody can ever stand is probably a limit that was forgotten.
     fn warn_of_idle_queue(&mut self, table: &Table, backends: &[Backend]) {
-        let waits =
-            table.entry("queue").filter(|_| table.table("queue").is_some_and(|queue| queue.integer("max") != Some(0)));
-        if let Some(entry) = waits
+        let is_meant = |queue: &Table| queue.node("max").is_none() || queue.integer("max").is_some_and(|max| max > 0);
+        let entry = table.entry("queue").filter(|_| table.table("queue").is_some_and(is_meant));
+        if let Some(entry) = entry
             && !backends.is_empty()
             && backends.iter().all(|backend| backend.max_connections.is_none())
         {
@@ -326,6 +326,8 @@ mod tests {
             ("backends = ['10.0.0.1:80']\nretry_budget = 1.5", "above 0 and up to 1"),
             ("backends = ['10.0.0.1:80']\nretry_budget = 0", "above 0 and up to 1"),
             ("backends = ['10.0.0.1:80']\nmaxqueue = 5", "write `queue = {"),
+            ("backends = ['10.0.0.1:80']\nqueue = { max = -1 }", "-1"),
+            ("backends = ['10.0.0.1:80']\nqueue = { max = 'many' }", "whole number"),
             ("backends = ['10.0.0.1:80']\nretry = {}", "retries belong to a route"),
         ] {
             assert_said(&with(wrong), &[part]);
