@@ -99,14 +99,14 @@ fn tell(
     true
 }
 
-/// Tells those whom it concerns: who waits for a response of a backend that went down, and who waits for a place at one.
+/// Tells those whom it concerns: who waits for a response of a backend that went down, and who waits for a place at one. Where
+/// it was the last that worked, there is nothing to wait for any more.
 fn turned(subject: &Subject, shared: &Shared, to: Health) {
     if to.is_down() {
         subject.state.withdraw();
         shared.fallen.notify_one();
-    } else {
-        subject.queue.call();
     }
+    subject.queue.call();
 }
 
 fn sessions(subject: &Subject, transition: Transition) -> Sessions {

@@ -221,6 +221,11 @@ impl Place {
         wake(waker);
         false
     }
+
+    /// It waits no longer, and not for want of room: the call is for the next, who may fare better or as well not wait.
+    pub(super) fn give_up(&mut self) {
+        self.state = Following::Yes;
+    }
 }
 
 impl Drop for Place {
@@ -247,7 +252,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::fixture::{backend, of_pools, pool};
-    use super::super::{Lease, PoolId, Snapshot, View, Why};
+    use super::super::{Health, Lease, PoolId, Sessions, Snapshot, View, Why};
     use super::*;
     use crate::balance::{Dice, Tried};
     use crate::clock::Instant;
@@ -464,6 +469,24 @@ mod tests {
         assert!(places.iter_mut().all(is_called));
         let third = snapshot(&[1], 10, Some(&second));
         assert!(Arc::ptr_eq(Worker::new(&third, 1).queue(), worker.queue()), "a name keeps its queue");
+    }
+
+    #[test]
+    fn when_the_last_that_works_goes_down_one_after_the_other_is_told() {
+        let mut pool = limited(&[1]);
+        pool.fail_open = false;
+        let snapshot = Arc::new(Snapshot::next(&of_pools(vec![pool]), None));
+        let mut worker = Worker::new(&snapshot, 1);
+        let _held = worker.come(&mut none_tried()).unwrap();
+        let places = [worker.waits(), worker.waits(), worker.waits()];
+        let state = &worker.view.pool(worker.pool).backends[0].state;
+        state.checkup().say(Health::Down, Sessions::Kept);
+        worker.queue().call();
+        for mut place in places {
+            assert!(is_called(&mut place));
+            assert_eq!(worker.follow(&mut place, &mut none_tried()).unwrap_err(), Why::NoneUsable);
+        }
+        assert_eq!(worker.queue().waiting(), 0);
     }
 
     #[test]

@@ -261,7 +261,8 @@ impl View {
     /// the place is given up.
     ///
     /// # Errors
-    /// Says why there is none. If the backends are [full](Why::Full) the place is kept, and it will be called again.
+    /// Says why there is none. If the backends are [full](Why::Full) the place is kept, and it will be called again; else to wait
+    /// on is of no use, which those behind are to find out as well when the place is dropped.
     pub fn take_waiting(
         &self,
         pool: PoolId,
@@ -285,7 +286,12 @@ impl View {
                     place.served(&pool.pool.backends, room);
                     return Ok(taken);
                 }
-                Err(none) if !place.refused(&pool.pool.backends, room) => return Err(none),
+                Err(none) if !place.refused(&pool.pool.backends, room) => {
+                    if none.why != Why::Full {
+                        place.give_up();
+                    }
+                    return Err(none);
+                }
                 Err(_) => {}
             }
         }

@@ -1,5 +1,8 @@
 //! Backends at their limits: who comes then waits, in order, for as long as the queue allows, and not longer than he wants.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::support::{Client, Daemon, Ending, Gate, Origin, Response, eventually, raw, web};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
@@ -212,6 +215,34 @@ fn a_reload_that_leads_elsewhere_takes_those_along_who_wait() {
     );
     daemon.reload(&after);
     waiting.iter_mut().for_each(|client| client.response().assert(200, "new"));
+    gate.open();
+    first.response().assert(200, "ok");
+}
+
+#[test]
+fn when_the_only_backend_goes_down_those_who_wait_for_it_are_told_at_once() {
+    let (gate, well) = (Gate::default(), Arc::new(AtomicBool::new(true)));
+    let (passing, how) = (gate.clone(), Arc::clone(&well));
+    let origin = Origin::scripted(move |mut connection| {
+        while let Some(request) = connection.request() {
+            let is_probe = request.head.start.contains(" /healthz ");
+            match is_probe {
+                true if !how.load(Ordering::SeqCst) => return,
+                true => {}
+                false => passing.pass(),
+            }
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let check =
+        "health_check = { path = '/healthz', fall = 1, interval = '1s', fast_interval = '50ms' }\nfail_open = false\n";
+    let daemon = Daemon::start(&web("", &format!("{}{check}", limited(&[&origin], 1, "timeout = \"60s\""))));
+    let mut first = client_of(&daemon);
+    first.send(GET);
+    eventually("the request is at the backend", || paths(&origin).contains(&"/".to_owned()));
+    let mut waiting = [queued(&daemon, "/1"), queued(&daemon, "/2"), queued(&daemon, "/3")];
+    well.store(false, Ordering::SeqCst);
+    waiting.iter_mut().for_each(|client| assert_eq!(client.response().status(), 503));
     gate.open();
     first.response().assert(200, "ok");
 }
