@@ -43,3 +43,56 @@ impl Elsewhere {
         let _ = pause.poll(cx);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    use arc_swap::ArcSwap;
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::*;
+    use crate::balance::Tried;
+    use crate::config::from_text;
+    use crate::state::Snapshot;
+
+    /// Often enough for whatever else wakes a task.
+    const WAKES: usize = 1000;
+
+    #[test]
+    fn however_often_it_is_woken_it_asks_when_told_to_look_and_after_each_pause() {
+        let runtime =
+            Builder::new_current_thread().enable_all().start_paused(true).build_local(LocalOptions::default());
+        runtime.unwrap().block_on(async {
+            let file = "listeners.w = { bind = '127.0.0.1:0', pool = 'p' }\npools.p.backends = ['127.0.0.1:1']";
+            let snapshot = Snapshot::next(&from_text("test.toml", file).unwrap().config, None);
+            let local = Local::new(0, Arc::new(ArcSwap::from_pointee(snapshot)), 1);
+            let view = local.view();
+            let pool = view.snapshot().pool_id("p").unwrap();
+            let taken = local.roll(|dice| view.take(pool, clock::now(), 0, &mut Tried::default(), dice));
+            let (lease, mut elsewhere) = (taken.unwrap().lease, Elsewhere::default());
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut asks = |in_vain: bool| {
+                let due = (0..WAKES).filter(|_| elsewhere.is_due(&lease, &local, &mut cx)).count();
+                if in_vain {
+                    elsewhere.in_vain(&local, &mut cx);
+                }
+                due
+            };
+            assert_eq!(asks(false), 0, "its backend is as good as any");
+            lease.state().withdraw();
+            assert_eq!((asks(false), asks(false)), (1, 0));
+            local.wake_all();
+            assert_eq!((asks(true), asks(false)), (1, 0));
+            for _ in 0..10 {
+                tokio::time::sleep(2 * PAUSE).await;
+                assert_eq!((asks(true), asks(false)), (1, 0));
+            }
+            tokio::time::sleep(2 * PAUSE).await;
+            assert_eq!(asks(false), 1);
+            tokio::time::sleep(10 * PAUSE).await;
+            assert_eq!(asks(false), 0, "who may not go has no pause to wait for");
+        });
+    }
+}

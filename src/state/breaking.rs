@@ -342,7 +342,9 @@ mod tests {
             let view = view(app(vec![backend(1), backend(2)], Some(settings)), Some(&first));
             let bells = first.snapshot().bells();
             let (mut withdrawn, mut opened) = (bells.withdrawn.listen(), bells.opened.listen());
-            (0..10).for_each(|_| drop(request(&view, T0, |_| 200)));
+            for _ in 0..10 {
+                request(&view, T0, |_| 200);
+            }
             assert!(!is_rung(&mut withdrawn) && !is_rung(&mut opened));
             while request(&view, T0, first_fails).0 != 0 {}
             assert_eq!((is_rung(&mut withdrawn), is_rung(&mut opened)), (mode == Mode::Enforce, true), "{mode:?}");
@@ -360,7 +362,9 @@ mod tests {
         let view = view(app((1..=6).map(backend).collect(), Some(settings)), None);
         let snapshot = view.snapshot();
         assert_eq!(snapshot.turn_breakers(T0), None);
-        (0..20).for_each(|_| drop(request(&view, T0, |index| if index < 3 { 500 } else { 200 })));
+        for _ in 0..20 {
+            request(&view, T0, |index| if index < 3 { 500 } else { 200 });
+        }
         let count = |now, wanted| states(&view, now).into_iter().filter(|state| *state == wanted).count();
         assert_eq!(count(T0, State::Open), 3);
         let (mut now, mut looks) = (T0, 0);
@@ -447,7 +451,9 @@ mod tests {
         let backends = (1..=2000).map(backend).collect();
         let settings = Settings { consecutive_failures: 1, half_open_probes: 2, ..Settings::default() };
         let view = view(app(backends, Some(settings)), None);
-        (0..2000).for_each(|_| drop(request(&view, T0, |index| if index % 2 == 0 { 500 } else { 200 })));
+        for _ in 0..2000 {
+            request(&view, T0, |index| if index % 2 == 0 { 500 } else { 200 });
+        }
         let count = |now, wanted| states(&view, now).into_iter().filter(|state| *state == wanted).count();
         assert_eq!(count(T0, State::Open), 1000);
         let later = T0 + LATER;
@@ -464,7 +470,9 @@ mod tests {
     fn what_began_before_the_last_transition_is_heard_of_by_no_later_one() {
         let view = view(ports(&[1, 2]), None);
         let mut early: Vec<_> = (0..12).map(|_| take(&view, T0)).filter(|taken| taken.1 == 0).collect();
-        (0..20).for_each(|_| drop(request(&view, T0, first_fails)));
+        for _ in 0..20 {
+            request(&view, T0, first_fails);
+        }
         let later = T0 + LATER;
         view.snapshot().turn_breakers(later);
         for (lease, ..) in &mut early[..3] {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use crate::support::{Client, Daemon, Deaf, Gate, Origin, Unlistened, backends, eventually, raw, web};
 
@@ -374,4 +375,65 @@ fn who_waits_in_the_queue_gets_a_backend_whose_open_time_is_over() {
     daemon.wait_log(CLOSED);
     gate.open();
     first.expect("it is there").response().assert(200, "busy");
+}
+
+#[test]
+fn failures_of_every_kind_count_also_one_in_the_middle_of_a_body() {
+    let kinds = [
+        ("a time-out", Origin::hanging()),
+        ("a reset", tearing()),
+        ("an end before an answer", Origin::saying_once("")),
+        ("no answer in HTTP", Origin::saying_once("SSH-2.0-OpenSSH_9.2\r\n\r\n")),
+        ("half a body", Origin::saying_once("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")),
+    ];
+    for (kind, bad) in kinds {
+        let well = Origin::answering("well");
+        let breaker = "[pools.app.breaker]\nmin_requests = 4\nconsecutive_failures = 100\nopen_for = \"1h\"\nopen_for_max = \"1h\"";
+        let timeouts = "timeouts = { response_header = \"50ms\" }";
+        let pool = format!("{}{timeouts}\n{breaker}", backends(&[bad.address(), well.address()]));
+        let daemon = Daemon::start(&web("", &pool));
+        eventually(&format!("{kind} counts"), || {
+            let mut client = client_of(&daemon);
+            client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+            client.rest();
+            daemon.has_logged(OPENED)
+        });
+        assert!(daemon.has_logged("reason=4 of 4 requests failed"), "{kind}");
+    }
+}
+
+#[test]
+fn answers_that_take_too_long_open_where_the_file_says_so() {
+    let slow = Origin::scripted(|mut connection| {
+        while connection.request().is_some() {
+            std::thread::sleep(Duration::from_millis(60));
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow");
+        }
+    });
+    for (latency, opens) in [("latency = { quantile = 0.5, above = \"50ms\" }", true), ("", false)] {
+        let well = Origin::answering("well");
+        let breaker = format!("[pools.app.breaker]\nmin_requests = 4\n{latency}");
+        let daemon = Daemon::start(&web("", &format!("{}{breaker}", backends(&[slow.address(), well.address()]))));
+        let mut client = client_of(&daemon);
+        assert_eq!(failures(&mut client, 16), 0);
+        assert_eq!(daemon.has_logged(OPENED), opens);
+        assert_eq!(daemon.has_logged("reason=4 of 4 answers took longer than 50ms"), opens);
+    }
+}
+
+#[test]
+fn what_the_queue_sends_away_is_nobodys_failure() {
+    let hanging = [Origin::hanging(), Origin::hanging()];
+    let backend = |origin: &Origin| format!("{{ address = \"{}\", max_connections = 1 }}", origin.address());
+    let backends = format!("backends = [{}, {}]\n", backend(&hanging[0]), backend(&hanging[1]));
+    let rest = "queue = { max = 2, timeout = \"50ms\" }\n[pools.app.breaker]\nconsecutive_failures = 1\n";
+    let daemon = Daemon::start(&web("", &format!("{backends}{rest}")));
+    let mut held = [client_of(&daemon), client_of(&daemon)];
+    for (nth, client) in held.iter_mut().enumerate() {
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        eventually("it is at a backend", || hanging.iter().map(Origin::accepted).sum::<usize>() == nth + 1);
+    }
+    let mut client = client_of(&daemon);
+    assert_eq!(failures(&mut client, 10), 10);
+    assert!(!daemon.has_logged("to=\"open\""));
 }
