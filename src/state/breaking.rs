@@ -95,11 +95,12 @@ impl Hold {
 
     /// Tells of a good answer after `took`.
     pub(super) fn tell_success(&self, index: usize, ticket: &mut Ticket, now: Instant, took: Duration) {
+        let backend = &self.backends()[index];
+        let Some(pool) = backend.breaker.as_deref() else { return };
         let was_probe = ticket.is_probe();
-        self.tell(index, now, |pool, tell| {
-            let breaker = self.backends()[index].state.breaker();
-            breaker.succeed(ticket, took, tell, || self.reserve(pool, index, now))
-        });
+        if let Some(transition) = backend.state.breaker().succeed(ticket, took, &self.teller(pool, index, now)) {
+            self.follow(index, &transition, pool);
+        }
         // Its place is free long before the lease ends, if what follows is large.
         if was_probe {
             self.queue().call();
@@ -108,20 +109,22 @@ impl Hold {
 
     /// Tells of a failure.
     pub(super) fn tell_failure(&self, index: usize, ticket: &mut Ticket, now: Instant) {
-        self.tell(index, now, |pool, tell| {
-            let breaker = self.backends()[index].state.breaker();
-            breaker.fail(ticket, tell, || self.reserve(pool, index, now))
-        });
-    }
-
-    fn tell(&self, index: usize, now: Instant, what: impl FnOnce(&PoolBreaker, &Teller<'_>) -> Option<Transition>) {
         let backend = &self.backends()[index];
         let Some(pool) = backend.breaker.as_deref() else { return };
-        let identity = backend.identity();
-        let tell = Teller { now, settings: &pool.settings, window: self.window(index), identity };
-        if let Some(transition) = what(pool, &tell) {
+        if let Some(transition) = backend.state.breaker().fail(ticket, &self.teller(pool, index, now)) {
             self.follow(index, &transition, pool);
         }
+    }
+
+    fn teller<'a>(
+        &'a self,
+        pool: &'a PoolBreaker,
+        index: usize,
+        now: Instant,
+    ) -> Teller<'a, impl Fn() -> Option<Inside<'a>>> {
+        let identity = self.backends()[index].identity();
+        let reserve = move || self.reserve(pool, index, now);
+        Teller { now, settings: &pool.settings, window: self.window(index), identity, reserve }
     }
 
     /// What follows from a transition, by whoever made it: who waits for a response of a backend that is left alone goes

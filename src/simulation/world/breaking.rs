@@ -45,12 +45,12 @@ impl World<'_> {
         let Some(settings) = &actor.settings else { return Ok(()) };
         let peers = self.peers(backend);
         let window = actor.breaker.window(worker);
-        let tell = Teller { now: self.now, settings, window: &window, identity: actor.identity };
         let reserve = || peers.allow_one_more(settings.max_open_ratio).ok();
+        let tell = Teller { now: self.now, settings, window: &window, identity: actor.identity, reserve };
         let ticket = &mut self.tickets[place];
         let transition = match ending {
-            Ending::Answers => actor.breaker.succeed(ticket, took, &tell, reserve),
-            Ending::Fails => actor.breaker.fail(ticket, &tell, reserve),
+            Ending::Answers => actor.breaker.succeed(ticket, took, &tell),
+            Ending::Fails => actor.breaker.fail(ticket, &tell),
             Ending::IsLeft => None,
         };
         actor.breaker.give_back(ticket);
