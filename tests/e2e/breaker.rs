@@ -131,9 +131,8 @@ fn clients_that_go_away_do_not_count() {
     let daemon = Daemon::start(&web("", &pool));
     for gone in 1..=3 {
         while hanging.requests().len() < gone {
-            let mut client = client_of(&daemon);
+            let (mut client, answered) = (client_of(&daemon), well.requests().len());
             client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
-            let answered = well.requests().len();
             eventually("somebody has it", || hanging.requests().len() == gone || well.requests().len() > answered);
             client.reset();
         }
