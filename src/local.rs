@@ -19,7 +19,7 @@ use crate::http::{Kept, RequestHead, ResponseHead};
 use crate::outcome::Outcome;
 use crate::pipe::Buffers;
 use crate::record::{Collected, PoolEvent, Recorder};
-use crate::state::{PoolId, Snapshot, View};
+use crate::state::{Lease, PoolId, Snapshot, Taken, View};
 use crate::stream::Stream;
 use crate::upstream::idle::IdleConnections;
 
@@ -207,6 +207,14 @@ impl Local {
     /// Notes what happened at a pool.
     pub fn happened(&self, pool: PoolId, event: PoolEvent) {
         self.recorder.borrow_mut().happened(pool.index(), event);
+    }
+
+    /// The lease of a backend that is used now; notes on which rung of the ladder it was found.
+    pub fn lease(&self, pool: PoolId, taken: Taken) -> Lease {
+        if let Some(event) = PoolEvent::on(taken.rung) {
+            self.happened(pool, event);
+        }
+        taken.lease
     }
 
     /// What this worker saw of each backend that is not gone yet, and of the pools.

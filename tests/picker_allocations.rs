@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use allocations::allocations;
 use evenkeel::balance::{
-    AnyPicker, Ask, Candidate, ConsistentHash, Dice, Estimate, Policy, Rung, Standing, Tried, climb, hash_key,
+    AnyPicker, Ask, Candidate, ConsistentHash, Dice, Estimate, Policy, Reach, Rung, Standing, Tried, climb, hash_key,
     peer_median,
 };
 use evenkeel::clock::Instant;
+
+const REACH: Reach = Reach { fail_open: true, panic_threshold: 0.0 };
 
 struct Backend {
     id: u64,
@@ -86,7 +88,7 @@ fn no_policy_allocates_when_it_picks() {
                     while let Some((index, _)) = {
                         let key = hash_key(&number.to_le_bytes());
                         let mut ask = Ask { now: Instant::ORIGIN, key, tried: &tried, dice, rung: Rung::Primaries };
-                        climb(&mut picker, &among, &mut ask, true)
+                        climb(&mut picker, &among, &mut ask, REACH)
                     } {
                         std::hint::black_box(peer_median(&among, index, Instant::ORIGIN));
                         if !tried.add(index) {

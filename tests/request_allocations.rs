@@ -51,10 +51,12 @@ fn pool(number: usize, policy: Policy) -> Pool {
         name: format!("pool{number}").into(),
         policy,
         backends,
+        slow_start: None,
         timeouts: timeouts(),
         breaker: Some(evenkeel::breaker::Settings::default()),
         health_check: None,
         fail_open: true,
+        panic_threshold: 0.0,
         queue: 10,
         retry_budget: 0.2,
     }

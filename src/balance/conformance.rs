@@ -10,6 +10,8 @@ pub(super) const NOW: Instant = Instant::ORIGIN;
 pub(super) struct Fake {
     identity: u64,
     weight: u32,
+    /// How much of it there is, in hundredths.
+    ramp: u32,
     standing: Standing,
     in_flight: u32,
     pub latency: Estimate,
@@ -19,11 +21,17 @@ pub(super) struct Fake {
 impl Fake {
     pub fn new(identity: u64) -> Fake {
         let (standing, latency) = (Standing::Usable, Estimate::UNKNOWN);
-        Fake { identity: hash_key(&identity.to_le_bytes()), weight: 1, standing, in_flight: 0, latency, backup: false }
+        let identity = hash_key(&identity.to_le_bytes());
+        Fake { identity, weight: 1, ramp: UNIT, standing, in_flight: 0, latency, backup: false }
     }
 
     pub fn weight(self, weight: u32) -> Fake {
         Fake { weight, ..self }
+    }
+
+    /// With this many hundredths of its weight.
+    pub fn ramp(self, ramp: u32) -> Fake {
+        Fake { ramp, ..self }
     }
 
     pub fn standing(self, standing: Standing) -> Fake {
@@ -46,6 +54,10 @@ impl Fake {
 impl Candidate for Fake {
     fn weight(&self) -> u32 {
         self.weight
+    }
+
+    fn weight_at(&self, _: Instant) -> u32 {
+        self.weight * self.ramp
     }
 
     fn standing(&self, _: Instant) -> Standing {
@@ -124,6 +136,7 @@ mod suite {
     prop_compose! {
         fn any_fake()(
             weight in prop_oneof![Just(1), 1..9u32, Just(1000)],
+            ramp in prop_oneof![2 => Just(UNIT), 1 => 1..=UNIT],
             standing in prop_oneof![2 => Just(Standing::Usable), 3 => proptest::sample::select(&STANDINGS[..])],
             in_flight in prop_oneof![Just(0), 0..40u32],
             micros in proptest::option::of(0..2_000_000u64),
@@ -131,7 +144,7 @@ mod suite {
         ) -> Fake {
             let sample = |micros| Estimate::UNKNOWN.observe(Duration::from_micros(micros), NOW);
             let latency = micros.map_or(Estimate::UNKNOWN, sample);
-            Fake { identity: 0, weight, standing, in_flight, latency, backup }
+            Fake { identity: 0, weight, ramp, standing, in_flight, latency, backup }
         }
     }
 
@@ -149,12 +162,15 @@ mod suite {
         }
     }
 
-    fn first_rung(among: &[Fake], tried: &Tried, last: Rung) -> Option<Rung> {
+    fn first_rung(among: &[Fake], tried: &Tried, reach: Reach) -> Option<Rung> {
+        let last = if reach.fail_open { Rung::FailOpen } else { Rung::BreakerOpen };
+        let ladder = if reach.panics(among, NOW) { &Rung::IN_PANIC[..] } else { &Rung::LADDER };
         let full = |(index, fake): (usize, &Fake)| fake.standing == Standing::Full && !tried.contains(index);
-        let last = if among.iter().enumerate().any(full) { LOWEST_WHILE_FULL } else { last };
+        let is_upper = |rung| rung <= LOWEST_WHILE_FULL || rung == Rung::Panic;
+        let waits = among.iter().enumerate().any(full);
         let stands =
             |rung: Rung| (0..among.len()).any(|i| rung.holds(among[i].standing, among[i].backup) && !tried.contains(i));
-        Rung::LADDER.into_iter().find(|&rung| rung <= last && stands(rung))
+        ladder.iter().copied().find(|&rung| rung <= last && (is_upper(rung) || !waits) && stands(rung))
     }
 
     proptest! {
@@ -163,14 +179,16 @@ mod suite {
         #[test]
         fn the_answer_stands_on_the_asked_rung_untried_and_is_missing_only_when_none_does(
             among in any_pool(), tried_already in vec(0..40usize, 0..8), seed: u64,
-            rung in proptest::sample::select(&Rung::LADDER[..]),
+            rung in proptest::sample::select([&Rung::LADDER[..], &Rung::IN_PANIC].concat()),
         ) {
+            let mut among = among;
             let mut tried = Tried::default();
             tried_already.into_iter().for_each(|index| assert!(tried.add(index)));
             let dice = &mut Dice::seeded(seed);
             for policy in all_policies(&among) {
                 let mut picker = AnyPicker::new(&policy, &among, seed);
                 for key in 0..6 {
+                    among.iter_mut().for_each(|fake| fake.ramp = UNIT.min(fake.ramp + 7));
                     let key = hash_key(&[key]);
                     let mut ask = Ask { now: NOW, key, tried: &tried, dice, rung };
                     let found = picker.pick(&among, &mut ask);
@@ -184,16 +202,18 @@ mod suite {
         }
 
         #[test]
-        fn the_ladder_is_climbed_in_order_whatever_the_policy(among in any_pool(), seed: u64, fail_open: bool) {
-            let last = if fail_open { Rung::FailOpen } else { Rung::BreakerOpen };
+        fn the_ladder_is_climbed_in_order_whatever_the_policy(
+            among in any_pool(), seed: u64, fail_open: bool, panic_threshold in prop_oneof![Just(0.0), 0.0..=1.0],
+        ) {
+            let reach = Reach { fail_open, panic_threshold };
             let dice = &mut Dice::seeded(seed);
             for policy in all_policies(&among) {
                 let mut picker = AnyPicker::new(&policy, &among, seed);
                 let mut tried = Tried::default();
                 for _ in 0..Tried::MOST {
-                    let expected = first_rung(&among, &tried, last);
+                    let expected = first_rung(&among, &tried, reach);
                     let mut ask = Ask { now: NOW, key: seed, tried: &tried, dice, rung: Rung::FailOpen };
-                    let found = climb(&mut picker, &among, &mut ask, fail_open);
+                    let found = climb(&mut picker, &among, &mut ask, reach);
                     prop_assert_eq!(found.map(|(_, rung)| rung), expected);
                     let Some((index, rung)) = found else { break };
                     prop_assert!(rung.holds(among[index].standing, among[index].backup) && !tried.contains(index));
@@ -286,13 +306,88 @@ mod suite {
         }
     }
 
+    const UNSHAKEN: Reach = Reach { fail_open: true, panic_threshold: 0.0 };
+
+    /// How many of 6000 requests each gets that go one after the other by `policy`.
+    fn shares_of(policy: &Policy, among: &[Fake]) -> Vec<usize> {
+        shares(&mut AnyPicker::new(policy, among, 1), among, 6000)
+    }
+
+    const RAMPING: [Policy; 4] =
+        [Policy::WeightedRoundRobin, Policy::LeastConnections, Policy::LeastResponseTime, Policy::RandomTwoChoices];
+
+    #[test]
+    fn a_ramping_backend_has_the_share_of_what_it_has_of_its_weight() {
+        for policy in RAMPING {
+            for percent in [1, 10, 50, 100] {
+                let among = [Fake::new(1), Fake::new(2), Fake::new(3).ramp(percent)];
+                let (its, fair) = (shares_of(&policy, &among)[2], 6000 * percent as usize / (200 + percent as usize));
+                let slack = if matches!(policy, Policy::RandomTwoChoices) { 60 + fair / 10 } else { 1 };
+                assert!(its > 0 && its.abs_diff(fair) <= slack, "{its} for {fair} by {policy:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_all_ramp_all_is_served_by_what_they_have_of_their_weights() {
+        for policy in RAMPING {
+            let only = shares_of(&policy, &[Fake::new(1).ramp(1)]);
+            assert_eq!(only, [6000]);
+            let among = [1, 1, 4].map(|percent| Fake::new(u64::from(percent)).ramp(percent));
+            let shares = shares_of(&policy, &among);
+            assert!(shares[0].abs_diff(1000) < 150 && shares[2].abs_diff(4000) < 250, "{shares:?} by {policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_ramping_backend_has_one_request_at_a_time_where_the_others_have_many() {
+        let busy = |in_flight| {
+            let others = [Fake::new(1).in_flight(9), Fake::new(2).in_flight(9)];
+            let ramping = Fake::new(3).ramp(5).in_flight(in_flight);
+            [others[0].clone(), others[1].clone(), ramping]
+        };
+        for policy in [Policy::LeastConnections, Policy::LeastResponseTime] {
+            assert_eq!(shares_of(&policy, &busy(0))[2], 6000, "{policy:?}");
+            assert_eq!(shares_of(&policy, &busy(1))[2], 0, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn in_panic_all_primaries_but_the_full_ones_are_used_alike() {
+        let among = [
+            Fake::new(0),
+            Fake::new(1).standing(Standing::Down),
+            Fake::new(2).standing(Standing::Open),
+            Fake::new(3).standing(Standing::Down),
+            Fake::new(4).standing(Standing::Full),
+            Fake::new(5).standing(Standing::Draining),
+            Fake::new(6).standing(Standing::Maintenance),
+            Fake::new(7).standing(Standing::Down).backup(),
+        ];
+        let policies = [RAMPING.to_vec(), vec![Policy::RoundRobin, Policy::IpHash { bounded_load: None }]].concat();
+        for policy in policies {
+            let (mut picker, dice) = (AnyPicker::new(&policy, &among, 1), &mut Dice::seeded(1));
+            let mut shares = [0; 8];
+            for number in 0u64..4000 {
+                let (key, tried) = (hash_key(&number.to_le_bytes()), &Tried::default());
+                let mut ask = Ask { now: NOW, key, tried, dice, rung: Rung::Primaries };
+                let reach = Reach { fail_open: true, panic_threshold: 0.5 };
+                let (index, rung) = climb(&mut picker, &among, &mut ask, reach).expect("there are some");
+                assert_eq!(rung, Rung::Panic);
+                shares[index] += 1;
+            }
+            assert!(shares[..4].iter().all(|share| (800..1200).contains(share)), "{shares:?} by {policy:?}");
+            assert_eq!(shares[4..], [0; 4], "{policy:?}");
+        }
+    }
+
     #[test]
     fn what_is_down_or_open_takes_nothing_while_one_that_works_is_merely_full() {
         let among = |full| [Fake::new(0).standing(Standing::Down), Fake::new(1).standing(Standing::Open), full];
         let found = |full, tried: &Tried| {
             let (mut picker, dice) = (RoundRobin::new(3, &mut Dice::seeded(1)), &mut Dice::seeded(1));
             let mut ask = Ask { now: NOW, key: 0, tried, dice, rung: Rung::Primaries };
-            climb(&mut picker, &among(full), &mut ask, true).map(|(index, _)| index)
+            climb(&mut picker, &among(full), &mut ask, UNSHAKEN).map(|(index, _)| index)
         };
         let (mut tried, full) = (Tried::default(), Fake::new(2).standing(Standing::Full));
         assert_eq!(found(full.clone(), &tried), None);

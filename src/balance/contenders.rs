@@ -12,6 +12,7 @@ use super::{Ask, Candidate, Dice};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Contender {
     pub index: usize,
+    /// In hundredths, as it is at the time of the pick.
     pub weight: u32,
     pub in_flight: u32,
 }
@@ -40,7 +41,7 @@ impl Contenders {
         self.0.extend(among.iter().enumerate().filter(|&(index, candidate)| ask.admits(index, candidate)).map(
             |(index, candidate)| Contender {
                 index,
-                weight: candidate.weight().max(1),
+                weight: candidate.weight_at(ask.now).max(1),
                 in_flight: candidate.in_flight(),
             },
         ));

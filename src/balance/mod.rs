@@ -15,6 +15,8 @@ mod key;
 mod latency;
 mod least_connections;
 mod least_response_time;
+mod ramp;
+mod reach;
 mod round_robin;
 mod two_choices;
 mod weighted_round_robin;
@@ -29,6 +31,8 @@ pub use key::{hash_key, ip_key};
 pub use latency::{Estimate, peer_median};
 pub use least_connections::LeastConnections;
 pub use least_response_time::LeastResponseTime;
+pub use ramp::{UNIT, ramped};
+pub use reach::Reach;
 pub use round_robin::RoundRobin;
 pub use two_choices::TwoChoices;
 pub use weighted_round_robin::WeightedRoundRobin;
@@ -54,6 +58,11 @@ pub enum Standing {
 pub trait Candidate {
     /// Its configured weight, at least 1.
     fn weight(&self) -> u32;
+    /// Its weight at `now`, in hundredths ([`UNIT`]): less than all of it while it comes back by a slow start. The policies
+    /// that hash go by the configured one, because their answers are to be the same in every instance.
+    fn weight_at(&self, _now: Instant) -> u32 {
+        self.weight() * UNIT
+    }
     /// Whether it may be picked at `now`, or why not. Where several reasons hold, the one that forbids most: maintenance,
     /// draining, down, open, and last of all full, because only of a backend that is otherwise usable it says something to
     /// be full: a request may wait for it. The ladder comes back to those that are down or open without asking whether they
@@ -76,6 +85,8 @@ pub enum Rung {
     Primaries,
     /// Usable backups.
     Backups,
+    /// All primaries alike, whatever is said of them, because that is said of too many ([`Reach::panics`]).
+    Panic,
     /// Those held back only by their breaker.
     BreakerOpen,
     /// Those that are down, rather than no answer at all.
@@ -87,8 +98,11 @@ pub enum Rung {
 pub const LOWEST_WHILE_FULL: Rung = Rung::Backups;
 
 impl Rung {
-    /// All of them, from the first to try to the last.
+    /// Where a request looks, from the first to try to the last.
     pub const LADDER: [Rung; 4] = [Rung::Primaries, Rung::Backups, Rung::BreakerOpen, Rung::FailOpen];
+
+    /// The same while verdicts are not believed. Below the primaries there are only backups then.
+    pub const IN_PANIC: [Rung; 3] = [Rung::Panic, Rung::BreakerOpen, Rung::FailOpen];
 
     /// Whether a backend of this standing stands on this rung.
     #[must_use]
@@ -96,8 +110,21 @@ impl Rung {
         match self {
             Rung::Primaries => standing == Standing::Usable && !is_backup,
             Rung::Backups => standing == Standing::Usable && is_backup,
+            Rung::Panic => matches!(standing, Standing::Usable | Standing::Down | Standing::Open) && !is_backup,
             Rung::BreakerOpen => standing == Standing::Open,
             Rung::FailOpen => standing == Standing::Down,
+        }
+    }
+
+    /// As logs have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Rung::Primaries => "primaries",
+            Rung::Backups => "backups",
+            Rung::Panic => "panic",
+            Rung::BreakerOpen => "breaker_open",
+            Rung::FailOpen => "fail_open",
         }
     }
 }
@@ -121,6 +148,12 @@ impl Tried {
         *slot = index;
         self.count += 1;
         true
+    }
+
+    /// Whether nothing was tried yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Whether `index` was tried.
@@ -159,16 +192,16 @@ pub trait Picker {
 
 /// Climbs the ladder: the pick of the first rung that has one, and the rung it stands on.
 ///
-/// With `fail_open` false the last rung is left out. Nor is there a pick below the backups while an untried candidate is
-/// full: whoever asks may wait for that one.
+/// Without `fail_open` the last rung is left out. Nor is there a pick below the backups while an untried candidate is
+/// full, panic apart: whoever asks may wait for that one.
 pub fn climb<C: Candidate>(
     picker: &mut impl Picker,
     among: &[C],
     ask: &mut Ask<'_>,
-    fail_open: bool,
+    reach: Reach,
 ) -> Option<(usize, Rung)> {
-    for rung in Rung::LADDER {
-        if rung == Rung::FailOpen && !fail_open {
+    for &rung in reach.ladder(among, ask.now) {
+        if rung == Rung::FailOpen && !reach.fail_open {
             return None;
         }
         // Looked at once, below the rungs on which requests are found a backend as a rule.
@@ -216,7 +249,7 @@ pub fn climb_and_take<C: Candidate, T>(
     picker: &mut impl Picker,
     among: &[C],
     ask: Ask<'_>,
-    fail_open: bool,
+    reach: Reach,
     mut take: impl FnMut(usize, Rung) -> Result<T, Lost>,
 ) -> Result<(T, usize, Rung), Missed> {
     let Ask { now, key, tried, dice, .. } = ask;
@@ -224,7 +257,7 @@ pub fn climb_and_take<C: Candidate, T>(
     let mut looks = LOOKS;
     loop {
         let mut ask = Ask { now, key, tried: &passed_over, dice: &mut *dice, rung: Rung::Primaries };
-        let Some((index, rung)) = climb(picker, among, &mut ask, fail_open).filter(|&(_, rung)| rung <= lowest) else {
+        let Some((index, rung)) = climb(picker, among, &mut ask, reach).filter(|&(_, rung)| rung <= lowest) else {
             break;
         };
         match take(index, rung) {

@@ -7,10 +7,7 @@
 //!
 //! Other policies break ties with the same [`Smooth`].
 
-use super::{Ask, Candidate, Dice, Picker};
-
-/// Credit per unit of weight: hundredths, so that a weight can ramp from 1 % to 100 % in whole numbers.
-const SCALE: i64 = 100;
+use super::{Ask, Candidate, Dice, Picker, UNIT};
 
 /// How many steps a start inside the sequence may cost, summed over the candidates.
 const PHASE_STEPS: u64 = 1 << 14;
@@ -33,7 +30,7 @@ impl Picker for WeightedRoundRobin {
     fn pick<C: Candidate>(&mut self, among: &[C], ask: &mut Ask<'_>) -> Option<usize> {
         self.smooth.fit(among.len());
         let usable = among.iter().enumerate().filter(|&(index, candidate)| ask.admits(index, candidate));
-        self.smooth.choose(usable.map(|(index, candidate)| (index, candidate.weight())))
+        self.smooth.choose(usable.map(|(index, candidate)| (index, candidate.weight_at(ask.now))))
     }
 }
 
@@ -65,7 +62,7 @@ impl Smooth {
             let period = total / u64::max(divisor, 1);
             let affordable = PHASE_STEPS / u64::max(count, 1);
             for _ in 0..dice.below(period.min(affordable)) {
-                smooth.choose(side.clone());
+                smooth.choose(side.clone().map(|(index, weight)| (index, weight * UNIT)));
             }
         }
         smooth
@@ -78,12 +75,12 @@ impl Smooth {
         }
     }
 
-    /// The next among those that take part, given as index and weight.
+    /// The next among those that take part, given as index and weight in hundredths, which may be another each time.
     pub fn choose(&mut self, taking_part: impl Iterator<Item = (usize, u32)>) -> Option<usize> {
         let mut total = 0;
         let mut best: Option<(usize, i64)> = None;
         for (index, weight) in taking_part {
-            let gain = i64::from(weight.max(1)) * SCALE;
+            let gain = i64::from(weight.max(1));
             let credit = &mut self.credits[index];
             *credit += gain;
             total += gain;
@@ -142,10 +139,47 @@ mod tests {
         let mut smooth = Smooth::at_start(6);
         for _ in 0..5000 {
             let part = dice.below(64);
-            smooth.choose((0..6).filter(|i| part >> i & 1 == 1).map(|i| (i, 1 + i as u32 * 7)));
+            smooth.choose((0..6).filter(|i| part >> i & 1 == 1).map(|i| (i, (1 + i as u32 * 7) * UNIT)));
             assert_eq!(smooth.credits.iter().sum::<i64>(), 0);
-            assert!(smooth.credits.iter().all(|credit| credit.abs() < 100 * SCALE * 6), "{:?}", smooth.credits);
+            assert!(smooth.credits.iter().all(|credit| credit.abs() < 60_000), "{:?}", smooth.credits);
         }
+    }
+
+    /// All weights change with every pick, as they do while backends of any weight come back, alone and together.
+    #[test]
+    fn credits_stay_within_a_round_while_weights_ramp() {
+        let mut dice = Dice::seeded(5);
+        let mut smooth = Smooth::at_start(6);
+        let mut ramps = [100; 6];
+        for _ in 0..100_000 {
+            if dice.below(1000) == 0 {
+                ramps[dice.index(6)] = 1;
+            }
+            ramps.iter_mut().for_each(|ramp| *ramp = UNIT.min(*ramp + dice.below(2) as u32));
+            smooth.choose(ramps.iter().enumerate().map(|(index, ramp)| (index, ramp * 1000)));
+            assert_eq!(smooth.credits.iter().sum::<i64>(), 0);
+            assert!(smooth.credits.iter().all(|credit| credit.abs() <= 600_000), "{:?}", smooth.credits);
+        }
+    }
+
+    #[test]
+    fn the_others_keep_their_even_turns_while_one_ramps() {
+        let among = |percent| [Fake::new(1).weight(2), Fake::new(2), Fake::new(3).ramp(percent)];
+        let (mut picker, mut turns, mut its) = (at_start(3), Vec::new(), Vec::new());
+        for number in 0..10_000 {
+            let index = picks(&mut picker, &among(1 + number / 101), 1)[0];
+            if index == 2 { its.push(number) } else { turns.push(index) }
+        }
+        // One of the others' turns may wait for another round, never for two.
+        assert!(turns.windows(5).all(|five| (3..=4).contains(&five.iter().filter(|index| **index == 0).count())));
+        let (early, late) = its.iter().partition::<Vec<u32>, _>(|number| **number < 5000);
+        assert!(
+            (300..500).contains(&early.len()) && (850..1150).contains(&late.len()),
+            "{} {}",
+            early.len(),
+            late.len()
+        );
+        assert!(late.windows(2).all(|pair| pair[1] - pair[0] <= 8), "evenly spread");
     }
 
     #[test]

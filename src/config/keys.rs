@@ -8,7 +8,7 @@ mod health;
 use std::time::Duration;
 
 pub use health::{CHECK_INTERVAL, CHECK_JITTER, CHECK_TIMEOUT, EXPECT, FALL, HEALTH_CHECK, PROBE_METHODS, RISE};
-use health::{FAIL_OPEN, HEALTH_CHECK_KEY};
+use health::{FAIL_OPEN, HEALTH_CHECK_KEY, PANIC_THRESHOLD};
 
 use crate::breaker::LONGEST_WINDOW;
 
@@ -909,8 +909,10 @@ pub static POOL: Shape = Shape {
             doc: "Only with `ip_hash`: no backend takes more than this multiple of the mean load, such as `1.25`; what is \
                   above it goes to the client's next backend.",
         },
+        SLOW_START,
         HEALTH_CHECK_KEY,
         FAIL_OPEN,
+        PANIC_THRESHOLD,
         Key {
             name: "timeouts",
             forms: &[Form::Table(&POOL_TIMEOUTS)],
@@ -934,6 +936,19 @@ pub static POOL: Shape = Shape {
         },
         RETRY_BUDGET,
     ],
+};
+
+/// `pools.*.slow_start`
+const SLOW_START: Key = Key {
+    name: "slow_start",
+    forms: &[DAY],
+    absent: Means("all of its weight at once"),
+    doc: "How long a backend that comes back takes to have all of its weight, from 1 % on in a straight line: one that was \
+          down, or left alone by its breaker, or drained or in maintenance, or that a reload has brought; not at the start \
+          of the process. Where all of a pool come back, they share what there is. Not with `round_robin`, which ignores \
+          weights, and not with `ip_hash` and `consistent_hash`, which would send the same client here and there and \
+          differently in each instance. With `least_connections` and `least_response_time` one request at a time is \
+          always possible.",
 };
 
 /// `queue` of a pool

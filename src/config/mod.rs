@@ -362,6 +362,9 @@ pub struct Pool {
     pub policy: Policy,
     /// In file order, no address twice; may be empty (every request is then answered 503, with a lint).
     pub backends: Vec<Backend>,
+    /// How long a backend that comes back takes to have all of its weight; `None`: it has it at once. Only with policies that
+    /// go by weights at each pick.
+    pub slow_start: Option<Duration>,
     /// Its backend-side deadlines.
     pub timeouts: Timeouts,
     /// When a failing backend is left alone for a while; `None`: never.
@@ -374,6 +377,9 @@ pub struct Pool {
     pub health_check: Option<Arc<HealthCheck>>,
     /// Whether backends that are down are tried when nothing else is left. Default true.
     pub fail_open: bool,
+    /// With less than this share of the primaries well, and no backup either, all primaries are tried alike; 0 (default):
+    /// never. Above 0 only with `fail_open`.
+    pub panic_threshold: f64,
 }
 
 /// `balance = …`, with what belongs to the algorithm.

@@ -305,6 +305,9 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
         &["circuit_breaker", "circuit_breakers", "outlier_detection", "max_fails", "fail_timeout", "breakers"],
         "write `[pools.NAME.breaker]` with `consecutive_failures = 5` and `open_for = \"5s\"`",
     ),
+    ("a pool", SLOW_START, "write `slow_start = \"30s\"`"),
+    ("a backend", SLOW_START, "write `[pools.NAME]` with `slow_start = \"30s\"`"),
+    ("a pool", &["healthy_panic_threshold", "panic", "panic_mode"], "write `panic_threshold = 0.5`"),
     ("the breaker of a pool", FAILURES_IN_A_ROW, "write `consecutive_failures = 5`"),
     ("[defaults.breaker]", FAILURES_IN_A_ROW, "write `consecutive_failures = 5`"),
     ("the breaker of a pool", EJECTED_SHARE, "write `max_open_ratio = 0.5`"),
@@ -322,6 +325,7 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
     ("a backend", &["backup_server", "standby"], "write `backup = true`"),
 ];
 
+const SLOW_START: &[&str] = &["slowstart", "slow_start_config", "slow_start_window", "warmup", "warm_up"];
 const FAILURES_IN_A_ROW: &[&str] =
     &["consecutive_5xx", "consecutive", "max_fails", "failures", "threshold", "max_failures"];
 const EJECTED_SHARE: &[&str] = &["max_ejection_percent", "max_ejection_ratio", "max_open"];
@@ -336,7 +340,6 @@ const LATER: &[(&[&str], &str)] = &[
     (&["tls", "tls_handshake", "ssl", "certificate", "certificates", "ssl_certificate", "cert", "acme"], "TLS"),
     (&["proxy_protocol", "send_proxy_protocol", "send_proxy", "accept_proxy"], "the PROXY protocol"),
     (&["rate_limit", "rate_limits", "client_max_body_size"], "limits on rates and bodies"),
-    (&["slow_start", "panic_threshold"], "this kind of protection"),
     (&["http_versions", "http_version", "http2", "h2", "h2c", "grpc"], "HTTP/2"),
     (&["cache", "compression", "gzip", "auth", "basic_auth"], "filters"),
     (&["sticky", "session_affinity"], "sticky cookies; `ip_hash` and `consistent_hash` keep a client with a backend"),

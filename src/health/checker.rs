@@ -18,7 +18,7 @@ use super::streak::{Finding, Streak, Transition};
 use crate::balance::Dice;
 use crate::clock::{self, Instant};
 use crate::config::OnDown;
-use crate::state::{Health, Sessions};
+use crate::state::{BackendState, Health, Sessions};
 
 /// How often it is said that probes can not be made.
 const COMPLAINT: Duration = Duration::from_secs(10);
@@ -89,6 +89,9 @@ fn tell(
     checkup.note_probe(ended, ended.since(began), fault.as_ref().map(|fault| fault.to_string().into()));
     if let Some(transition) = streak.observe(finding) {
         let sessions = sessions(subject, transition);
+        if transition.is_turn() && !transition.to.is_down() {
+            come_back(&subject.state, transition.from, ended);
+        }
         checkup.say(transition.to, sessions);
         if transition.is_turn() {
             checkup.note_change(ended);
@@ -107,6 +110,14 @@ fn turned(subject: &Subject, shared: &Shared, to: Health) {
         shared.fallen.notify_one();
     }
     subject.queue.call();
+}
+
+/// Before it is said that a backend is up, `from` being what was said until now. One that was down just because nobody had
+/// asked yet comes from nowhere when the process begins, and into a pool at work when a reload has brought it.
+pub(super) fn come_back(state: &BackendState, from: Health, now: Instant) {
+    if from != Health::Unasked || state.came_back().is_some() {
+        state.come_back(now);
+    }
 }
 
 fn sessions(subject: &Subject, transition: Transition) -> Sessions {

@@ -29,9 +29,10 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::balance::Dice;
+use crate::clock;
 use crate::config::{HealthCheck, Name};
 use crate::state::{BackendState, Health, Queue, Sessions, Snapshot};
-use checker::{Shared, check};
+use checker::{Shared, check, come_back};
 pub use streak::{Finding, Streak, Transition};
 
 /// For how long further cuts wait for each other: to wake every session is not cheap, and pools go down as a whole.
@@ -201,7 +202,13 @@ impl Station {
         }
         before.values().for_each(|lane| lane.task.abort());
         let held_down = order.unchecked.iter().filter(|state| state.checkup().health() != Health::Up);
-        held_down.for_each(|state| state.checkup().say(Health::Up, Sessions::Kept));
+        for state in held_down {
+            let before = state.checkup().health();
+            if before.is_down() {
+                come_back(state, before, clock::now());
+            }
+            state.checkup().say(Health::Up, Sessions::Kept);
+        }
     }
 
     fn begin(&mut self, subject: Subject) {

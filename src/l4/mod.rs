@@ -158,7 +158,7 @@ async fn lease(
 ) -> Result<Lease, Unserved> {
     let (local, now) = (session.local(), clock::now());
     let none = match local.roll(|dice| wanted.view.take(wanted.pool, now, wanted.key, tried, dice)) {
-        Ok(taken) => return Ok(taken.lease),
+        Ok(taken) => return Ok(local.lease(wanted.pool, taken)),
         Err(none) => none,
     };
     let Incoming { stream, prefix, .. } = incoming;
@@ -172,7 +172,7 @@ async fn lease(
     let taken = Box::pin(wait(session, deadline, wanted, tried, none, waiting, watch)).await;
     *prefix = held.as_ref().map(|held| held.data().to_vec()).unwrap_or_default();
     held.into_iter().for_each(|held| local.buffers.blocks.give(held));
-    taken.map(|taken| taken.lease)
+    taken.map(|taken| local.lease(wanted.pool, taken))
 }
 
 /// Reads ahead what a waiting client says, to see whether it is still there. One that has said nothing and ended its side

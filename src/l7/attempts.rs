@@ -80,7 +80,7 @@ impl Tries<'_> {
     /// Takes a backend.
     fn take(&mut self, now: Instant) -> Result<Lease, NoBackend> {
         let Way { local, view, pool, .. } = *self.way;
-        local.roll(|dice| view.take(pool, now, self.key, &mut self.tried, dice)).map(|taken| taken.lease)
+        local.roll(|dice| view.take(pool, now, self.key, &mut self.tried, dice)).map(|taken| local.lease(pool, taken))
     }
 
     /// Takes another backend while the one under way could still be relied on, or its answer be passed on: only where there
@@ -92,7 +92,7 @@ impl Tries<'_> {
         let Ok(taken) = taken else { return false };
         let permitted = charge == Charge::Free || self.is_permitted();
         if permitted {
-            (self.tried, self.next) = (tried, Some(taken.lease));
+            (self.tried, self.next) = (tried, Some(local.lease(pool, taken)));
         }
         permitted
     }
@@ -191,7 +191,8 @@ impl<'a> Way<'a> {
             if wire.inbound.ended && !had_ended { Err(Outcome::ClientGone) } else { Ok(()) }
         };
         // In a block of its own: it is seldom needed, and would be a part of every exchange.
-        Box::pin(wait(session, deadline, &wanted, tried, none, waiting, watch)).await.map(|taken| taken.lease)
+        let taken = Box::pin(wait(session, deadline, &wanted, tried, none, waiting, watch)).await;
+        taken.map(|taken| local.lease(self.pool, taken))
     }
 
     /// The answer where there is no backend; `failure` is how an earlier attempt is answered for.

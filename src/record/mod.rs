@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::balance::Rung;
 use crate::outcome::Outcome;
 use crate::serial::BySerial;
 
@@ -60,6 +61,28 @@ pub enum PoolEvent {
     Queued,
     /// It did not get one: the queue was full, or the time to wait over.
     QueueRefused,
+    /// It was given to a backup.
+    OnBackup,
+    /// It was given to one of all primaries, whatever was said of it.
+    InPanic,
+    /// It was given to a backend that its breaker holds back.
+    OnBreakerOpen,
+    /// It was given to a backend that is down.
+    OnFailOpen,
+}
+
+impl PoolEvent {
+    /// What it is to be given to a backend on this rung; nothing that is worth counting on the first.
+    #[must_use]
+    pub fn on(rung: Rung) -> Option<PoolEvent> {
+        match rung {
+            Rung::Primaries => None,
+            Rung::Backups => Some(PoolEvent::OnBackup),
+            Rung::Panic => Some(PoolEvent::InPanic),
+            Rung::BreakerOpen => Some(PoolEvent::OnBreakerOpen),
+            Rung::FailOpen => Some(PoolEvent::OnFailOpen),
+        }
+    }
 }
 
 /// What one worker, or all of them together, saw of one pool.
@@ -73,6 +96,14 @@ pub struct PoolRecord {
     pub queued: u64,
     /// [`PoolEvent::QueueRefused`]
     pub queue_refused: u64,
+    /// [`PoolEvent::OnBackup`]
+    pub on_backups: u64,
+    /// [`PoolEvent::InPanic`]
+    pub in_panic: u64,
+    /// [`PoolEvent::OnBreakerOpen`]
+    pub on_breaker_open: u64,
+    /// [`PoolEvent::OnFailOpen`]
+    pub on_fail_open: u64,
 }
 
 impl PoolRecord {
@@ -81,6 +112,10 @@ impl PoolRecord {
         self.retries_refused += other.retries_refused;
         self.queued += other.queued;
         self.queue_refused += other.queue_refused;
+        self.on_backups += other.on_backups;
+        self.in_panic += other.in_panic;
+        self.on_breaker_open += other.on_breaker_open;
+        self.on_fail_open += other.on_fail_open;
     }
 }
 
@@ -134,6 +169,10 @@ impl Recorder {
             PoolEvent::RetryRefused => &mut record.retries_refused,
             PoolEvent::Queued => &mut record.queued,
             PoolEvent::QueueRefused => &mut record.queue_refused,
+            PoolEvent::OnBackup => &mut record.on_backups,
+            PoolEvent::InPanic => &mut record.in_panic,
+            PoolEvent::OnBreakerOpen => &mut record.on_breaker_open,
+            PoolEvent::OnFailOpen => &mut record.on_fail_open,
         } += 1;
     }
 
@@ -171,6 +210,17 @@ mod tests {
         assert_eq!((sum.attempts, sum.failures), (2, 1));
         let median = sum.quantile(0.5).unwrap();
         assert!(median >= Duration::from_micros(9_900) && median <= Duration::from_micros(10_200), "{median:?}");
+    }
+
+    #[test]
+    fn each_rung_but_the_first_is_counted_for_itself() {
+        let mut recorder = Recorder::default();
+        let rungs = Rung::LADDER.iter().chain(&[Rung::Panic, Rung::Panic]);
+        rungs.filter_map(|rung| PoolEvent::on(*rung)).for_each(|event| recorder.happened(0, event));
+        let mut both = recorder.collect();
+        both.add(recorder.collect());
+        let PoolRecord { on_backups, in_panic, on_breaker_open, on_fail_open, .. } = both.pools[0];
+        assert_eq!([on_backups, in_panic, on_breaker_open, on_fail_open], [2, 4, 2, 2]);
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl Control {
         drain_timeout: Duration,
     ) {
         let next = Arc::new(next);
-        next.admit();
+        next.admit(clock::now());
         let retired = self.snapshots.swap(Arc::clone(&next));
         next.call_waiting();
         next.bells().opened.ring();

@@ -140,6 +140,7 @@ impl Server {
         let snapshot = self.control.snapshot();
         let report = |(id, pool): (PoolId, &Arc<Pool>)| PoolReport {
             pool: pool.name.clone(),
+            rung: pool.rung(),
             waiting: pool.queue.waiting(),
             record: records.get(id.index()).copied().unwrap_or_default(),
         };
@@ -344,12 +345,14 @@ mod tests {
                 name: "app".into(),
                 policy: Policy::RoundRobin,
                 backends,
+                slow_start: None,
                 timeouts: timeouts(),
                 breaker: None,
                 queue: 0,
                 retry_budget: 0.2,
                 health_check: None,
                 fail_open: true,
+                panic_threshold: 0.0,
             }],
         }
     }

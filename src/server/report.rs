@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::sockets::BindFault;
-use crate::balance::Standing;
+use crate::balance::{Rung, Standing};
 use crate::config::{Address, Name};
 use crate::record::{BackendRecord, PoolRecord};
 
@@ -59,6 +59,8 @@ pub struct BackendReport {
 pub struct PoolReport {
     /// Its name.
     pub pool: Name,
+    /// On which rung of the ladder its latest requests stood.
+    pub rung: Rung,
     /// How many wait for a place at one of its backends.
     pub waiting: usize,
     /// What all workers saw happen there since the process started.

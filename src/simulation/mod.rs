@@ -37,6 +37,10 @@ pub struct Scenario {
     pub attempts: u32,
     /// Whether backends that are down are tried when nothing else is left.
     pub fail_open: bool,
+    /// With less than this share of the primaries well they are all tried alike; 0: never.
+    pub panic_threshold: f64,
+    /// How long a backend that comes back takes to have all of its weight; `None`: it has it at once.
+    pub slow_start: Option<Duration>,
     /// How the breakers are set; `None`: there are none.
     pub breaker: Option<Settings>,
     /// This share of the requests is given up by its client half-way.
@@ -46,14 +50,28 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Two workers, 500 requests a second of 10 000 clients for 10 s, two attempts, fail-open, no breakers, nobody leaving,
-    /// nothing changing.
+    /// Two workers, 500 requests a second of 10 000 clients for 10 s, two attempts, fail-open, no panic, no slow start, no
+    /// breakers, nobody leaving, nothing changing.
     #[must_use]
     pub fn new(policy: Policy, backends: Vec<Backend>) -> Scenario {
         let (rate, lasts) = (500.0, Duration::from_secs(10));
         let (workers, clients, attempts, fail_open, changes) = (2, 10_000, 2, true, Vec::new());
-        let (breaker, leaves) = (None, 0.0);
-        Scenario { backends, policy, workers, rate, lasts, clients, attempts, fail_open, breaker, leaves, changes }
+        let (panic_threshold, slow_start, breaker, leaves) = (0.0, None, None, 0.0);
+        Scenario {
+            backends,
+            policy,
+            workers,
+            rate,
+            lasts,
+            clients,
+            attempts,
+            fail_open,
+            panic_threshold,
+            slow_start,
+            breaker,
+            leaves,
+            changes,
+        }
     }
 
     /// The same, with `what` happening to `backend` at `at`.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::balance::{Candidate, Standing, Tried};
+use crate::balance::{Candidate, Reach, Standing, Tried};
 use crate::clock::Instant;
 
 /// Something that must always hold.
@@ -50,12 +50,16 @@ impl fmt::Display for Broken {
 pub(super) fn of_pick<C: Candidate>(
     among: &[C],
     tried: &Tried,
-    fail_open: bool,
+    reach: Reach,
     now: Instant,
     has_room: impl Fn(usize) -> bool,
     picked: Option<usize>,
 ) -> Result<(), Promise> {
-    let rank = |index: usize| preference(among[index].standing(now), among[index].is_backup(), fail_open);
+    let panics = panics(among, reach.panic_threshold, now);
+    let rank = |index: usize| match (among[index].standing(now), among[index].is_backup()) {
+        (Standing::Usable | Standing::Down | Standing::Open, false) if panics => Some(0),
+        (standing, is_backup) => preference(standing, is_backup, reach.fail_open),
+    };
     let untried = || (0..among.len()).filter(|&index| !tried.contains(index));
     let best = untried().filter_map(rank).min();
     // Whoever could wait for one that works is not given to one that does not.
@@ -68,6 +72,19 @@ pub(super) fn of_pick<C: Candidate>(
         Some(index) if best.is_none() || rank(index) != best => Err(Promise::PickIsTheBestAllowed),
         _ => Ok(()),
     }
+}
+
+/// Whether the well ones are so few that nothing said of the primaries counts.
+fn panics<C: Candidate>(among: &[C], threshold: f64, now: Instant) -> bool {
+    let standings = |backups| {
+        let such = among.iter().filter(move |candidate| candidate.is_backup() == backups);
+        such.map(|candidate| candidate.standing(now))
+    };
+    let is_well = |standing: &Standing| matches!(standing, Standing::Usable | Standing::Full);
+    let is_not = |standing: &Standing| matches!(standing, Standing::Down | Standing::Open);
+    let (well, not) = (standings(false).filter(is_well).count(), standings(false).filter(is_not).count());
+    let share = if well + not == 0 { 1.0 } else { well as f64 / (well + not) as f64 };
+    share < threshold && !standings(true).any(|standing| is_well(&standing))
 }
 
 /// The order in which backends are to be used, `None` for those that never are.
@@ -98,7 +115,8 @@ mod tests {
         actors.iter_mut().zip(standings).for_each(|(actor, standing)| actor.change(What::Stands(standing)));
         let mut remembered = Tried::default();
         tried.iter().for_each(|&index| assert!(remembered.add(index)));
-        of_pick(&actors, &remembered, fail_open, NOW, |_| true, picked)
+        let reach = Reach { fail_open, panic_threshold: 0.0 };
+        of_pick(&actors, &remembered, reach, NOW, |_| true, picked)
     }
 
     #[test]

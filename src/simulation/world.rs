@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{Backend, Broken, Pick, Promise, Report, Scenario, Service, What, promise};
 use crate::balance::{
-    AnyPicker, Ask, Candidate, ConsistentHash, Dice, Estimate, Lost, Policy, Rung, Standing, Tried, climb_and_take,
-    hash_key, peer_median,
+    AnyPicker, Ask, Candidate, ConsistentHash, Dice, Estimate, Lost, Policy, Reach, Rung, Standing, Tried, UNIT,
+    climb_and_take, hash_key, peer_median, ramped,
 };
 use crate::breaker::{Breaker, Settings, Ticket};
 use crate::clock::Instant;
@@ -28,6 +28,9 @@ pub(super) struct Actor {
     failing: (f64, Duration),
     breaker: Breaker,
     settings: Option<Settings>,
+    /// Its slow start, and when the latest began.
+    slow_start: Option<Duration>,
+    returned: Option<Instant>,
     /// How often the breaker changed its state, and the probes that were let in since it last did.
     changes: u64,
     probes: u32,
@@ -36,6 +39,13 @@ pub(super) struct Actor {
 impl Candidate for Actor {
     fn weight(&self) -> u32 {
         self.backend.weight
+    }
+
+    fn weight_at(&self, now: Instant) -> u32 {
+        match (self.slow_start, self.returned) {
+            (Some(slow_start), Some(at)) => ramped(self.backend.weight, now.since(at), slow_start),
+            _ => self.backend.weight * UNIT,
+        }
     }
 
     fn standing(&self, now: Instant) -> Standing {
@@ -113,6 +123,8 @@ pub(super) fn actors(backends: &[Backend]) -> Vec<Actor> {
         failing: (0.0, Duration::ZERO),
         breaker: Breaker::default(),
         settings: None,
+        slow_start: None,
+        returned: None,
         changes: 0,
         probes: 0,
     };
@@ -197,7 +209,10 @@ impl<'a> World<'a> {
     pub fn new(scenario: &'a Scenario, seed: u64) -> World<'a> {
         let mut dice = Dice::seeded(seed);
         let mut actors = actors(&scenario.backends);
-        actors.iter_mut().for_each(|actor| actor.settings.clone_from(&scenario.breaker));
+        for actor in &mut actors {
+            actor.settings.clone_from(&scenario.breaker);
+            actor.slow_start = scenario.slow_start;
+        }
         let mut worker = |_| Worker {
             picker: AnyPicker::new(&scenario.policy, &actors, dice.next()),
             dice: Dice::seeded(dice.next()),
@@ -239,7 +254,11 @@ impl<'a> World<'a> {
             Event::Change(index) => {
                 let change = self.scenario.changes[index];
                 if let Some(actor) = self.actors.get_mut(change.backend) {
+                    let was_usable = actor.standing == Standing::Usable;
                     actor.change(change.what);
+                    if !was_usable && actor.standing == Standing::Usable {
+                        actor.returned = Some(self.now);
+                    }
                 }
                 if matches!(change.what, What::Weighs(_)) {
                     self.rebuild_pickers();
@@ -287,12 +306,13 @@ impl<'a> World<'a> {
     fn attempt(&mut self, mut request: Request) -> Result<(), Promise> {
         let Worker { picker, dice } = &mut self.workers[request.worker];
         let ask = Ask { now: self.now, key: request.key, tried: &request.tried, dice, rung: Rung::Primaries };
-        let (actors, fail_open) = (&self.actors, self.scenario.fail_open);
+        let Scenario { fail_open, panic_threshold, .. } = *self.scenario;
+        let (actors, reach) = (&self.actors, Reach { fail_open, panic_threshold });
         let has_room = |index: usize| !actors[index].is_full();
         let take = |index, _| if has_room(index) { Ok(()) } else { Err(Lost::NoRoom) };
-        let found = climb_and_take(picker, actors, ask, fail_open, take);
+        let found = climb_and_take(picker, actors, ask, reach, take);
         let picked = found.map(|((), index, _)| index).ok();
-        promise::of_pick(actors, &request.tried, fail_open, self.now, has_room, picked)?;
+        promise::of_pick(actors, &request.tried, reach, self.now, has_room, picked)?;
         let Ok(((), backend, rung)) = found else {
             self.report.without_backend += 1;
             return Ok(());

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use super::breaking::PoolBreaker;
 use super::health::Checkup;
-use crate::balance::{Candidate, Estimate, Standing, hash_key};
+use super::ramp::Return;
+use crate::balance::{Candidate, Estimate, Standing, UNIT, hash_key, ramped};
 use crate::breaker::Breaker;
 use crate::clock::Instant;
 use crate::config::{Address, Initial, Name, Service};
@@ -159,6 +160,8 @@ pub struct BackendState {
     /// Not beside the words that every request writes: it is written when the backend is withdrawn, and read while requests
     /// wait.
     withdrawals: AtomicU64,
+    /// Written as seldom, and read where a pool has a slow start.
+    returned: Return,
     id: u64,
     identity: u64,
     key: BackendKey,
@@ -179,8 +182,8 @@ impl BackendState {
     pub fn beginning(id: u64, key: BackendKey, initial: Initial) -> BackendState {
         let latency = AtomicU64::new(Estimate::UNKNOWN.to_bits());
         let shared = Shared { usage: AtomicU64::new(0), latency, breaker: Breaker::default() };
-        let (withdrawals, checkup) = (AtomicU64::new(0), Checkup::new(initial));
-        BackendState { withdrawals, id, identity: key.identity(), key, shared, checkup }
+        let (withdrawals, returned, checkup) = (AtomicU64::new(0), Return::never(), Checkup::new(initial));
+        BackendState { withdrawals, returned, id, identity: key.identity(), key, shared, checkup }
     }
 
     /// A number that no other backend of this process has or had.
@@ -284,6 +287,18 @@ impl BackendState {
         self.withdrawals.load(Ordering::Relaxed)
     }
 
+    /// It comes back at `now`, or into a pool that is at work: where its pool has a slow start, that begins. For whoever puts
+    /// it back, just before that.
+    pub fn come_back(&self, now: Instant) {
+        self.returned.note(now);
+    }
+
+    /// When it last came back; `None`: it is here since the process began.
+    #[must_use]
+    pub fn came_back(&self) -> Option<Instant> {
+        self.returned.at()
+    }
+
     /// Back in service: a new epoch, if it was out of service at all.
     pub fn restore(&self) {
         let mut usage = self.usage();
@@ -376,6 +391,8 @@ pub struct Backend {
     pub name: Name,
     /// 1–1000.
     pub weight: u32,
+    /// How long it takes to have all of its weight when it comes back; `None`: it has it at once.
+    pub slow_start: Option<Duration>,
     /// Concurrent requests (L7) or connections (L4) over all workers.
     pub limit: Option<NonZeroU32>,
     /// Used only when no primary is usable.
@@ -405,6 +422,12 @@ impl Backend {
 impl Candidate for Backend {
     fn weight(&self) -> u32 {
         self.weight
+    }
+
+    fn weight_at(&self, now: Instant) -> u32 {
+        let Some(slow_start) = self.slow_start else { return self.weight * UNIT };
+        let back_for = self.state.came_back().map_or(Duration::MAX, |at| now.since(at));
+        ramped(self.weight, back_for, slow_start)
     }
 
     fn standing(&self, now: Instant) -> Standing {
@@ -558,6 +581,7 @@ mod tests {
         let mut backend = Backend {
             name: "a".into(),
             weight: 1,
+            slow_start: None,
             limit: NonZeroU32::new(1),
             backup: false,
             service: Service::Active,

@@ -88,7 +88,7 @@ impl Hold {
         let admitted = backend.state.breaker().admit(now, &pool.settings, entry);
         let (ticket, transition) = admitted.map_err(|_| Refused::Shut)?;
         if let Some(transition) = transition {
-            self.follow(index, &transition, pool);
+            self.follow(index, &transition, pool, now);
         }
         Ok(ticket)
     }
@@ -99,7 +99,7 @@ impl Hold {
         let Some(pool) = backend.breaker.as_deref() else { return };
         let was_probe = ticket.is_probe();
         if let Some(transition) = backend.state.breaker().succeed(ticket, took, &self.teller(pool, index, now)) {
-            self.follow(index, &transition, pool);
+            self.follow(index, &transition, pool, now);
         }
         // Its place is free long before the lease ends, if what follows is large.
         if was_probe {
@@ -112,7 +112,7 @@ impl Hold {
         let backend = &self.backends()[index];
         let Some(pool) = backend.breaker.as_deref() else { return };
         if let Some(transition) = backend.state.breaker().fail(ticket, &self.teller(pool, index, now)) {
-            self.follow(index, &transition, pool);
+            self.follow(index, &transition, pool, now);
         }
     }
 
@@ -129,9 +129,9 @@ impl Hold {
 
     /// What follows from a transition, by whoever made it: who waits for a response of a backend that is left alone goes
     /// elsewhere, at once and on every worker; and who waits for a place may find one at a backend that is back, or may be
-    /// the next to try whether it is.
+    /// the next to try whether it is. One that was only observed was never away.
     #[cold]
-    fn follow(&self, index: usize, transition: &Transition, pool: &PoolBreaker) {
+    fn follow(&self, index: usize, transition: &Transition, pool: &PoolBreaker, now: Instant) {
         let backend = &self.backends()[index];
         backend.tell(transition, &pool.settings);
         match transition.to {
@@ -142,7 +142,13 @@ impl Hold {
                 }
                 pool.bells.opened.ring();
             }
-            State::HalfOpen | State::Closed => self.queue().call(),
+            State::Closed => {
+                if pool.settings.mode == Mode::Enforce {
+                    backend.state.come_back(now);
+                }
+                self.queue().call();
+            }
+            State::HalfOpen => self.queue().call(),
         }
     }
 

@@ -40,7 +40,19 @@ pub fn backend(port: u16) -> Backend {
 pub fn pool(name: &str, policy: Policy, backends: Vec<Backend>) -> Pool {
     let (health_check, fail_open, queue, retry_budget, breaker) = (None, true, 100, 0.2, None);
     let timeouts = timeouts();
-    Pool { name: name.into(), policy, backends, timeouts, health_check, fail_open, queue, retry_budget, breaker }
+    Pool {
+        name: name.into(),
+        policy,
+        backends,
+        slow_start: None,
+        timeouts,
+        health_check,
+        fail_open,
+        panic_threshold: 0.0,
+        queue,
+        retry_budget,
+        breaker,
+    }
 }
 
 pub fn round_robin(name: &str, ports: &[u16]) -> Pool {

@@ -229,6 +229,7 @@ mod tests {
             Backend {
                 name: "a".into(),
                 weight: 1,
+                slow_start: None,
                 limit: None,
                 backup: false,
                 service: Service::Active,

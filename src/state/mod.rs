@@ -13,12 +13,14 @@ mod breaking;
 mod budget;
 #[cfg(test)]
 mod fixture;
+mod footing;
 mod health;
 mod ids;
 mod key;
 mod lease;
 mod pool;
 mod queue;
+mod ramp;
 mod registry;
 mod route;
 mod terms;
@@ -106,6 +108,8 @@ pub struct Snapshot {
     bells: Arc<Bells>,
     listener_names: Roster,
     pool_names: Roster,
+    /// Backends of this number and later ones are new with this snapshot, and not with the process.
+    first_newcomer: u64,
     next_backend_id: u64,
 }
 
@@ -128,6 +132,7 @@ impl Snapshot {
             listeners,
             pools,
             queues,
+            first_newcomer: previous.map_or(u64::MAX, |previous| previous.next_backend_id),
             next_backend_id: registry.next_id(),
             retired: registry.into_retired(),
             bells,
@@ -178,10 +183,15 @@ impl Snapshot {
     }
 
     /// Puts back into service what was out of it and is in service here: for just before this snapshot comes into force, so
-    /// that its first request finds all of its backends.
-    pub fn admit(&self) {
-        let in_service = self.backends().filter(|backend| backend.service == Service::Active);
-        in_service.for_each(|backend| backend.state.restore());
+    /// that its first request finds all of its backends. These, and those that are new, come back at `now`.
+    pub fn admit(&self, now: Instant) {
+        for Backend { state, .. } in self.in_use() {
+            let is_new = state.id() >= self.first_newcomer && state.came_back().is_none();
+            if is_new || state.is_draining() {
+                state.come_back(now);
+            }
+            state.restore();
+        }
     }
 
     /// Says to every backend whether it is in service: for when this snapshot is in force and no worker begins anything by
@@ -190,7 +200,7 @@ impl Snapshot {
     /// A backend that is retired, drained or in maintenance takes nothing new from here on; one that came back is in service
     /// again. Doing it twice is the same as once.
     pub fn settle(&self) {
-        self.admit();
+        self.in_use().for_each(|backend| backend.state.restore());
         let held_back = self.backends().filter(|backend| backend.service != Service::Active);
         held_back.map(|backend| &backend.state).chain(&self.retired).for_each(|state| state.drain());
     }
@@ -249,8 +259,7 @@ impl Snapshot {
     /// The numbers of the backends that may be given something new.
     #[must_use]
     pub fn in_service(&self) -> HashSet<u64> {
-        let in_service = self.backends().filter(|backend| backend.service == Service::Active);
-        in_service.map(|backend| backend.state.id()).collect()
+        self.in_use().map(|backend| backend.state.id()).collect()
     }
 
     /// The numbers of all backends that are in a pool, or in none any more but may still be in use.
@@ -258,6 +267,10 @@ impl Snapshot {
     pub fn known(&self) -> HashSet<u64> {
         let in_pools = self.backends().map(|backend| &backend.state);
         in_pools.chain(&self.retired).map(|state| state.id()).collect()
+    }
+
+    fn in_use(&self) -> impl Iterator<Item = &Backend> {
+        self.backends().filter(|backend| backend.service == Service::Active)
     }
 
     fn backends(&self) -> impl Iterator<Item = &Backend> {
@@ -298,6 +311,7 @@ fn bind(
     Backend {
         name: backend.name.clone(),
         weight: backend.weight,
+        slow_start: pool.slow_start,
         limit: backend.max_connections,
         backup: backend.backup,
         service: backend.service,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::backend::Backend;
 use super::breaking::PoolBreaker;
 use super::budget::Reserve;
+use super::footing::Footing;
 use super::lease::Latency;
 use super::queue::Queue;
-use crate::balance::{self, Candidate, ConsistentHash, Standing};
+use crate::balance::{self, Candidate, ConsistentHash, Reach, Rung, Standing};
 use crate::clock::Instant;
 use crate::config::{self, HashOn, HealthCheck, Name, Policy, Timeouts};
 
@@ -90,8 +91,10 @@ pub struct Pool {
     pub(super) reserve: Arc<Reserve>,
     /// How it is found out whether its backends are well; `None`: they count as up.
     pub health_check: Option<Arc<HealthCheck>>,
-    /// Whether backends that are down are tried when nothing else is left.
-    pub fail_open: bool,
+    /// What it does when too few of its backends are well.
+    pub reach: Reach,
+    /// On which rung its requests stand.
+    pub(super) footing: Arc<Footing>,
     /// The policy as pickers are made from it, with the one table that all workers share.
     pub(super) picking: balance::Policy,
     /// What its breakers have in common; `None`: they are off.
@@ -126,7 +129,8 @@ impl Pool {
             retry_budget: config.retry_budget,
             reserve: previous.map(|previous| Arc::clone(&previous.reserve)).unwrap_or_default(),
             health_check: config.health_check.clone(),
-            fail_open: config.fail_open,
+            reach: Reach { fail_open: config.fail_open, panic_threshold: config.panic_threshold },
+            footing: previous.map(|previous| Arc::clone(&previous.footing)).unwrap_or_default(),
             picking,
             breaker,
         }
@@ -137,15 +141,24 @@ impl Pool {
         picks_alike((&self.policy, &self.backends), (&other.policy, &other.backends))
     }
 
+    /// On which rung of the ladder its requests stand. It is that of the latest, but for a moment after a lower one.
+    #[must_use]
+    pub fn rung(&self) -> Rung {
+        self.footing.rung()
+    }
+
     /// How many more its backends may have at `now`: those that work, or else those that are tried instead.
     pub(super) fn room(&self, now: Instant) -> usize {
-        let room = |stands: fn(Standing) -> bool| {
-            let such = self.backends.iter().filter(|backend| stands(backend.standing(now)));
+        let room = |stands: fn(Standing, bool) -> bool| {
+            let such = self.backends.iter().filter(|backend| stands(backend.standing(now), backend.backup));
             such.fold((false, 0), |(_, sum): (bool, usize), backend| (true, sum.saturating_add(backend.room())))
         };
-        match room(|standing| matches!(standing, Standing::Usable | Standing::Full)) {
+        if self.reach.panics(&self.backends, now) {
+            return room(|standing, backup| Rung::Panic.holds(standing, backup)).1;
+        }
+        match room(|standing, _| matches!(standing, Standing::Usable | Standing::Full)) {
             (true, room) => room,
-            (false, _) => room(|standing| matches!(standing, Standing::Open | Standing::Down)).1,
+            (false, _) => room(|standing, _| matches!(standing, Standing::Open | Standing::Down)).1,
         }
     }
 

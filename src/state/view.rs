@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::backend::{Refused, Turn};
 use super::budget::{Budget, Permit};
+use super::footing::Step;
 use super::ids::{ListenerId, PoolId};
 use super::lease::{Hold, Lease};
 use super::pool::Pool;
@@ -83,6 +84,14 @@ impl Census {
     }
 }
 
+impl std::fmt::Display for Census {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Census { usable, down, open, full, draining, maintenance } = self;
+        write!(f, "usable {usable}, down {down}, open {open}, full {full}, draining {draining}, ")?;
+        write!(f, "in maintenance {maintenance}")
+    }
+}
+
 impl std::fmt::Display for NoBackend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let why = match self.why {
@@ -91,9 +100,7 @@ impl std::fmt::Display for NoBackend {
             Why::Tried => "all usable backends were tried",
             Why::NoneUsable => "no backend is usable",
         };
-        let Census { usable, down, open, full, draining, maintenance } = self.census;
-        write!(f, "{why} (usable {usable}, down {down}, open {open}, full {full}, draining {draining}, ")?;
-        write!(f, "in maintenance {maintenance})")
+        write!(f, "{why} ({})", self.census)
     }
 }
 
@@ -147,14 +154,32 @@ impl WorkerPool {
 
     /// Picks and takes. What is taken is put down in `tried`.
     fn take(&self, turn: Turn, now: Instant, key: u64, tried: &mut Tried, dice: &mut Dice) -> Result<Taken, NoBackend> {
+        let pool = &*self.pool;
         let take = |index, rung| self.hold.take(index, now, turn, entry(rung)).map_err(lost);
         let ask = Ask { now, key, tried, dice, rung: Rung::Primaries };
         let picker = &mut *self.picker.borrow_mut();
-        let (lease, index, rung) = climb_and_take(picker, &self.pool.backends, ask, self.pool.fail_open, take)
-            .map_err(|missed| NoBackend::of(&self.pool, now, missed))?;
+        let (lease, index, rung) = climb_and_take(picker, &pool.backends, ask, pool.reach, take)
+            .map_err(|missed| NoBackend::of(pool, now, missed))?;
+        // Where somebody goes who could not stay at his first backend says nothing of the pool.
+        if (rung != Rung::Primaries || !pool.footing.is_usual()) && tried.is_empty() {
+            tell_rung(pool, rung, now);
+        }
         // With no room left it would be taken a second time, which no number of attempts comes to.
         tried.add(index);
         Ok(Taken { lease, index, rung })
+    }
+}
+
+/// Says it once when requests of `pool` begin or cease to stand on another rung than the primaries.
+#[cold]
+fn tell_rung(pool: &Pool, rung: Rung, now: Instant) {
+    let Some(Step { from, to }) = pool.footing.stand(rung, now) else { return };
+    let (name, backends, from, is_usual) = (&pool.name, Census::of(pool, now), from.name(), to == Rung::Primaries);
+    match is_usual {
+        true => tracing::info!(pool = %name, from, to = to.name(), %backends, "pool is served by its primaries again"),
+        false => {
+            tracing::warn!(pool = %name, from, to = to.name(), %backends, "pool is not served by its primaries alone")
+        }
     }
 }
 
@@ -166,11 +191,11 @@ fn lost(refused: Refused) -> Lost {
     }
 }
 
-/// On the upper rungs a breaker turns away; on the lower ones there is nobody else.
+/// On the upper rungs a breaker turns away; on the lower ones there is nobody else, and in panic it is not believed.
 fn entry(rung: Rung) -> Entry {
     match rung {
         Rung::Primaries | Rung::Backups => Entry::Asked,
-        Rung::BreakerOpen | Rung::FailOpen => Entry::Forced,
+        Rung::Panic | Rung::BreakerOpen | Rung::FailOpen => Entry::Forced,
     }
 }
 

@@ -12,6 +12,7 @@ mod health;
 mod listeners;
 mod patterns;
 mod pools;
+mod recovery;
 mod routes;
 mod shadow;
 

@@ -42,20 +42,24 @@ impl Checking<'_> {
         let backends: Vec<Backend> = backends.into_iter().map(|placed| placed.backend).collect();
         let health_check = self.health_check(table, &backends);
         let fail_open = self.fail_open(table);
+        let breaker = self.breaker(table, breaker).into_settings();
+        let slow_start = self.slow_start(table);
+        let panic_threshold = self.panic_threshold(table, fail_open, breaker.is_some());
         self.warn_of_idle_queue(table, &backends);
         let (queue, mut timeouts) = (table.table("queue"), own_timeouts(table, defaults));
         if let Some(timeout) = queue.and_then(|queue| queue.duration("timeout")) {
             timeouts.queue = timeout;
         }
         let max = queue.and_then(|queue| queue.integer("max")).unwrap_or_else(|| keys::QUEUE_MAX.default_integer());
-        let breaker = self.breaker(table, breaker).into_settings();
         Some(Pool {
             name: name?,
             policy,
             backends,
+            slow_start,
             timeouts,
             health_check,
             fail_open,
+            panic_threshold,
             breaker,
             queue: usize::try_from(max).unwrap_or_default(),
             retry_budget: table.number("retry_budget").unwrap_or_else(|| keys::RETRY_BUDGET.default_number()),

@@ -24,6 +24,17 @@ pub(super) const FAIL_OPEN: Key = Key {
           `false`: such requests are answered 503.",
 };
 
+/// `pools.*.panic_threshold`
+pub(super) const PANIC_THRESHOLD: Key = Key {
+    name: "panic_threshold",
+    forms: &[Form::Integer(0, 0), Form::Number(0.0, 1.0)],
+    absent: Default("0"),
+    doc: "With less than this share of the backends well that are no backups, and no backup well either, nothing said of \
+          them is believed: all that are no backups are used alike, those that are down and those that their breakers hold \
+          back too, so that the few that are well are not overrun. Those at their `max_connections` are well, and get no \
+          more; those drained or in maintenance do not count and get nothing. 0: never. Not with `fail_open = false`.",
+};
+
 /// `[pools.NAME.health_check]`
 pub static HEALTH_CHECK: Shape = Shape {
     what: "a health check",

@@ -15,7 +15,7 @@ impl World<'_> {
         let Some(settings) = &actor.settings else { return Ok(Ticket::UNHEARD) };
         let entry = match rung {
             Rung::Primaries | Rung::Backups => Entry::Asked,
-            Rung::BreakerOpen | Rung::FailOpen => Entry::Forced,
+            Rung::Panic | Rung::BreakerOpen | Rung::FailOpen => Entry::Forced,
         };
         let before = actor.breaker.state(self.now);
         let (probes, broken) = (settings.half_open_probes, Promise::OnlyProbesPassAnOpenBreaker);
@@ -57,6 +57,9 @@ impl World<'_> {
         let Some(Transition { from, to, .. }) = transition else { return Ok(()) };
         let actor = &mut self.actors[backend];
         (actor.changes, actor.probes) = (actor.changes + 1, 0);
+        if to == State::Closed && actor.settings.as_ref().is_some_and(|settings| settings.mode == Mode::Enforce) {
+            actor.returned = Some(self.now);
+        }
         if (from, to) == (State::Closed, State::Open) { self.check_opening(backend) } else { Ok(()) }
     }
 
