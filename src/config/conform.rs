@@ -158,6 +158,7 @@ impl Conforming<'_> {
             match form {
                 Form::Integer(least, most) if (*least..=*most).contains(&number) => return Value::Integer(number),
                 Form::Integer(..) => return self.out_of_range(&number.to_string(), place, forms, name),
+                Form::Zero if number == 0 => return Value::Integer(0),
                 #[expect(clippy::cast_precision_loss, reason = "what is in range is far below 2^52")]
                 Form::Number(..) => return self.number(number as f64, place, forms, name),
                 _ => {}
@@ -168,6 +169,9 @@ impl Conforming<'_> {
 
     fn number(&mut self, number: f64, place: Place, forms: &'static [Form], name: &str) -> Value {
         for form in forms {
+            if matches!(form, Form::Zero) && number == 0.0 {
+                return Value::Number(number);
+            }
             let Form::Number(above, most) = form else { continue };
             if number > *above && number <= *most {
                 return Value::Number(number);
@@ -305,6 +309,7 @@ fn one_expectation(form: &Form) -> String {
         Form::Bytes(least, most) => format!("a size from \"{least}\" to \"{most}\""),
         Form::Integer(least, most) if *most == i64::from(u32::MAX) => format!("a whole number from {least}"),
         Form::Integer(least, most) => format!("a whole number from {least} to {most}"),
+        Form::Zero => "0".into(),
         Form::Number(above, most) => format!("a number above {above} and up to {most}"),
         Form::Bool => "true or false".into(),
         Form::List(element) => format!("a list of which each is {}", expectation(element)),

@@ -1123,6 +1123,7 @@ mod tests {
                     parse_bytes(text.trim_matches('"')).is_some_and(|value| (*least..=*most).contains(&value))
                 }
                 Form::Integer(least, most) => text.parse().is_ok_and(|value: i64| (*least..=*most).contains(&value)),
+                Form::Zero => text == "0",
                 Form::Number(..) => text.parse::<f64>().is_ok(),
                 Form::Bool => text == "true" || text == "false",
                 Form::List(_) | Form::Table(_) | Form::Map(..) => false,

@@ -87,7 +87,9 @@ fn kind(form: &Form) -> String {
             format!("duration up to {}", if most.as_secs() > 86400 { "7 days" } else { "24 hours" })
         }
         Form::Bytes(least, most) => format!("size from `\"{least}\"` to `\"{most}\"`"),
-        Form::Integer(..) | Form::Number(..) => expectation(std::slice::from_ref(form)).replacen("a ", "", 1),
+        Form::Integer(..) | Form::Zero | Form::Number(..) => {
+            expectation(std::slice::from_ref(form)).replacen("a ", "", 1)
+        }
         Form::Bool => "`true`, `false`".into(),
         Form::List(element) => format!("list: {}", element.iter().map(kind).collect::<Vec<_>>().join(" or ")),
         Form::Table(_) => "table".into(),

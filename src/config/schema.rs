@@ -58,6 +58,7 @@ fn one(form: &Form) -> Value {
         Form::Bytes(..) => json!({ "type": "string", "pattern": BYTES }),
         Form::Duration(_) => json!({ "type": "string", "pattern": DURATION }),
         Form::Integer(least, most) => or_variable(json!({ "type": "integer", "minimum": least, "maximum": most })),
+        Form::Zero => json!({ "const": 0 }),
         Form::Number(above, most) => {
             or_variable(json!({ "type": "number", "exclusiveMinimum": above, "maximum": most }))
         }

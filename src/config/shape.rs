@@ -55,6 +55,8 @@ pub enum Form {
     Bytes(Bytes, Bytes),
     /// A whole number from … to.
     Integer(i64, i64),
+    /// 0, which says that there is none of it; before another number.
+    Zero,
     /// A number above … and up to.
     Number(f64, f64),
     /// `true` or `false`.

@@ -262,6 +262,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn one_that_goes_up_again_comes_back_and_one_that_is_first_asked_as_the_process_begins_does_not() {
+        let subject = subject(1, HealthCheck { initial: crate::config::Initial::Down, ..quick() });
+        let begun = run(&subject, ms(1000), |_| (ms(1), Answer::Good)).await;
+        assert_eq!((begun.is_empty(), subject.state.came_back()), (false, None));
+        run(&subject, ms(30_000), |number| (ms(1), if number <= 3 { bad() } else { Answer::Good })).await;
+        assert_eq!(subject.state.checkup().health(), Health::Up);
+        assert_eq!(subject.state.came_back(), subject.state.checkup().probed().changed);
+    }
+
+    #[test]
+    fn one_that_a_reload_has_brought_comes_back_when_it_is_first_found_well() {
+        let (subject, t0) = (subject(1, quick()), Instant::ORIGIN);
+        subject.state.come_back(t0 + ms(5));
+        come_back(&subject.state, Health::Unasked, t0 + ms(900));
+        assert_eq!(subject.state.came_back(), Some(t0 + ms(900)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_that_begins_down_is_up_with_its_first_success() {
         let subject = subject(1, HealthCheck { initial: crate::config::Initial::Down, ..quick() });
         assert_eq!(subject.state.checkup().health(), Health::Unasked);

@@ -329,6 +329,7 @@ mod tests {
             }
             station.follow(&Order { subjects: Vec::new(), unchecked: vec![Arc::clone(&unchecked.state)] });
             assert_eq!(unchecked.state.checkup().health(), Health::Up);
+            assert!(unchecked.state.came_back().is_some() && removed.state.came_back().is_none());
             assert_eq!(removed.state.checkup().health(), Health::Down, "it may be put back");
         });
     }

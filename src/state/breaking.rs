@@ -249,6 +249,24 @@ mod tests {
     }
 
     #[test]
+    fn a_breaker_that_closes_again_lets_its_backend_come_back_unless_it_was_only_observed() {
+        for (mode, came_back) in [(Mode::Enforce, Some(T0 + LATER)), (Mode::Observe, None)] {
+            let settings = Settings { mode, ..Settings::default() };
+            let view = view(app(vec![backend(1), backend(2)], Some(settings)), None);
+            for _ in 0..40 {
+                request(&view, T0, first_fails);
+            }
+            for _ in 0..40 {
+                request(&view, T0 + LATER, |_| 200);
+            }
+            assert_eq!(states(&view, T0 + LATER), [State::Closed, State::Closed]);
+            let id = view.snapshot().pool_id("app").unwrap();
+            let returns = [0, 1].map(|index: usize| view.pool(id).backends[index].state.came_back());
+            assert_eq!(returns, [came_back, None]);
+        }
+    }
+
+    #[test]
     fn an_only_backend_and_the_last_one_never_open() {
         let only = view(ports(&[1]), None);
         let half = view(ports(&[1, 2, 3, 4]), None);

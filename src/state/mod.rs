@@ -398,6 +398,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_reload_brings_or_puts_back_comes_back_and_nothing_else_does() {
+        let at = |seconds| Instant::ORIGIN + std::time::Duration::from_secs(seconds);
+        let held = |service, port| config::Backend { service, ..backend(port) };
+        let app = |backends| vec![pool("app", Policy::WeightedRoundRobin, backends)];
+        let published = |backends, previous: &Snapshot, now| {
+            let next = Snapshot::next(&of_pools(app(backends)), Some(previous));
+            next.admit(now);
+            next.settle();
+            next
+        };
+        let returns = |snapshot: &Snapshot| -> Vec<_> {
+            in_pool(snapshot, "app").backends.iter().map(|backend| backend.state.came_back()).collect()
+        };
+        let began =
+            settled(app(vec![backend(1), held(Service::Drain, 2), held(Service::Maintenance, 3), backend(4)]), None);
+        assert_eq!(returns(&began), [None; 4], "at the start of the process nobody comes back");
+        let same = published(vec![backend(1), held(Service::Maintenance, 2), held(Service::Drain, 3)], &began, at(10));
+        assert_eq!(returns(&same), [None; 3], "not yet");
+        let next = published((1..=5).map(backend).collect(), &same, at(20));
+        let expected = [None, Some(at(20)), Some(at(20)), Some(at(20)), Some(at(20))];
+        assert_eq!(returns(&next), expected, "two put back by hand, one removed before, one new");
+        let last = published((1..=5).map(backend).collect(), &next, at(30));
+        assert_eq!(returns(&last), expected, "a reload that changes nothing begins nothing anew");
+        last.admit(at(40));
+        assert_eq!(returns(&last), expected);
+    }
+
+    #[test]
     fn the_same_address_in_two_pools_has_two_states() {
         let snapshot = settled(vec![round_robin("api", &[1]), round_robin("app", &[1])], None);
         assert_ne!(state(&snapshot, "api", 0).id(), state(&snapshot, "app", 0).id());

@@ -349,6 +349,7 @@ impl View {
 mod tests {
     use std::num::NonZeroU32;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
 
     use super::*;
     use crate::config::{self, HashOn, Policy, Service};
@@ -483,6 +484,104 @@ mod tests {
         assert_eq!(refused, NoBackend { why: Why::NoneUsable, census: Census { down: 2, ..Census::default() } });
         states[1].checkup().say(Health::GoingDown { failures: 1, fall: 3 }, Sessions::Kept);
         assert_eq!(pick(&second), 1);
+    }
+
+    /// The share of the second of two, of which the first was always there.
+    fn share_of_the_second(view: &View, now: Instant) -> f64 {
+        let (mut dice, mut its) = (Dice::seeded(1), 0);
+        for _ in 0..2000 {
+            its += view.take(id(view), now, 0, &mut Tried::default(), &mut dice).unwrap().index;
+        }
+        its as f64 / 2000.0
+    }
+
+    #[test]
+    fn a_backend_that_comes_back_gets_its_share_little_by_little_over_any_reload() {
+        let seconds = Duration::from_secs;
+        for policy in
+            [Policy::WeightedRoundRobin, Policy::LeastConnections, Policy::LeastResponseTime, Policy::RandomTwoChoices]
+        {
+            let with = |slow_start| {
+                let backends = vec![backend(1), backend(2)];
+                vec![config::Pool { slow_start, ..pool("app", policy.clone(), backends) }]
+            };
+            let first = view(with(Some(seconds(100))), None);
+            assert!((share_of_the_second(&first, T0) - 0.5).abs() < 0.05);
+            first.pool(id(&first)).backends[1].state.come_back(T0 + seconds(1000));
+            for (after, share) in [(0, 0.01), (25, 0.2), (50, 1.0 / 3.0), (100, 0.5), (900, 0.5)] {
+                let found = share_of_the_second(&first, T0 + seconds(1000 + after));
+                assert!((found - share).abs() < 0.05, "{found} after {after} s by {policy:?}");
+            }
+            let second = view(with(Some(seconds(50))), Some(&first));
+            assert!((share_of_the_second(&second, T0 + seconds(1025)) - 1.0 / 3.0).abs() < 0.05);
+            let off = view(with(None), Some(&second));
+            assert!((share_of_the_second(&off, T0 + seconds(1000)) - 0.5).abs() < 0.05);
+        }
+    }
+
+    #[test]
+    fn an_only_backend_serves_however_little_it_has_of_its_weight() {
+        let only = pool("app", Policy::LeastResponseTime, vec![limited(1, 2)]);
+        let view = view(vec![config::Pool { slow_start: Some(Duration::from_secs(100)), ..only }], None);
+        view.pool(id(&view)).backends[0].state.come_back(T0);
+        let _held = [take(&view, &mut Tried::default()).unwrap(), take(&view, &mut Tried::default()).unwrap()];
+        assert_eq!(take(&view, &mut Tried::default()).unwrap_err().why, Why::Full);
+    }
+
+    #[test]
+    fn with_too_few_well_all_primaries_are_used_and_the_pool_says_so() {
+        let with = |panic_threshold| {
+            let backends = vec![backend(1), backend(2), limited(3, 1), config::Backend { backup: true, ..backend(4) }];
+            vec![config::Pool { panic_threshold, ..pool("app", Policy::RoundRobin, backends) }]
+        };
+        let view = view(with(0.5), None);
+        let say = |index: usize, health| {
+            view.pool(id(&view)).backends[index].state.checkup().say(health, Sessions::Kept);
+        };
+        say(1, Health::Down);
+        say(3, Health::Down);
+        assert_eq!((pick(&view), view.pool(id(&view)).rung()), (0, Rung::Primaries));
+        let _busy = view.pool(id(&view)).backends[2].state.take(None).unwrap();
+        assert_eq!([pick(&view), pick(&view)], [0, 0], "one that is full is well: two of three are");
+        say(2, Health::Down);
+        let mut picked: Vec<_> = (0..3)
+            .map(|_| {
+                let taken = take(&view, &mut Tried::default()).unwrap();
+                assert_eq!(taken.rung, Rung::Panic);
+                taken.index
+            })
+            .collect();
+        picked.sort_unstable();
+        picked.dedup();
+        assert_eq!(picked, [0, 1], "the one at its limit takes no more, down or not");
+        assert_eq!(view.pool(id(&view)).rung(), Rung::Panic);
+        say(3, Health::Up);
+        assert_eq!(
+            [pick(&view), pick(&view)],
+            [0, 0],
+            "a backup that is well is enough for the verdicts to be believed"
+        );
+    }
+
+    #[test]
+    fn a_pool_says_its_rung_by_first_attempts_and_keeps_it_over_reloads() {
+        let backup = config::Backend { backup: true, ..backend(2) };
+        let with = || vec![pool("app", Policy::RoundRobin, vec![backend(1), backup.clone()])];
+        let first = view(with(), None);
+        let rung = |view: &View| view.pool(id(view)).rung();
+        let mut tried = Tried::default();
+        take(&first, &mut tried).unwrap();
+        assert_eq!((take(&first, &mut tried).unwrap().rung, rung(&first)), (Rung::Backups, Rung::Primaries));
+        first.pool(id(&first)).backends[0].state.checkup().say(Health::Down, Sessions::Kept);
+        pick(&first);
+        let second = view(with(), Some(&first));
+        assert_eq!(rung(&second), Rung::Backups);
+        second.pool(id(&second)).backends[0].state.checkup().say(Health::Up, Sessions::Kept);
+        pick(&second);
+        assert_eq!(rung(&second), Rung::Backups, "not at once");
+        let later = T0 + Duration::from_secs(60);
+        second.take(id(&second), later, 0, &mut Tried::default(), &mut Dice::seeded(1)).unwrap();
+        assert_eq!((rung(&second), rung(&first)), (Rung::Primaries, Rung::Primaries));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(super) const FAIL_OPEN: Key = Key {
 /// `pools.*.panic_threshold`
 pub(super) const PANIC_THRESHOLD: Key = Key {
     name: "panic_threshold",
-    forms: &[Form::Integer(0, 0), Form::Number(0.0, 1.0)],
+    forms: &[Form::Zero, Form::Number(0.0, 1.0)],
     absent: Default("0"),
     doc: "With less than this share of the backends well that are no backups, and no backup well either, nothing said of \
           them is believed: all that are no backups are used alike, those that are down and those that their breakers hold \
@@ -161,7 +161,7 @@ pub const FALL: Key = Key {
 /// `pools.*.health_check.jitter`
 pub const CHECK_JITTER: Key = Key {
     name: "jitter",
-    forms: &[Form::Integer(0, 0), Form::Number(0.0, 0.5)],
+    forms: &[Form::Zero, Form::Number(0.0, 0.5)],
     absent: Default("0.1"),
     doc: "By which share each interval is longer or shorter by chance, so that probes do not come all at once.",
 };
