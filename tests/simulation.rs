@@ -2,6 +2,9 @@
 //!
 //! A failing test names its seed; `EVENKEEL_SEED=7 cargo test --test simulation NAME` replays that one alone.
 
+#[path = "simulation/recovery.rs"]
+mod recovery;
+
 use std::time::Duration;
 
 use evenkeel::balance::{Dice, Policy, Rung, Standing};

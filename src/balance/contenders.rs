@@ -3,16 +3,22 @@
 //! In-flight counts and standings are shared between workers and move while a policy looks at them. A policy that goes
 //! over its candidates more than once reads them here once, so all its passes see the same numbers. The room is
 //! reserved when the picker is built and used again for every pick.
+//!
+//! A backend that comes back by a slow start has nothing to do, so it would win every comparison of loads, and a weight that
+//! divides a load of 0 does not change that; where the load counts the request to come, it would win none until the most of
+//! its slow start is over. So lots are drawn by what each has of its weight: a ramping backend competes only for the requests
+//! that fall to it, and for those it stands with all of its weight. It gets no more than its growing share, and less where
+//! it is busier or slower than the others.
 
 use std::cmp::Ordering;
 
-use super::{Ask, Candidate, Dice};
+use super::{Ask, Candidate, Dice, UNIT};
 
 /// One candidate as it was when it was read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Contender {
     pub index: usize,
-    /// In hundredths, as it is at the time of the pick.
+    /// In hundredths.
     pub weight: u32,
     pub in_flight: u32,
 }
@@ -27,25 +33,54 @@ impl Contender {
 
 /// The room for them.
 #[derive(Clone, Debug)]
-pub(super) struct Contenders(Vec<Contender>);
+pub(super) struct Contenders {
+    running: Vec<Contender>,
+    /// Whether one has not all of its weight.
+    ramps: bool,
+}
 
 impl Contenders {
     /// Room for `count` of them.
     pub fn with_room(count: usize) -> Contenders {
-        Contenders(Vec::with_capacity(count))
+        Contenders { running: Vec::with_capacity(count), ramps: false }
     }
 
-    /// Reads all that `ask` admits, in the order of `among`.
+    /// Reads all that `ask` admits, in the order of `among`, with what each has of its weight.
     pub fn gather<C: Candidate>(&mut self, among: &[C], ask: &Ask<'_>) -> &[Contender] {
-        self.0.clear();
-        self.0.extend(among.iter().enumerate().filter(|&(index, candidate)| ask.admits(index, candidate)).map(
-            |(index, candidate)| Contender {
-                index,
-                weight: candidate.weight_at(ask.now).max(1),
-                in_flight: candidate.in_flight(),
-            },
-        ));
-        &self.0
+        let Contenders { running, ramps } = self;
+        (running.clear(), *ramps = false);
+        let admitted = among.iter().enumerate().filter(|&(index, candidate)| ask.admits(index, candidate));
+        running.extend(admitted.map(|(index, candidate)| {
+            let weight = candidate.weight_at(ask.now).max(1);
+            *ramps |= weight < candidate.weight() * UNIT;
+            Contender { index, weight, in_flight: candidate.in_flight() }
+        }));
+        running
+    }
+
+    /// Those of them that compete for this request, each with all of its weight, and the place of the ramping one to which it
+    /// falls if nothing speaks against it.
+    pub fn compete<C: Candidate>(&mut self, among: &[C], ask: &mut Ask<'_>) -> (&[Contender], Option<usize>) {
+        self.gather(among, ask);
+        let favoured = if self.ramps { self.draw_lots(among, ask.dice) } else { None };
+        (&self.running, favoured)
+    }
+
+    /// Leaves those that have most of their weights, as a rule all of it, and the one on which the lot falls.
+    #[cold]
+    fn draw_lots<C: Candidate>(&mut self, among: &[C], dice: &mut Dice) -> Option<usize> {
+        let full = |contender: &Contender| (among[contender.index].weight() * UNIT).max(1);
+        // In percent, as weights of different sizes come back in steps of different sizes.
+        let percent = |contender: &Contender| contender.weight * 100 / full(contender);
+        let most = self.running.iter().map(percent).max()?;
+        let drawn = self.running[place_at(&self.running, dice.below(total_weight(&self.running)), None)?];
+        self.running.retain_mut(|contender| {
+            let stays = percent(contender) == most || contender.index == drawn.index;
+            contender.weight = full(contender);
+            stays
+        });
+        let is_favoured = |contender: &Contender| percent(&drawn) < most && contender.index == drawn.index;
+        self.running.iter().position(is_favoured)
     }
 }
 
@@ -54,11 +89,14 @@ pub(super) fn total_weight(running: &[Contender]) -> u64 {
     running.iter().map(|contender| u64::from(contender.weight)).sum()
 }
 
-/// The places in `running` of two different ones, drawn by weight without replacement; the only one twice, and `None`
-/// of none.
-pub(super) fn draw_two(running: &[Contender], dice: &mut Dice) -> Option<(usize, usize)> {
+/// The places in `running` of two different ones, the first of which is the `favoured` if there is one, drawn by weight
+/// without replacement; the only one twice, and `None` of none.
+pub(super) fn draw_two(running: &[Contender], favoured: Option<usize>, dice: &mut Dice) -> Option<(usize, usize)> {
     let total = total_weight(running);
-    let first = place_at(running, dice.below(total), None)?;
+    let first = match favoured {
+        Some(place) => place,
+        None => place_at(running, dice.below(total), None)?,
+    };
     let left = total - u64::from(running[first].weight);
     let second = place_at(running, dice.below(left), Some(first)).unwrap_or(first);
     Some((first, second))
@@ -97,7 +135,7 @@ mod tests {
         let mut dice = Dice::seeded(3);
         let mut firsts = [0u32; 3];
         for _ in 0..10_000 {
-            let (first, second) = draw_two(&running, &mut dice).unwrap();
+            let (first, second) = draw_two(&running, None, &mut dice).unwrap();
             assert_ne!(first, second);
             firsts[first] += 1;
         }
@@ -107,7 +145,7 @@ mod tests {
     #[test]
     fn of_one_the_only_one_is_drawn_and_of_none_none() {
         let mut dice = Dice::seeded(3);
-        assert_eq!(draw_two(&[contender(4, 2, 0)], &mut dice), Some((0, 0)));
-        assert_eq!(draw_two(&[], &mut dice), None);
+        assert_eq!(draw_two(&[contender(4, 2, 0)], None, &mut dice), Some((0, 0)));
+        assert_eq!(draw_two(&[], None, &mut dice), None);
     }
 }

@@ -25,8 +25,11 @@ impl LeastConnections {
 impl Picker for LeastConnections {
     fn pick<C: Candidate>(&mut self, among: &[C], ask: &mut Ask<'_>) -> Option<usize> {
         self.ties.fit(among.len());
-        let running = self.contenders.gather(among, ask);
+        let (running, favoured) = self.contenders.compete(among, ask);
         let least = running.iter().min_by(|a, b| a.compare_load(b))?;
+        if let Some(favoured) = favoured.map(|place| &running[place]).filter(|one| one.compare_load(least).is_eq()) {
+            return Some(favoured.index);
+        }
         let tied = running.iter().filter(|contender| contender.compare_load(least).is_eq());
         self.ties.choose(tied.map(|contender| (contender.index, contender.weight)))
     }

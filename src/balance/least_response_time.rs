@@ -5,14 +5,11 @@
 //! would herd to one backend. A backend without a sample reads as the median of its sampled peers at every pick, so a
 //! new one is neither flooded until its first answer nor left out. Ties, and what is nearly one, go by smooth weighted
 //! round robin.
-//!
-//! While a weight ramps, it divides what is in flight and not the request to come: divided by a hundredth, an idle backend
-//! would look a hundred times as slow as it is and get nothing at all until most of its slow start is over.
 
 use super::contenders::{Contender, Contenders, draw_two};
 use super::latency::Panel;
 use super::weighted_round_robin::Smooth;
-use super::{Ask, Candidate, Dice, Estimate, Picker, UNIT};
+use super::{Ask, Candidate, Dice, Estimate, Picker};
 
 /// Waits within a tenth of the smallest are as good as it. Without that, in a quiet pool all requests would go to
 /// whichever backend is a hair faster, and one that was slow would wait for its share until the last percent of its old
@@ -37,16 +34,16 @@ impl LeastResponseTime {
 impl Picker for LeastResponseTime {
     fn pick<C: Candidate>(&mut self, among: &[C], ask: &mut Ask<'_>) -> Option<usize> {
         self.ties.fit(among.len());
-        let running = self.contenders.gather(among, ask);
+        let (running, favoured) = self.contenders.compete(among, ask);
         if running.len() <= Panel::MOST {
             let panel = Panel::read(running.iter().map(|contender| among[contender.index].latency()), ask.now);
-            return quickest(among, running, panel, &mut self.ties);
+            return quickest(running, favoured, panel, &mut self.ties);
         }
-        let (first, second) = draw_two(running, ask.dice)?;
+        let (first, second) = draw_two(running, favoured, ask.dice)?;
         let start = ask.dice.index(running.len());
         let pair = [running[first], running[second]];
         let panel = Panel::read(pair_then_peers(among, running, pair, start), ask.now);
-        quickest(among, &pair, panel, &mut self.ties)
+        quickest(&pair, favoured.map(|_| 0), panel, &mut self.ties)
     }
 }
 
@@ -63,23 +60,21 @@ fn pair_then_peers<C: Candidate>(
     pair.into_iter().chain(peers.filter(|estimate| estimate.is_sampled()).take(wanted))
 }
 
-/// The index of the one with the smallest wait, its estimate standing at the same place in `panel`.
-fn quickest<C: Candidate>(among: &[C], running: &[Contender], mut panel: Panel, ties: &mut Smooth) -> Option<usize> {
+/// The index of the one with the smallest wait, its estimate standing at the same place in `panel`; or the favoured one if it
+/// is as good.
+fn quickest(running: &[Contender], favoured: Option<usize>, mut panel: Panel, ties: &mut Smooth) -> Option<usize> {
     panel.fill();
     let mut waits = [f32::INFINITY; Panel::MOST];
     for ((wait, contender), seconds) in waits.iter_mut().zip(running).zip(panel.seconds()) {
-        *wait = seconds * turns(contender, among[contender.index].weight() * UNIT);
+        *wait = seconds * (contender.in_flight as f32 + 1.0) / contender.weight as f32;
     }
     let waits = &waits[..running.len()];
     let good_enough = waits.iter().copied().fold(f32::INFINITY, f32::min) * TIE;
+    if let Some(place) = favoured.filter(|&place| waits[place] <= good_enough) {
+        return Some(running[place].index);
+    }
     let tied = running.iter().zip(waits).filter(|&(_, wait)| *wait <= good_enough);
     ties.choose(tied.map(|(contender, _)| (contender.index, contender.weight)))
-}
-
-/// After how many answers that of one more request comes, per unit of the `full` weight.
-fn turns(contender: &Contender, full: u32) -> f32 {
-    let (in_flight, weight) = (contender.in_flight as f32, contender.weight as f32);
-    if contender.weight >= full { (in_flight + 1.0) / weight } else { in_flight / weight + 1.0 / full as f32 }
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ impl TwoChoices {
 
 impl Picker for TwoChoices {
     fn pick<C: Candidate>(&mut self, among: &[C], ask: &mut Ask<'_>) -> Option<usize> {
-        let running = self.contenders.gather(among, ask);
-        let (first, second) = draw_two(running, ask.dice)?;
+        let (running, favoured) = self.contenders.compete(among, ask);
+        let (first, second) = draw_two(running, favoured, ask.dice)?;
         let (first, second) = (&running[first], &running[second]);
         Some(if second.compare_load(first).is_lt() { second.index } else { first.index })
     }

@@ -945,10 +945,10 @@ const SLOW_START: Key = Key {
     absent: Means("all of its weight at once"),
     doc: "How long a backend that comes back takes to have all of its weight, from 1 % on in a straight line: one that was \
           down, or left alone by its breaker, or drained or in maintenance, or that a reload has brought; not at the start \
-          of the process. Where all of a pool come back, they share what there is. Not with `round_robin`, which ignores \
-          weights, and not with `ip_hash` and `consistent_hash`, which would send the same client here and there and \
-          differently in each instance. With `least_connections` and `least_response_time` one request at a time is \
-          always possible.",
+          of the process. Until then it gets no more than its share of all weights, however idle it is, and less where it is \
+          busier or slower than the others. Where all of a pool come back at once, they serve all. Not with `round_robin`, \
+          which ignores weights, and not with `ip_hash` and `consistent_hash`, which would send the same client here and \
+          there, and differently in each instance.",
 };
 
 /// `queue` of a pool
