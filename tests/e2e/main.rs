@@ -18,6 +18,7 @@ mod l4;
 mod limits;
 mod logs;
 mod queue;
+mod recovery;
 mod reload;
 mod reload_sessions;
 mod reload_watch;
