@@ -48,7 +48,8 @@ impl Contenders {
     /// Reads all that `ask` admits, in the order of `among`, with what each has of its weight.
     pub fn gather<C: Candidate>(&mut self, among: &[C], ask: &Ask<'_>) -> &[Contender] {
         let Contenders { running, ramps } = self;
-        (running.clear(), *ramps = false);
+        running.clear();
+        *ramps = false;
         let admitted = among.iter().enumerate().filter(|&(index, candidate)| ask.admits(index, candidate));
         running.extend(admitted.map(|(index, candidate)| {
             let weight = candidate.weight_at(ask.now).max(1);
