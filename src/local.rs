@@ -210,6 +210,7 @@ impl Local {
     }
 
     /// The lease of a backend that is used now; notes on which rung of the ladder it was found.
+    #[inline]
     pub fn lease(&self, pool: PoolId, taken: Taken) -> Lease {
         if let Some(event) = PoolEvent::on(taken.rung) {
             self.happened(pool, event);

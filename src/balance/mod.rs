@@ -200,7 +200,22 @@ pub fn climb<C: Candidate>(
     ask: &mut Ask<'_>,
     reach: Reach,
 ) -> Option<(usize, Rung)> {
-    for &rung in reach.ladder(among, ask.now) {
+    match reach.panics(among, ask.now) {
+        true => climb_by(Rung::IN_PANIC, picker, among, ask, reach),
+        false => climb_by(Rung::LADDER, picker, among, ask, reach),
+    }
+}
+
+/// By a ladder that the compiler knows, so that each rung's picks are made for it.
+#[inline]
+fn climb_by<const RUNGS: usize, C: Candidate>(
+    ladder: [Rung; RUNGS],
+    picker: &mut impl Picker,
+    among: &[C],
+    ask: &mut Ask<'_>,
+    reach: Reach,
+) -> Option<(usize, Rung)> {
+    for rung in ladder {
         if rung == Rung::FailOpen && !reach.fail_open {
             return None;
         }

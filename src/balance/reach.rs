@@ -1,6 +1,6 @@
 //! How far down the ladder the requests of a pool may go, and when nobody's verdict is believed any more.
 
-use super::{Candidate, Rung, Standing};
+use super::{Candidate, Standing};
 use crate::clock::Instant;
 
 /// By how much a product of a share and a count may miss the count it stands for.
@@ -16,14 +16,10 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Where a request looks, from first to last.
-    pub(super) fn ladder<C: Candidate>(&self, among: &[C], now: Instant) -> &'static [Rung] {
-        if self.panics(among, now) { &Rung::IN_PANIC } else { &Rung::LADDER }
-    }
-
     /// Whether so few are well that the verdicts are more likely wrong than right, or those few would be overrun.
     ///
     /// Who is merely full is well. Who is held back by an administrator is not counted at all: that is no verdict.
+    #[inline]
     #[must_use]
     pub fn panics<C: Candidate>(&self, among: &[C], now: Instant) -> bool {
         self.panic_threshold > 0.0 && self.are_too_few(among, now)
