@@ -95,7 +95,7 @@ async fn all_up(server: &Server, wanted: usize) -> usize {
     let end = Instant::now() + Duration::from_secs(60);
     loop {
         let reports = server.observe().await;
-        let up = reports.iter().filter(|report| report.standing == Standing::Usable).count();
+        let up = reports.iter().filter(|report| report.status.standing == Standing::Usable).count();
         if up == wanted || Instant::now() > end {
             return up;
         }

@@ -33,7 +33,7 @@ pub use gate::{Denied, Gate, Inside, News, Peers};
 pub use settings::{Latency, Mode, Settings};
 pub use ticket::{Entry, Shut, Ticket};
 pub use told::Teller;
-pub use transition::{Reason, State, Transition};
+pub use transition::{Outlook, Reason, State, Transition};
 pub use window::{LONGEST as LONGEST_WINDOW, Window};
 pub use word::Epoch;
 
@@ -79,6 +79,17 @@ impl Breaker {
             Course::Closed { .. } => State::Closed,
             Course::Open { until } if !until.is_over(now) => State::Open,
             Course::Open { .. } | Course::HalfOpen { .. } => State::HalfOpen,
+        }
+    }
+
+    /// Its state with what belongs to it. An open one whose time is over is half-open, before anybody has asked.
+    #[must_use]
+    pub fn outlook(&self, now: Instant) -> Outlook {
+        match self.parts().course {
+            Course::Closed { failures } => Outlook::Closed { failures },
+            Course::Open { until } if !until.is_over(now) => Outlook::Open { left: until.left(now) },
+            Course::Open { .. } => Outlook::HalfOpen { probing: 0, passed: 0 },
+            Course::HalfOpen { probing, passed } => Outlook::HalfOpen { probing, passed },
         }
     }
 

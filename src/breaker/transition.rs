@@ -26,6 +26,28 @@ impl State {
     }
 }
 
+/// What a breaker is at: its state with what belongs to it, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// All is let through.
+    Closed {
+        /// Failures since the last success, over all workers.
+        failures: u32,
+    },
+    /// Nothing is.
+    Open {
+        /// For so long still.
+        left: Duration,
+    },
+    /// A few probes are.
+    HalfOpen {
+        /// Those under way.
+        probing: u32,
+        /// Those that succeeded.
+        passed: u32,
+    },
+}
+
 /// A change of state, made by whoever is handed this.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Transition {

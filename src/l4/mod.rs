@@ -16,6 +16,7 @@ use crate::clock;
 use crate::deadline::Deadline;
 use crate::local::{Local, Phase, Session};
 use crate::outcome::{Outcome, Verdict};
+use crate::record::PoolEvent;
 use crate::state::{Lease, Protocol, View};
 use crate::stream::{Incoming, Stream};
 use crate::upstream;
@@ -104,6 +105,9 @@ async fn reach_by(
     let wanted = Wanted { view, pool, key };
     let (mut tried, mut next, mut elsewhere) = (Tried::default(), None, Elsewhere::default());
     for left in (0..settings.attempts).rev() {
+        if left + 1 < settings.attempts {
+            local.happened(pool, PoolEvent::RetriedUnsent);
+        }
         let taken = match next.take() {
             Some(lease) => Ok(lease),
             None => lease(session, deadline, &wanted, &mut tried, incoming, waiting).await,

@@ -161,7 +161,10 @@ impl<'a> Way<'a> {
             }
             let Some(status) = failed.outcome.own_status() else { return Opened::ClientGone };
             let again = match tries.after(failed.outcome, failed.request) {
-                Next::AnotherBackend(Charge::Free) => true,
+                Next::AnotherBackend(Charge::Free) => {
+                    self.local.happened(self.pool, PoolEvent::RetriedUnsent);
+                    true
+                }
                 Next::AnotherBackend(Charge::Budget) => tries.is_permitted(),
                 Next::FreshConnection | Next::GiveUp => false,
             };

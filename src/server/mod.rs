@@ -29,11 +29,10 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use crate::balance::Candidate;
 use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::record::Collected;
-use crate::state::{Backend, BackendState, ListenerId, Pool, PoolId, Snapshot};
+use crate::state::{BackendState, ListenerId, Pool, PoolId, PoolStatus, Snapshot};
 use admission::Admission;
 use control::Control;
 use listener::Offer;
@@ -117,21 +116,24 @@ impl Server {
         })
     }
 
+    /// How every pool and its backends stand now, in the order of the pools' numbers and the file. Asks no worker.
+    #[must_use]
+    pub fn status(&self) -> Vec<PoolStatus> {
+        let now = clock::now();
+        self.control.snapshot().pools().map(|(_, pool)| pool.status(now)).collect()
+    }
+
     /// Every backend of every pool, in the order of the pools' numbers and the file.
     pub async fn observe(&self) -> Vec<BackendReport> {
         let mut records = add_up(self.control.observe().await).backends;
         let (snapshot, now) = (self.control.snapshot(), clock::now());
-        let pools = snapshot.pools().flat_map(|(_, pool)| pool.backends.iter().map(move |backend| (pool, backend)));
-        let report = |(pool, backend): (&Arc<Pool>, &Backend)| BackendReport {
-            pool: pool.name.clone(),
-            backend: backend.name.clone(),
-            address: backend.address().clone(),
-            weight: backend.weight,
-            standing: backend.standing(now),
-            in_flight: backend.in_flight(),
-            record: records.remove(&backend.state.id()).unwrap_or_default(),
+        let of_pool = |pool: &Pool| {
+            let ids = pool.backends.iter().map(|backend| backend.state.id());
+            let records: Vec<_> = ids.map(|id| records.remove(&id).unwrap_or_default()).collect();
+            let report = |(status, record)| BackendReport { pool: pool.name.clone(), status, record };
+            pool.status(now).backends.into_iter().zip(records).map(report).collect::<Vec<_>>()
         };
-        pools.map(report).collect()
+        snapshot.pools().map(|(_, pool)| &**pool).flat_map(of_pool).collect()
     }
 
     /// Every pool, in the order of their numbers.
@@ -419,11 +421,11 @@ mod tests {
             clients.push(client);
         }
         assert_eq!(server.control.connections(), 20);
-        assert_eq!(server.observe().await[0].in_flight, 20);
+        assert_eq!(server.observe().await[0].status.in_flight, 20);
         drop(clients);
         until("all connections end", || server.control.connections() == 0).await;
         let report = server.observe().await.remove(0);
-        assert_eq!((&*report.pool, report.address, report.in_flight), ("app", Address::Ip(origin), 0));
+        assert_eq!((&*report.pool, report.status.address, report.status.in_flight), ("app", Address::Ip(origin), 0));
         assert_eq!((report.record.attempts, report.record.failures), (20, 0));
     }
 
@@ -470,7 +472,7 @@ mod tests {
         assert!(matches!(server.apply(&wrong).await, Err(StartError::Listen(faults)) if faults.len() == 1));
         assert_eq!(server.listening(), before);
         assert_eq!(server.control.snapshot().generation(), 1);
-        assert_eq!(server.observe().await[0].address, Address::Ip(old));
+        assert_eq!(server.observe().await[0].status.address, Address::Ip(old));
         assert!(echoes(&mut connect(&server, 0).await).await);
     }
 

@@ -5,9 +5,10 @@ use std::io;
 use std::time::Duration;
 
 use super::sockets::BindFault;
-use crate::balance::{Rung, Standing};
+use crate::balance::Rung;
 use crate::config::{Address, Name};
 use crate::record::{BackendRecord, PoolRecord};
+use crate::state::BackendStatus;
 
 /// One address that is listened on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,16 +41,8 @@ pub struct Applied {
 pub struct BackendReport {
     /// The pool's name.
     pub pool: Name,
-    /// Its own name.
-    pub backend: Name,
-    /// Where it is.
-    pub address: Address,
-    /// Its weight.
-    pub weight: u32,
-    /// Whether it may be picked, or why not.
-    pub standing: Standing,
-    /// Requests (L7) or sessions (L4) that it has, over all workers.
-    pub in_flight: u32,
+    /// How it stands.
+    pub status: BackendStatus,
     /// What all workers saw of it since the process started.
     pub record: BackendRecord,
 }

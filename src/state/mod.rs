@@ -23,6 +23,7 @@ mod queue;
 mod ramp;
 mod registry;
 mod route;
+mod status;
 mod terms;
 mod view;
 
@@ -47,6 +48,7 @@ pub use pool::{HashInput, Pool};
 pub use queue::{Place, Queue};
 use registry::Registry;
 pub use route::{Action, Route, RouteAsk, RouteTable, Split, header_matches};
+pub use status::{BackendStatus, BreakerStatus, PoolStatus};
 pub use terms::Terms;
 pub use view::{Census, NoBackend, Taken, View, Why};
 

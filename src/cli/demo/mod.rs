@@ -237,12 +237,12 @@ async fn until(end: Option<tokio::time::Instant>) {
 }
 
 fn sample(report: BackendReport) -> Sample {
-    let BackendReport { pool, backend, weight, in_flight, record, .. } = report;
+    let BackendReport { pool, status, record } = report;
     Sample {
         pool: pool.to_string(),
-        backend: backend.to_string(),
-        weight,
-        in_flight: in_flight.into(),
+        backend: status.name.to_string(),
+        weight: status.weight,
+        in_flight: status.in_flight.into(),
         requests: record.attempts,
         failures: record.failures,
         p50: record.quantile(0.5),
