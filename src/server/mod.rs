@@ -430,6 +430,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_session_whose_first_backend_refuses_is_counted_as_tried_elsewhere() {
+        let refusing = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let backends = [origin().await, refusing];
+        let server = Server::start(&config(1, &[("raw", vec![loopback(0)])], &backends)).await.unwrap();
+        for _ in 0..4 {
+            assert!(echoes(&mut connect(&server, 0).await).await);
+        }
+        let report = server.observe_pools().await.remove(0);
+        // Whoever was tried second is followed by the one that refuses.
+        assert!((3..=4).contains(&report.record.retried_unsent), "{report:?}");
+        assert_eq!((&*report.pool, report.record.retried), ("app", 0), "it costs no budget");
+    }
+
+    #[tokio::test]
     async fn a_unix_socket_is_spread_over_all_workers_and_unlinked_at_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("raw.sock");
