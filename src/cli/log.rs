@@ -1,6 +1,6 @@
 //! Logs go to stderr, in a form that suits who reads there: a terminal gets colours, the journal gets its own level
 //! prefixes and no timestamps (it has both), a file or pipe gets plain lines. Where a table is redrawn on the terminal they
-//! would tear it, so there the last lines are kept for whoever draws it.
+//! would tear it, so there the last lines are kept for whoever draws it, and what backends go through is given apart.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::VecDeque;
@@ -11,9 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use super::turns::{Turns, is_turn};
 
 /// How many lines are kept.
 const KEPT: usize = 40;
@@ -48,11 +53,34 @@ pub fn start(level: Option<&str>, sink: &Sink) -> Result<(), String> {
         Sink::Stderr if is_journal() => builder.with_writer(io::stderr).event_format(Journal(line())).try_init(),
         Sink::Stderr => builder.with_writer(io::stderr).with_ansi(is_coloured()).try_init(),
     };
-    // A subscriber that is there already belongs to whoever called us as a library, and so does what becomes of panics.
+    own(begun);
+    Ok(())
+}
+
+/// Starts logging at the level as [`start`] does, into `sink`, but for changes at backends: all of those are heard by `turns`,
+/// whatever the level, and have no lines.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_apart(level: Option<&str>, sink: &Sink, turns: &Turns) -> Result<(), String> {
+    let filter = filter(level, std::env::var("EVENKEEL_LOG").ok().as_deref())?;
+    let lines = tracing_subscriber::fmt::layer().with_target(false).log_internal_errors(false);
+    let lines = match sink.clone() {
+        Sink::Kept(kept) => lines.with_ansi(false).without_time().with_writer(move || kept.clone()).boxed(),
+        Sink::Stderr => lines.with_ansi(is_coloured()).with_writer(io::stderr).boxed(),
+    };
+    let lines = lines.with_filter(filter.and(filter_fn(|event| !is_turn(event))));
+    let turns = turns.clone().with_filter(filter_fn(is_turn));
+    own(tracing_subscriber::registry().with(lines).with(turns).try_init());
+    Ok(())
+}
+
+/// Panics are logged where the logging is ours: a subscriber that is there already belongs to whoever called us as a library, and
+/// so does what becomes of them.
+fn own<E>(begun: Result<(), E>) {
     if begun.is_ok() {
         panic::set_hook(Box::new(tell_of_panic));
     }
-    Ok(())
 }
 
 /// Logs a panic. Rust would write it to stderr as it is, over several lines, and what it says may hold words of a client:

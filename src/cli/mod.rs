@@ -5,11 +5,12 @@ mod demo;
 pub mod log;
 mod run;
 mod schema;
+mod turns;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// How a command ended, as the shell sees it. A mistake on the command line itself is 2, which clap answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,7 @@ impl From<Exit> for ExitCode {
 const EXAMPLES: &str = "\
 Examples:
   evenkeel demo                            watch traffic being balanced; needs nothing
+  evenkeel demo --scenario outage          watch servers fail for a minute, and nobody notice
   evenkeel check --config ./evenkeel.toml  say everything that is wrong with a file
   evenkeel run --config ./evenkeel.toml    serve, and follow the file while it is edited
   kill -HUP PID                            look at the file now
@@ -81,7 +83,9 @@ pub enum Command {
     Check(ConfigFile),
     /// Start servers, a balancer before them and some traffic, and show who gets what
     ///
-    /// Everything is on loopback and in a temporary file that you may edit while it runs.
+    /// One of the servers fails by schedule, and the table shows what is made of that. Everything is on loopback and in a
+    /// temporary file that you may edit while it runs. With a scenario it is a script that ends by itself, and the exit code
+    /// says whether all went as it should: 0, else 1.
     Demo(Demo),
     /// Print the JSON Schema of the configuration, for editors
     Schema {
@@ -111,6 +115,19 @@ pub struct Demo {
     /// End after so many seconds [default: on Ctrl-C]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: Option<u64>,
+    /// Play a script, act by act, and say what happened and why: outage
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["seconds", "algorithm"], hide_possible_values = true)]
+    pub scenario: Option<Scenario>,
+    /// Play it so many times as fast
+    #[arg(long, value_name = "N", default_value = "1", requires = "scenario", value_parser = clap::value_parser!(u32).range(1..=10))]
+    pub speed: u32,
+}
+
+/// A script for the demonstration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// A minute in which servers are killed, hang, answer 500, and fail all at once.
+    Outage,
 }
 
 const ALGORITHMS: [&str; 7] = [

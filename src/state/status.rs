@@ -49,6 +49,8 @@ pub struct BackendStatus {
 pub struct BreakerStatus {
     /// What it is at.
     pub outlook: Outlook,
+    /// How many probes it lets through when half-open, and how many successes close it.
+    pub probes: u32,
     /// Whether it acts on that.
     pub mode: Mode,
     /// How often it has opened.
@@ -84,6 +86,7 @@ impl Pool {
         let (state, checkup) = (&backend.state, backend.state.checkup());
         let breaker = backend.breaker.as_ref().map(|pool| BreakerStatus {
             outlook: state.breaker().outlook(now),
+            probes: pool.settings.half_open_probes,
             mode: pool.settings.mode,
             trips: state.breaker().trips(),
         });

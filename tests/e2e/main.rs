@@ -6,6 +6,7 @@ mod support;
 mod balance;
 mod breaker;
 mod cli;
+mod demo;
 mod failures;
 mod forwarding;
 mod health;

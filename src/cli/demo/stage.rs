@@ -8,12 +8,16 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::company::Cast;
+use super::origins::HEALTH;
 
 /// The port tried first.
 const FIRST_PORT: u16 = 8080;
 
 /// How many ports after it are tried before any will do.
 const PORTS: u16 = 100;
+
+/// The algorithms that can let a server come back slowly.
+const RAMPING: [&str; 4] = ["weighted_round_robin", "least_connections", "least_response_time", "random_two_choices"];
 
 /// How many names of a directory are tried.
 const NAMES: u32 = 100;
@@ -50,36 +54,75 @@ pub fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
-/// The file's text.
+/// The file's text. What takes time in it takes as much less as `speed` says.
 #[must_use]
-pub fn script(ports: Ports, algorithm: &str, web: &Cast, echo: &Cast) -> String {
+pub fn script(ports: Ports, algorithm: &str, web: &Cast, echo: &Cast, speed: u32) -> String {
     let mut text = format!(
         "# The demonstration runs on this file. Edit and save it: the change is applied at once, or refused with the\n\
          # reason. It is removed when the demonstration ends.\n\n\
          [runtime]\n\
          shutdown_grace = \"1s\"\n\n\
          [listeners.http]\n\
-         bind = \"127.0.0.1:{}\"\n\
-         pool = \"http\"\n\n\
+         bind = \"127.0.0.1:{}\"\n\n\
+         [[listeners.http.routes]]\n\
+         name = \"all\"\n\
+         pool = \"http\"\n\
+         retry = {{ attempts = 3, on = [\"connect\", \"reset\", \"timeout\", \"500\"] }}\n\n\
          [listeners.tcp]\n\
          bind = \"127.0.0.1:{}\"\n\
          protocol = \"tcp\"\n\
          pool = \"tcp\"\n",
         ports.web, ports.echo
     );
-    for (name, cast) in [("http", web), ("tcp", echo)] {
-        let _ = write!(text, "\n[pools.{name}]\nbalance = \"{algorithm}\"\nbackends = [\n");
-        for (character, address) in cast {
-            let _ = write!(text, "    {{ name = \"{}\", address = \"{address}\"", character.name);
-            // The one policy that ignores weights says so when it is given some.
-            if algorithm != "round_robin" {
-                let _ = write!(text, ", weight = {}", character.weight);
-            }
-            text.push_str(" },\n");
-        }
-        text.push_str("]\n");
+    pool(&mut text, "http", algorithm, web);
+    if RAMPING.contains(&algorithm) {
+        let _ = writeln!(text, "slow_start = \"{}ms\"", 4000 / speed);
     }
+    pool(&mut text, "tcp", algorithm, echo);
+    text.push_str(&protection(speed));
     text
+}
+
+fn pool(text: &mut String, name: &str, algorithm: &str, cast: &Cast) {
+    let _ = write!(text, "\n[pools.{name}]\nbalance = \"{algorithm}\"\nbackends = [\n");
+    for (character, address) in cast {
+        let _ = write!(text, "    {{ name = \"{}\", address = \"{address}\"", character.name);
+        // The one policy that ignores weights says so when it is given some.
+        if algorithm != "round_robin" {
+            let _ = write!(text, ", weight = {}", character.weight);
+        }
+        text.push_str(" },\n");
+    }
+    text.push_str("]\n");
+}
+
+/// How the pools are protected: as one would, but quicker, so that there is something to see.
+fn protection(speed: u32) -> String {
+    let millis = |millis: u32| format!("\"{}ms\"", millis / speed);
+    let window = (2 / speed).max(1);
+    format!(
+        "\n[pools.http.health_check]\n\
+         path = \"{HEALTH}\"\n\
+         interval = {}\n\
+         timeout = {}\n\
+         rise = 2\n\
+         fall = 2\n\n\
+         [pools.tcp.health_check]\n\
+         type = \"tcp\"\n\
+         interval = {}\n\n\
+         [defaults.breaker]\n\
+         consecutive_failures = 3\n\
+         failure_ratio = 0.4\n\
+         min_requests = 10\n\
+         window = \"{window}s\"\n\
+         open_for = {}\n\
+         open_for_max = {}\n",
+        millis(500),
+        millis(400),
+        millis(1000),
+        millis(2000),
+        millis(8000)
+    )
 }
 
 /// The file in its directory; both are removed when this is dropped.
@@ -147,8 +190,26 @@ mod tests {
     fn weights_are_written_where_they_count() {
         let web = vec![(super::super::origins::WEB[0], "127.0.0.1:4000".parse().unwrap())];
         let ports = Ports { web: 8080, echo: 8081 };
-        assert!(script(ports, "least_connections", &web, &web).contains("weight = 4"));
-        assert!(!script(ports, "round_robin", &web, &web).contains("weight"));
+        assert!(script(ports, "least_connections", &web, &web, 1).contains("weight = 4"));
+        assert!(!script(ports, "round_robin", &web, &web, 1).contains("weight"));
+    }
+
+    #[test]
+    fn the_file_is_sound_at_any_speed_and_for_any_algorithm() {
+        let cast = |characters: &[super::super::origins::Character]| {
+            let at = |(port, character): (u16, _)| (character, std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+            (4000..).zip(characters.iter().copied()).map(at).collect::<Cast>()
+        };
+        let (web, echo) = (cast(&super::super::origins::WEB), cast(&super::super::origins::ECHO));
+        let ports = Ports { web: 8080, echo: 8081 };
+        for algorithm in crate::cli::ALGORITHMS {
+            for speed in 1..=10 {
+                let text = script(ports, algorithm, &web, &echo, speed);
+                let loaded = crate::config::from_text("evenkeel.toml", &text);
+                let loaded = loaded.unwrap_or_else(|report| panic!("{report}"));
+                assert_eq!(loaded.warnings.to_string(), "", "{text}");
+            }
+        }
     }
 
     #[test]

@@ -10,8 +10,9 @@ const WINDOW: usize = 10;
 /// The longest bar, in characters; one stands for 2.5 %.
 const BAR: usize = 40;
 
-/// What all other columns take.
-const COLUMNS: usize = 75;
+/// What all other columns take, and those of them that come last and are left out where there is no room.
+const COLUMNS: usize = 92;
+const TIMES: usize = 18;
 
 /// A backend at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Sample {
     pub backend: String,
     /// Its weight.
     pub weight: u32,
+    /// How it stands, in words.
+    pub standing: String,
     /// Requests or sessions that it has now.
     pub in_flight: u64,
     /// Those that have ended, since the start.
@@ -86,46 +89,51 @@ impl History {
     }
 }
 
-/// The table of all pools, one line an element.
-pub fn table(history: &History, span: Span, place: impl Fn(&str) -> String, width: usize) -> Vec<String> {
-    let bar = BAR.min(width.saturating_sub(COLUMNS));
+/// The table of all pools, one line an element; `note` is what is to be said of a pool as a whole.
+pub fn table(history: &History, span: Span, note: impl Fn(&str) -> String, width: usize) -> Vec<String> {
+    let has_times = width >= COLUMNS;
+    let others = if has_times { COLUMNS } else { COLUMNS - TIMES };
+    let bar = BAR.min(width.saturating_sub(others));
     let heading = match span {
-        Span::Recent if bar < 8 => "last 5 s",
+        Span::Recent if bar < 8 => "5 s",
         Span::Recent => "share, last 5 s",
         Span::Whole => "share",
     };
+    let columns = bar + 8;
+    let times = if has_times { format!(" {:>8} {:>8}", "p50", "p99") } else { String::new() };
+    let head = format!(
+        "  {:<12} {:<26} {heading:<columns$} {:>6} {:>8} {:>6}{times}",
+        "backend", "standing", "active", "requests", "failed"
+    );
     let mut lines = Vec::new();
     for pool in history.pools() {
-        lines.push(format!("{pool}  {}", place(pool)));
-        let columns = bar + 8;
-        lines.push(format!(
-            "  {:<14} {heading:<columns$} {:>9} {:>9} {:>8} {:>9} {:>9}",
-            "backend", "in flight", "requests", "failed", "p50", "p99"
-        ));
-        for (sample, share) in history.shares(pool, span) {
-            let Sample { backend, weight, in_flight, requests, failures, p50, p99, .. } = sample;
-            let name = format!("{backend} ×{weight}");
-            let drawn = blocks(share.unwrap_or(0.0), bar);
-            let (p50, p99, share) = (millis(*p50), millis(*p99), percent(share));
-            lines.push(format!(
-                "  {name:<14} {share:>7} {drawn:<bar$} {in_flight:>9} {requests:>9} {failures:>8} {p50:>9} {p99:>9}"
-            ));
-        }
+        lines.push(format!("{pool}  {}", note(pool)));
+        lines.push(head.clone());
+        let row = |(sample, share)| row(sample, share, bar, has_times);
+        lines.extend(history.shares(pool, span).into_iter().map(row));
         lines.push(String::new());
     }
     lines.iter().map(|line| cut(line, width)).collect()
 }
 
-/// All pools on one line, for where nothing can be redrawn.
-pub fn line(history: &History) -> String {
+fn row(sample: &Sample, share: Option<f64>, bar: usize, has_times: bool) -> String {
+    let Sample { backend, weight, standing, in_flight, requests, failures, .. } = sample;
+    let (name, drawn, share) = (format!("{backend} ×{weight}"), blocks(share.unwrap_or(0.0), bar), percent(share));
+    let (p50, p99) = (millis(sample.p50), millis(sample.p99));
+    let times = if has_times { format!(" {p50:>8} {p99:>8}") } else { String::new() };
+    format!("  {name:<12} {standing:<26} {share:>7} {drawn:<bar$} {in_flight:>6} {requests:>8} {failures:>6}{times}")
+}
+
+/// All pools on one line, for where nothing can be redrawn; `note` is what is to be said of a pool as a whole.
+pub fn line(history: &History, note: impl Fn(&str) -> String) -> String {
     let mut line = String::new();
     for pool in history.pools() {
-        let shares = history.shares(pool, Span::Recent);
-        let requests: u64 = shares.iter().map(|(sample, _)| sample.requests).sum();
-        let failures: u64 = shares.iter().map(|(sample, _)| sample.failures).sum();
-        let _ = write!(line, " | {pool} {requests} requests, {failures} failed:");
-        for (sample, share) in shares {
+        let _ = write!(line, " | {pool} {}:", note(pool));
+        for (sample, share) in history.shares(pool, Span::Recent) {
             let _ = write!(line, " {} {}", sample.backend, percent(share));
+            if sample.standing != "up" {
+                let _ = write!(line, " ({})", sample.standing);
+            }
         }
     }
     line
@@ -160,6 +168,7 @@ mod tests {
             pool: "web".into(),
             backend: backend.into(),
             weight: 1,
+            standing: "up".into(),
             in_flight: 0,
             requests,
             failures: 0,
@@ -187,7 +196,7 @@ mod tests {
         let mut history = History::default();
         history.push(vec![sample("a", 0)]);
         assert_eq!(history.shares("web", Span::Whole)[0].1, None);
-        assert!(line(&history).ends_with("a –"));
+        assert_eq!(line(&history, |_| "2 requests".into()), " | web 2 requests: a –");
     }
 
     #[test]
@@ -200,5 +209,27 @@ mod tests {
         }
         let wide = table(&history, Span::Whole, |_| String::new(), 200).join("\n");
         assert!(wide.contains("50.0 %") && wide.contains("2.5 ms"), "{wide}");
+        let narrow = table(&history, Span::Whole, |_| String::new(), 80).join("\n");
+        assert!(narrow.contains("50.0 %") && !narrow.contains("p50"), "times go first: {narrow}");
+    }
+
+    #[test]
+    fn who_is_not_simply_up_stands_out() {
+        let mut history = History::default();
+        let down = Sample { standing: "going down 1/2, open 1.4 s".into(), failures: 3, ..sample("b", 10) };
+        history.push(vec![sample("a", 30), down]);
+        assert_eq!(
+            line(&history, |_| "40 served".into()),
+            " | web 40 served: a 75.0 % b 25.0 % (going down 1/2, open 1.4 s)"
+        );
+        let lines = table(&history, Span::Whole, |_| "12 retried".into(), 100);
+        let wanted = [
+            "web  12 retried",
+            "  backend      standing                   share            active requests failed      p50      p99",
+            "  a ×1         up                          75.0 % ██████        0       30      0   2.5 ms        –",
+            "  b ×1         going down 1/2, open 1.4 s  25.0 % ██            0       10      3   2.5 ms        –",
+            "",
+        ];
+        assert_eq!(lines, wanted);
     }
 }
