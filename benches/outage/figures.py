@@ -11,20 +11,21 @@ FIRST = 3.0
 FAIR = 0.8
 
 
-def summary(records, times):
-    """records: [due, took, fate, origin] each, seconds from the start of the load; times: when the trouble began and ended."""
+def summary(kind, records, times, seen):
+    """records: [due, took, fate, origin, number] each, in seconds from the start of the load; times: when the trouble
+    began, when it had ended, when the load ended; seen: how often each POST arrived."""
     began, ended, over = times
     good = [r for r in records if is_good(r)]
     failed = [r for r in records if not is_good(r)]
-    during = Counter(origin for due, _, _, origin in good if began <= due < ended)
+    during = Counter(origin for due, _, _, origin, _ in good if began <= due < ended)
     took = sorted(r[1] * 1000 for r in good)
     cut = quantiles(took, n=100) if len(took) > 1 else [0.0] * 99
-    return {
+    one = {
         "requests": len(records),
         "failed": len(failed),
         "failed_share": len(failed) / max(1, len(records)),
         "failed_later": sum(due >= began + FIRST for due, *_ in failed),
-        "kinds": dict(Counter(str(fate) for _, _, fate, _ in failed)),
+        "kinds": dict(Counter(str(fate) for _, _, fate, *_ in failed)),
         "p50_ms": cut[49],
         "p99_ms": cut[98],
         "max_ms": took[-1] if took else 0.0,
@@ -32,6 +33,11 @@ def summary(records, times):
         "ill": during[ILL],
         "share_back_s": share_back(good, ended, over),
     }
+    if kind == "POST":
+        # What was not sent can always be sent elsewhere; what was must not be sent once more.
+        one["failed_unseen"] = sum(not seen[r[4]] for r in failed)
+        one["seen_twice"] = sum(seen[r[4]] > 1 for r in records)
+    return one
 
 
 def is_good(record):
@@ -43,7 +49,7 @@ def share_back(good, ended, over):
     tenth = 0
     while ended + tenth / 10 + 1 <= over:
         since = ended + tenth / 10
-        origins = [origin for due, _, _, origin in good if since <= due < since + 1]
+        origins = [origin for due, _, _, origin, _ in good if since <= due < since + 1]
         if origins and origins.count(ILL) * COUNT >= FAIR * len(origins):
             return tenth / 10
         tenth += 1

@@ -16,7 +16,7 @@ from pathlib import Path
 HOST = "127.0.0.1"
 REQUESTS = {
     "GET": b"GET /work HTTP/1.1\r\nHost: outage\r\n\r\n",
-    "POST": b"POST /work HTTP/1.1\r\nHost: outage\r\nContent-Length: 100\r\n\r\n" + b"x" * 100,
+    "POST": b"POST /work HTTP/1.1\r\nHost: outage\r\nX-Number: %s\r\nContent-Length: 100\r\n\r\n" + b"x" * 100,
     # Through the TCP proxy: a session of one request.
     "TCP": b"GET /work HTTP/1.1\r\nHost: outage\r\nConnection: close\r\n\r\n",
 }
@@ -56,7 +56,6 @@ class Stream:
         self.rate = rate
         self.idle = []
         self.records = []
-        self.open = 0
 
     async def run(self):
         loop = asyncio.get_running_loop()
@@ -64,34 +63,35 @@ class Stream:
         for number in range(int(self.rate * self.plan["seconds"])):
             due = self.plan["start"] + number / self.rate
             await asyncio.sleep(max(0, due - loop.time()))
-            task = loop.create_task(self.one(due))
+            task = loop.create_task(self.one(due, f"{self.plan['name']}-{number}"))
             pending.add(task)
             task.add_done_callback(pending.discard)
         while pending:
             await asyncio.wait(pending)
 
-    async def one(self, due):
+    async def one(self, due, number):
         """One request from when it is due to its fate: a status, or what came instead of one."""
         loop = asyncio.get_running_loop()
-        self.open += 1
         fate, origin = "timeout", None
         try:
             async with asyncio.timeout_at(due + self.plan["patience"]):
-                fate, origin = await self.ask()
+                fate, origin = await self.ask(number)
         except TimeoutError:
             pass
-        self.open -= 1
-        self.records.append([round(due - self.plan["start"], 4), round(loop.time() - due, 4), fate, origin])
+        self.records.append([round(due - self.plan["start"], 4), round(loop.time() - due, 4), fate, origin, number])
 
-    async def ask(self):
+    async def ask(self, number):
         line = self.idle.pop() if self.idle else None
         if not line:
             try:
                 _, line = await asyncio.get_running_loop().create_connection(lambda: Line(self), HOST, self.port)
             except OSError as fault:
                 return type(fault).__name__, None
+        request = REQUESTS[self.kind]
+        if self.kind == "POST":
+            request %= number.encode()
         try:
-            answer = await line.ask(REQUESTS[self.kind])
+            answer = await line.ask(request)
         except asyncio.CancelledError:
             line.transport.abort()
             raise

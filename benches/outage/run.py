@@ -39,7 +39,7 @@ CASES = {
     "slow": {"GET": 200},
 }
 # Seconds from the start of the load: the trouble begins, the backend returns, the load ends.
-TIMES = (5, 12, 20)
+TIMES = (5, 12, 30)
 SMOKE_TIMES = (1, 2.5, 4)
 # How long a client waits for its answer.
 PATIENCE = 10
@@ -149,7 +149,10 @@ def measure(case, options):
         start = time.monotonic() + 1
         loads = {contender: load(stack, contender, case, start, options) for contender in contenders}
         times = go_through(backends, start, options.times)
-        return {contender.name: outcome(contender, program, times) for contender, program in loads.items()}
+        fates = {contender: ended(contender, program, times) for contender, program in loads.items()}
+        seen = backends.seen()
+        return {contender.name: {kind: figures.summary(kind, records, times, seen) for kind, records in by_kind.items()}
+                for contender, by_kind in fates.items()}
 
 
 def load(stack, contender, case, start, options):
@@ -157,7 +160,8 @@ def load(stack, contender, case, start, options):
     folder = new_folder(contender.folder, "load")
     streams = [{"kind": kind, "port": contender.port(kind), "rate": rate} for kind, rate in CASES[case].items()
                if kind != "TCP" or contender.has_tcp]
-    plan = {"start": start, "seconds": options.times[2], "patience": PATIENCE, "streams": streams}
+    plan = {"start": start, "seconds": options.times[2], "patience": PATIENCE, "streams": streams,
+            "name": contender.name}
     (folder / "plan").write_text(json.dumps(plan))
     argv = [sys.executable, "-I", HERE / "load.py", folder / "plan", folder / "result"]
     program = Program("load", options.cores, argv, folder)
@@ -179,13 +183,14 @@ def sleep_until(moment):
     time.sleep(max(0, moment - time.monotonic()))
 
 
-def outcome(contender, program, times):
+def ended(contender, program, times):
+    """The fates of all requests: kind → records."""
     result = contender.folder / "load" / "result"
     program.wait_until(result.exists, "all requests had ended", seconds=times[2] + 2 * PATIENCE)
     program.child.wait(5)
     if not contender.program.alive():
         raise Trouble(f"{contender.name} ended{contender.program.last_words()}")
-    return {kind: figures.summary(records, times) for kind, records in json.loads(result.read_text()).items()}
+    return json.loads(result.read_text())
 
 
 def promises(results, options):
@@ -194,9 +199,12 @@ def promises(results, options):
     broken = []
     for case in cases:
         for name in ["evenkeel", "evenkeel-defaults"] if case == "killed" else ["evenkeel"]:
-            one = results.get(case, {}).get(name, {}).get("GET")
-            if one and one["failed"]:
-                broken.append(f"{case}: {one['failed']} GETs through {name} failed: {one['kinds']}")
+            by_kind = results.get(case, {}).get(name, {})
+            get, post = by_kind.get("GET"), by_kind.get("POST")
+            if get and get["failed"]:
+                broken.append(f"{case}: {get['failed']} GETs through {name} failed: {get['kinds']}")
+            if post and post["seen_twice"]:
+                broken.append(f"{case}: {post['seen_twice']} POSTs through {name} were sent twice")
     return broken
 
 

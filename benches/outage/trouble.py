@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 
 from processes import Program, Trouble, free_ports
 from proxies import find
@@ -32,13 +33,19 @@ class Backends:
 
     def start_one(self, number):
         # Without -S and -E it would read the machine's settings; a killed one is to be back soon.
-        argv = [sys.executable, "-I", "-S", self.here / "origin.py", address(number), self.port, number, self.case]
+        argv = [sys.executable, "-I", "-S", self.here / "origin.py", address(number), self.port, number, self.case,
+                self.scratch / f"seen{number}"]
         program = self.programs[number] = Program(f"origin{number}", self.cores, argv, self.scratch)
         program.wait_until(lambda: accepts(address(number), self.port), "it listened")
 
     def stop(self):
         for program in self.programs.values():
             program.stop()
+
+    def seen(self):
+        """How often each POST arrived, over all of them."""
+        files = [self.scratch / f"seen{number}" for number in range(1, COUNT + 1)]
+        return Counter(number for file in files for number in file.read_text().split())
 
     def begin(self):
         """The trouble begins."""
