@@ -9,6 +9,8 @@ from trouble import COUNT, ILL
 FIRST = 3.0
 # The share is back when so much of a fair one goes to the backend within one second.
 FAIR = 0.8
+# How long a well backend takes for an answer, in seconds.
+WORK = 0.1
 
 
 def summary(kind, records, times, seen):
@@ -38,6 +40,11 @@ def summary(kind, records, times, seen):
         one["failed_unseen"] = sum(not seen[r[4]] for r in failed)
         one["seen_twice"] = sum(seen[r[4]] > 1 for r in records)
     return one
+
+
+def has_clean_beginning(records, began):
+    """Whether all was well until the trouble began; else it is not the trouble that was measured."""
+    return all(is_good(r) for r in records if r[0] + 2 * WORK < began)
 
 
 def is_good(record):

@@ -150,6 +150,11 @@ def measure(case, options):
         loads = {contender: load(stack, contender, case, start, options) for contender in contenders}
         times = go_through(backends, start, options.times)
         fates = {contender: ended(contender, program, times) for contender, program in loads.items()}
+        for contender, by_kind in fates.items():
+            for kind, records in by_kind.items():
+                if not figures.has_clean_beginning(records, times[0]):
+                    raise Trouble(f"{case}: {kind} failed through {contender.name} before there was any trouble; was something "
+                                  "stopped, or the machine too busy? These figures would mean nothing")
         seen = backends.seen()
         return {contender.name: {kind: figures.summary(kind, records, times, seen) for kind, records in by_kind.items()}
                 for contender, by_kind in fates.items()}
