@@ -15,16 +15,18 @@ CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 
 
 def enter(say, wanted):
-    """Moves this process, and so its children, into a new namespace with the wanted congestion control; says why not."""
+    """Moves this process, and so its children, into a new namespace with the wanted congestion control; says why not.
+    Returns whether the namespace is ours."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNET) != 0:
         say(f"measuring in the machine's own network: {os.strerror(ctypes.get_errno())}")
-        return
+        return False
     raise_loopback()
     try:
         CONGESTION.write_text(wanted)
     except OSError as error:
         say(f"the congestion control stays {congestion()}: {error.strerror}")
+    return True
 
 
 def raise_loopback():

@@ -982,7 +982,8 @@ pub const RETRY_BUDGET: Key = Key {
     absent: Default("0.2"),
     doc: "How many of its requests may be tried again, as a share of all of the last 10 s, so that trying again never \
           becomes a load of its own; three at a time always may. Where it is used up, the client gets the answer of the \
-          first attempt.",
+          first attempt. What waits for a backend when a health check finds that down goes to another one without \
+          counting here.",
 };
 
 /// `pools.*.hash_ipv4_prefix`

@@ -83,14 +83,14 @@ impl Tries<'_> {
         local.roll(|dice| view.take(pool, now, self.key, &mut self.tried, dice)).map(|taken| local.lease(pool, taken))
     }
 
-    /// Takes another backend while the one under way could still be relied on, or its answer be passed on: only where there
-    /// is one at once. False: all stays as it is.
-    fn goes_elsewhere(&mut self, outcome: Outcome, request: Repeatable) -> bool {
+    /// Takes another backend while that of `lease`, which is under way, could still be relied on, or its answer be passed on:
+    /// only where there is one at once. False: all stays as it is.
+    fn goes_elsewhere(&mut self, lease: &Lease, outcome: Outcome, request: Repeatable) -> bool {
         let Next::AnotherBackend(charge) = self.after(outcome, request) else { return false };
         let (Way { local, view, pool, .. }, mut tried) = (*self.way, self.tried);
         let taken = local.roll(|dice| view.take(pool, clock::now(), self.key, &mut tried, dice));
         let Ok(taken) = taken else { return false };
-        let permitted = charge == Charge::Free || self.is_permitted();
+        let permitted = charge == Charge::Free || is_lost(lease, outcome) || self.is_permitted();
         if permitted {
             (self.tried, self.next) = (tried, Some(local.lease(pool, taken)));
         }
@@ -103,7 +103,7 @@ impl Tries<'_> {
         if !self.elsewhere.is_due(lease, local, cx) {
             return false;
         }
-        let leaves = self.goes_elsewhere(Outcome::Withdrawn, request);
+        let leaves = self.goes_elsewhere(lease, Outcome::Withdrawn, request);
         if !leaves && self.after(Outcome::Withdrawn, request) != Next::GiveUp {
             self.elsewhere.in_vain(local, cx);
         }
@@ -344,7 +344,7 @@ impl<'a> Way<'a> {
             }
             Poll::Ready(Err(Outcome::Cut))
                 if self.local.phase() != Phase::Cut
-                    && tries.goes_elsewhere(Outcome::Withdrawn, talk.repeatable(repeats)) =>
+                    && tries.goes_elsewhere(talk.lease(), Outcome::Withdrawn, talk.repeatable(repeats)) =>
             {
                 Poll::Ready(Err(Outcome::Withdrawn))
             }
@@ -364,7 +364,7 @@ impl<'a> Way<'a> {
     /// Whether the route tries another backend for a response with this status, and there is one. Then the backend is judged
     /// by it here, as nobody else sees it.
     fn is_unwanted(&self, status: u16, lease: &mut Lease, request: Repeatable, tries: &mut Tries<'_>) -> bool {
-        let unwanted = status >= 400 && tries.goes_elsewhere(Outcome::Completed { status }, request);
+        let unwanted = status >= 400 && tries.goes_elsewhere(lease, Outcome::Completed { status }, request);
         if unwanted {
             let now = clock::now();
             lease.responded(now, Verdict::of_status(status));
@@ -372,6 +372,13 @@ impl<'a> Way<'a> {
         }
         unwanted
     }
+}
+
+/// Whether the request waits for an answer that is not to come: its backend was found to be down. Then it leaves without the
+/// retry budget, by which all beyond a fifth would be left behind to fail. Each leaves once, and a backend that is down gets
+/// nothing new, so this can not become a load of its own; but one whose breaker opened may well be at work still.
+fn is_lost(lease: &Lease, outcome: Outcome) -> bool {
+    outcome == Outcome::Withdrawn && lease.state().checkup().health().is_down()
 }
 
 #[cfg(test)]
@@ -388,7 +395,7 @@ mod tests {
     use super::*;
     use crate::config::from_text;
     use crate::local::Local;
-    use crate::state::Snapshot;
+    use crate::state::{BackendState, Health, Sessions, Snapshot};
     use crate::stream::Incoming;
 
     /// A worker on the thread of the test, with two backends of which the first to be asked never answers.
@@ -423,13 +430,23 @@ mod tests {
             client
         }
 
-        /// Withdraws the backend at this address, as whoever finds it down does.
+        /// Withdraws the backend at this address, as a breaker does that opens.
         fn withdraw(&self, address: SocketAddr) {
+            self.state_of(address).withdraw();
+            self.local.wake_all();
+        }
+
+        /// The same as the health check does it.
+        fn find_down(&self, address: SocketAddr) {
+            self.state_of(address).checkup().say(Health::Down, Sessions::Kept);
+            self.withdraw(address);
+        }
+
+        fn state_of(&self, address: SocketAddr) -> Arc<BackendState> {
             let view = self.local.view();
             let (_, pool) = view.snapshot().pools().next().unwrap();
             let is_it = |text: String| text == address.to_string();
-            pool.backends.iter().find(|backend| is_it(backend.address().to_string())).unwrap().state.withdraw();
-            self.local.wake_all();
+            Arc::clone(&pool.backends.iter().find(|backend| is_it(backend.address().to_string())).unwrap().state)
         }
 
         /// The next connection to any of the two, when its request's head is there.
@@ -472,6 +489,32 @@ mod tests {
                 (seen.pools[0].retried, seen.backends.values().map(|record| record.failures).sum::<u64>()),
                 (1, 0)
             );
+        });
+    }
+
+    #[test]
+    fn all_that_wait_for_a_backend_that_goes_down_leave_however_many_they_are() {
+        in_worker(async {
+            let bench = Bench::new().await;
+            let (mut clients, mut asked) = (Vec::new(), Vec::new());
+            // Far more than a fifth of them, and the three that may be repeated at any time.
+            for _ in 0..20 {
+                let mut client = bench.client().await;
+                client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+                asked.push(bench.asked().await);
+                clients.push(client);
+            }
+            let down = asked[0].1;
+            let waiting = asked.iter().filter(|(_, address)| *address == down).count();
+            assert_eq!(waiting, 10);
+            bench.find_down(down);
+            for left in 0..waiting {
+                let next = tokio::time::timeout(Duration::from_secs(10), bench.asked()).await;
+                let (stream, address) = next.unwrap_or_else(|_| panic!("only {left} of {waiting} left"));
+                assert_ne!(address, down);
+                asked.push((stream, address));
+            }
+            assert_eq!(bench.local.collect().pools.iter().map(|record| record.retried).sum::<u64>(), 0);
         });
     }
 
