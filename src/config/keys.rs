@@ -981,9 +981,9 @@ pub const RETRY_BUDGET: Key = Key {
     forms: &[Form::Number(0.0, 1.0)],
     absent: Default("0.2"),
     doc: "How many of its requests may be tried again, as a share of all of the last 10 s, so that trying again never \
-          becomes a load of its own; three at a time always may. Where it is used up, the client gets the answer of the \
+          becomes a load of its own; five at a time always may. Where it is used up, the client gets the answer of the \
           first attempt. What waits for a backend when a health check finds that down goes to another one without \
-          counting here.",
+          counting here, and so does what a backend hangs up on whose breaker opens by that.",
 };
 
 /// `pools.*.hash_ipv4_prefix`

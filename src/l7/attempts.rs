@@ -39,6 +39,8 @@ const FRESH_ENOUGH: Duration = Duration::from_secs(4);
 struct Failed {
     outcome: Outcome,
     request: Repeatable,
+    /// Its backend is lost to all, so that the pool's retry budget is not asked.
+    lost: bool,
 }
 
 /// Where a request stands between its attempts.
@@ -165,7 +167,7 @@ impl<'a> Way<'a> {
                     self.local.happened(self.pool, PoolEvent::RetriedUnsent);
                     true
                 }
-                Next::AnotherBackend(Charge::Budget) => tries.is_permitted(),
+                Next::AnotherBackend(Charge::Budget) => failed.lost || tries.is_permitted(),
                 Next::FreshConnection | Next::GiveUp => false,
             };
             if !again {
@@ -248,7 +250,7 @@ impl<'a> Way<'a> {
             let (idempotent, body_kept) = (self.idempotent(desk), desk.kept.is_whole());
             let unsent = Repeatable { idempotent, body_kept, sent: false, heard: false };
             let mut leaves = |cx: &mut Context<'_>| tries.leaves(&lease, unsent, cx);
-            let failed = match self.reach(connection, idle.take(), &lease, timeouts.connect, &mut leaves).await {
+            let mut failed = match self.reach(connection, idle.take(), &lease, timeouts.connect, &mut leaves).await {
                 Ok(stream) => {
                     let stage = running.insert(self.stage(connection, stream, lease));
                     match self.converse(connection, desk, stage, reused, tries).await {
@@ -261,11 +263,12 @@ impl<'a> Way<'a> {
                         }
                     }
                 }
-                Err(outcome) => Failed { outcome, request: unsent },
+                Err(outcome) => Failed { outcome, request: unsent, lost: false },
             };
             if tries.after(failed.outcome, failed.request) != Next::FreshConnection {
                 local.ended(backend, failed.outcome);
-                lease.finish(clock::now(), failed.outcome);
+                lease.judge(clock::now(), failed.outcome);
+                failed.lost = is_lost(&lease, failed.outcome);
                 return Err(failed);
             }
             desk.kept.rewind();
@@ -358,7 +361,7 @@ impl<'a> Way<'a> {
             Ok(()) => Outcome::Completed { status: desk.response.status },
             Err(outcome) => outcome,
         };
-        Err(Failed { outcome, request })
+        Err(Failed { outcome, request, lost: false })
     }
 
     /// Whether the route tries another backend for a response with this status, and there is one. Then the backend is judged
@@ -374,11 +377,16 @@ impl<'a> Way<'a> {
     }
 }
 
-/// Whether the request waits for an answer that is not to come: its backend was found to be down. Then it leaves without the
-/// retry budget, by which all beyond a fifth would be left behind to fail. Each leaves once, and a backend that is down gets
-/// nothing new, so this can not become a load of its own; but one whose breaker opened may well be at work still.
+/// Whether the answer is not to come because of the backend alone: it was found to be down, or has hung up on this request as
+/// on so many others that its breaker opened or it went down. Then the request leaves without the retry budget, by which all
+/// beyond a fifth would be left behind to fail. Each leaves once, and such a backend gets nothing new, so this can not become
+/// a load of its own; but what only waits at one whose breaker opened may well be at work still.
 fn is_lost(lease: &Lease, outcome: Outcome) -> bool {
-    outcome == Outcome::Withdrawn && lease.state().checkup().health().is_down()
+    match outcome {
+        Outcome::Withdrawn => lease.state().checkup().health().is_down(),
+        Outcome::BackendClosed => lease.is_withdrawn(),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -515,6 +523,37 @@ mod tests {
                 asked.push((stream, address));
             }
             assert_eq!(bench.local.collect().pools.iter().map(|record| record.retried).sum::<u64>(), 0);
+        });
+    }
+
+    #[test]
+    fn all_that_a_killed_backend_hangs_up_on_are_answered_by_another() {
+        in_worker(async {
+            let bench = Bench::new().await;
+            let (mut clients, mut asked) = (Vec::new(), Vec::new());
+            for _ in 0..20 {
+                let mut client = bench.client().await;
+                client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await.unwrap();
+                asked.push(bench.asked().await);
+                clients.push(client);
+            }
+            let killed = asked[0].1;
+            let (lost, mut served): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, address)| *address == killed);
+            assert_eq!(lost.len(), 10, "more than the budget allows");
+            drop(lost);
+            while served.len() < clients.len() {
+                let (stream, address) = bench.asked().await;
+                assert_ne!(address, killed);
+                served.push((stream, address));
+            }
+            for (stream, _) in &mut served {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell").await.unwrap();
+            }
+            for mut client in clients {
+                let mut answer = String::new();
+                client.read_to_string(&mut answer).await.unwrap();
+                assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            }
         });
     }
 

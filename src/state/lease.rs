@@ -180,6 +180,11 @@ impl Lease {
     /// The use ended at `now`. If that was the backend's fault it is a failure, unless it was told as one already; of
     /// its speed only the response tells.
     pub fn finish(mut self, now: Instant, outcome: Outcome) {
+        self.judge(now, outcome);
+    }
+
+    /// The same while the place at the backend is kept for a moment, to see what the failure has come to.
+    pub fn judge(&mut self, now: Instant, outcome: Outcome) {
         match self.judged {
             _ if !outcome.is_failure() => {}
             None => self.responded(now, Verdict::Failed),
