@@ -106,7 +106,7 @@ async fn reach_by(
     let (mut tried, mut next, mut elsewhere) = (Tried::default(), None, Elsewhere::default());
     for left in (0..settings.attempts).rev() {
         if left + 1 < settings.attempts {
-            local.happened(pool, PoolEvent::RetriedUnsent);
+            local.happened(pool, PoolEvent::RetriedFree);
         }
         let taken = match next.take() {
             Some(lease) => Ok(lease),

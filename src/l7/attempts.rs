@@ -65,6 +65,15 @@ impl Tries<'_> {
         retry::next(outcome, request, &self.way.route.retry, self.left)
     }
 
+    /// Whether there may be one more attempt, by what it costs; `lost`: the backend of the one before is lost to all.
+    fn may(&mut self, charge: Charge, lost: bool) -> bool {
+        let is_free = charge == Charge::Free || lost;
+        if is_free {
+            self.way.local.happened(self.way.pool, PoolEvent::RetriedFree);
+        }
+        is_free || self.is_permitted()
+    }
+
     /// Whether the pool's retry budget allows one more attempt.
     fn is_permitted(&mut self) -> bool {
         let Way { local, view, pool, id, .. } = *self.way;
@@ -92,7 +101,7 @@ impl Tries<'_> {
         let (Way { local, view, pool, .. }, mut tried) = (*self.way, self.tried);
         let taken = local.roll(|dice| view.take(pool, clock::now(), self.key, &mut tried, dice));
         let Ok(taken) = taken else { return false };
-        let permitted = charge == Charge::Free || is_lost(lease, outcome) || self.is_permitted();
+        let permitted = self.may(charge, is_lost(lease, outcome));
         if permitted {
             (self.tried, self.next) = (tried, Some(local.lease(pool, taken)));
         }
@@ -163,11 +172,7 @@ impl<'a> Way<'a> {
             }
             let Some(status) = failed.outcome.own_status() else { return Opened::ClientGone };
             let again = match tries.after(failed.outcome, failed.request) {
-                Next::AnotherBackend(Charge::Free) => {
-                    self.local.happened(self.pool, PoolEvent::RetriedUnsent);
-                    true
-                }
-                Next::AnotherBackend(Charge::Budget) => failed.lost || tries.is_permitted(),
+                Next::AnotherBackend(charge) => tries.may(charge, failed.lost),
                 Next::FreshConnection | Next::GiveUp => false,
             };
             if !again {

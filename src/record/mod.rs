@@ -55,9 +55,9 @@ impl BackendRecord {
 pub enum PoolEvent {
     /// It was tried once more, and counted against the retry budget.
     Retried,
-    /// It was tried once more after a connection that could not be made, which costs nobody anything and counts against no
-    /// budget.
-    RetriedUnsent,
+    /// It was tried once more and counted against no budget: nothing was sent, which costs nobody anything, or its backend is
+    /// lost to all.
+    RetriedFree,
     /// It would have been tried once more, but for the retry budget.
     RetryRefused,
     /// It waited for a place at a backend.
@@ -93,8 +93,8 @@ impl PoolEvent {
 pub struct PoolRecord {
     /// [`PoolEvent::Retried`]
     pub retried: u64,
-    /// [`PoolEvent::RetriedUnsent`]
-    pub retried_unsent: u64,
+    /// [`PoolEvent::RetriedFree`]
+    pub retried_free: u64,
     /// [`PoolEvent::RetryRefused`]
     pub retries_refused: u64,
     /// [`PoolEvent::Queued`]
@@ -114,7 +114,7 @@ pub struct PoolRecord {
 impl PoolRecord {
     fn add(&mut self, other: &PoolRecord) {
         self.retried += other.retried;
-        self.retried_unsent += other.retried_unsent;
+        self.retried_free += other.retried_free;
         self.retries_refused += other.retries_refused;
         self.queued += other.queued;
         self.queue_refused += other.queue_refused;
@@ -172,7 +172,7 @@ impl Recorder {
         let record = &mut pools[pool];
         *match event {
             PoolEvent::Retried => &mut record.retried,
-            PoolEvent::RetriedUnsent => &mut record.retried_unsent,
+            PoolEvent::RetriedFree => &mut record.retried_free,
             PoolEvent::RetryRefused => &mut record.retries_refused,
             PoolEvent::Queued => &mut record.queued,
             PoolEvent::QueueRefused => &mut record.queue_refused,
@@ -208,14 +208,14 @@ mod tests {
         two.ended(7, Outcome::Completed { status: 503 });
         two.happened(1, PoolEvent::Retried);
         one.happened(0, PoolEvent::RetryRefused);
-        one.happened(1, PoolEvent::RetriedUnsent);
+        one.happened(1, PoolEvent::RetriedFree);
         two.happened(1, PoolEvent::Queued);
         let mut both = one.collect();
         both.add(two.collect());
         let refused = PoolRecord { retries_refused: 1, ..PoolRecord::default() };
         assert_eq!(
             both.pools,
-            [refused, PoolRecord { retried: 1, retried_unsent: 1, queued: 1, ..PoolRecord::default() }]
+            [refused, PoolRecord { retried: 1, retried_free: 1, queued: 1, ..PoolRecord::default() }]
         );
         let sum = both.backends.remove(&7).unwrap();
         assert_eq!((sum.attempts, sum.failures), (2, 1));

@@ -439,7 +439,7 @@ mod tests {
         }
         let report = server.observe_pools().await.remove(0);
         // Whoever was tried second is followed by the one that refuses.
-        assert!((3..=4).contains(&report.record.retried_unsent), "{report:?}");
+        assert!((3..=4).contains(&report.record.retried_free), "{report:?}");
         assert_eq!((&*report.pool, report.record.retried), ("app", 0), "it costs no budget");
     }
 

@@ -246,9 +246,9 @@ fn when_the_budget_is_used_up_the_first_answer_is_passed_on() {
     let daemon = Daemon::start(&format!(
         "[runtime]\nworkers = 1\n[listeners.web]\nbind = \"127.0.0.1:0\"\n\
          routes = [{{ pool = \"app\", retry = {{ on = [\"503\"] }} }}]\n\
-         [pools.app]\nretry_budget = 0.01\nbackends = {backends}\n"
+         [pools.app]\nretry_budget = 0.01\nbreaker = {{ mode = \"off\" }}\nbackends = {backends}\n"
     ));
-    let mut waiting: Vec<_> = (0..3).map(|_| client_of(&daemon)).collect();
+    let mut waiting: Vec<_> = (0..5).map(|_| client_of(&daemon)).collect();
     for (before, client) in waiting.iter_mut().enumerate() {
         client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
         eventually("it is tried again", || slow.requests().len() == before + 1);

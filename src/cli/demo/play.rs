@@ -200,7 +200,7 @@ impl Play {
     }
 
     async fn retried(&mut self) -> u64 {
-        let of = |report: &PoolReport| report.record.retried + report.record.retried_unsent;
+        let of = |report: &PoolReport| report.record.retried + report.record.retried_free;
         self.scene.pools().await.iter().filter(|report| &*report.pool == POOL).map(of).sum()
     }
 

@@ -213,7 +213,7 @@ fn numbers(tally: Option<&Tally>, report: Option<&PoolReport>) -> String {
         parts.push(format!("clients: {} served, {} failed", tally.served(), tally.failed()));
     }
     if let Some(report) = report {
-        parts.push(format!("{} retried", report.record.retried + report.record.retried_unsent));
+        parts.push(format!("{} retried", report.record.retried + report.record.retried_free));
         if report.rung != Rung::Primaries {
             parts.push(words::rung(report.rung).to_owned());
         }
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_pool_is_told_of_by_its_clients_its_retries_and_its_rung() {
-        let record = PoolRecord { retried: 2, retried_unsent: 3, ..PoolRecord::default() };
+        let record = PoolRecord { retried: 2, retried_free: 3, ..PoolRecord::default() };
         let report = |rung| PoolReport { pool: "http".into(), rung, waiting: 0, record };
         let usual = numbers(Some(&Tally::default()), Some(&report(Rung::Primaries)));
         assert_eq!(usual, "clients: 0 served, 0 failed · 5 retried");
