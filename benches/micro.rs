@@ -231,7 +231,7 @@ fn configuration() -> String {
 
 fn decisions(bench: &Bench) {
     let loaded = from_text("bench.toml", &configuration()).expect("the configuration checks");
-    let snapshot = Snapshot::next(&loaded.config, None);
+    let snapshot = Snapshot::next(&loaded.config, &evenkeel::tls::Materials::default(), None);
     snapshot.settle();
     let view = View::new(Arc::new(snapshot), None, 0, 1);
     let id = view.snapshot().listeners().next().expect("there is one").id;

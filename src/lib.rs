@@ -23,6 +23,7 @@
 //! | [`breaker`] ● | whether a failing backend is left alone for a while |
 //! | [`http`] ● | the HTTP message: strict in, canonical out |
 //! | [`config`] ● | what the user wrote → what we mean (reading and watching the files apart) |
+//! | [`tls`] | certificates and keys, from the files to what a handshake goes by |
 //! | [`state`] ● | what a request can see: one snapshot, the live state it is bound to, leases, routes, views |
 //! | [`buffer`] ●, [`serial`] ●, [`deadline`], [`housing`], [`pipe`], [`stream`] | bytes, maps, deadlines, memory, kernel pipes and connections as the data plane needs them |
 //! | [`upstream`] | connections to backends, new and idle |
@@ -62,4 +63,5 @@ pub mod simulation;
 pub mod state;
 pub mod stream;
 pub mod sync;
+pub mod tls;
 pub mod upstream;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use source_text::{blanked, paths, without_tests};
 
 /// The order in which a request meets the rooms: one may use what stands before it, never what stands behind it.
-const ROOMS: [&str; 26] = [
+const ROOMS: [&str; 27] = [
     "clock",
     "sync",
     "deadline",
@@ -27,6 +27,7 @@ const ROOMS: [&str; 26] = [
     "http",
     "proxy_protocol",
     "config",
+    "tls",
     "state",
     "pipe",
     "stream",
@@ -44,7 +45,7 @@ const ROOMS: [&str; 26] = [
 ];
 
 /// What decides and does nothing else; a folder ends with `/`.
-const PURE: [&str; 17] = [
+const PURE: [&str; 18] = [
     "buffer.rs",
     "serial.rs",
     "outcome.rs",
@@ -53,6 +54,7 @@ const PURE: [&str; 17] = [
     "http/",
     "proxy_protocol.rs",
     "config/",
+    "tls/names.rs",
     "state/",
     "upstream/idle.rs",
     "health/streak.rs",

@@ -66,7 +66,7 @@ impl Worker {
              [pools.app]\nbackends = [\"{origin}\"]\nbalance = \"{balance}\"\n"
         );
         let loaded = config::load::from_text("test.toml", &file).expect("the file is right");
-        let snapshot = Snapshot::next(&loaded.config, None);
+        let snapshot = Snapshot::next(&loaded.config, &evenkeel::tls::Materials::default(), None);
         snapshot.settle();
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
         let local = Local::new(0, Arc::new(ArcSwap::from_pointee(snapshot)), 1);

@@ -108,13 +108,13 @@ async fn thousands_of_backends_are_asked_and_control_is_not_late_for_it() {
     let backends = std::env::var("EVENKEEL_BACKENDS").map_or(1000, |count| count.parse().expect("a number"));
     let (addresses, asked) = origins(backends / POOLS);
     let config = |interval| from_text("load.toml", &file(&addresses, interval)).expect("it is sound").config;
-    let mut server = Server::start(&config("2s")).await.expect("it starts");
+    let mut server = Server::start(&config("2s"), &evenkeel::tls::Materials::default()).await.expect("it starts");
     let (before, cpu) = (asked.load(Ordering::Relaxed), cpu_time("health"));
     let late = lateness().await;
     let (probes, cpu) = (asked.load(Ordering::Relaxed) - before, cpu_time("health") - cpu);
 
     let (changed, begun) = (config("3s"), Instant::now());
-    server.apply(&changed).await.expect("it is sound");
+    server.apply(&changed, &evenkeel::tls::Materials::default()).await.expect("it is sound");
     let reload = begun.elapsed();
     let up = all_up(&server, backends).await;
     let at = |share: usize| late[(late.len() - 1) * share / 1000];

@@ -27,6 +27,7 @@ fn timeouts() -> Timeouts {
         client_write: SECOND,
         client_min_rate: Bytes::default(),
         client_idle: SECOND,
+        tls_handshake: SECOND,
         connect: SECOND,
         response_header: SECOND,
         response_body: SECOND,
@@ -103,6 +104,7 @@ fn config() -> Config {
     let http =
         Http { trusted_proxies: Vec::new(), forwarded: false, via: false, routes, headers: HeaderRules::default() };
     let listener = Listener {
+        tls: None,
         name: "web".into(),
         bind: Vec::new(),
         protocol: Protocol::Http(http),
@@ -142,7 +144,7 @@ fn request(view: &View, path: &str, number: u64, dice: &mut Dice) {
 
 #[test]
 fn a_request_is_routed_and_leased_without_an_allocation() {
-    let snapshot = Snapshot::next(&config(), None);
+    let snapshot = Snapshot::next(&config(), &evenkeel::tls::Materials::default(), None);
     snapshot.settle();
     let view = View::new(Arc::new(snapshot), None, 0, 1);
     let dice = &mut Dice::seeded(1);
@@ -160,6 +162,6 @@ fn a_request_is_routed_and_leased_without_an_allocation() {
 
 #[test]
 fn a_view_is_what_allocates() {
-    let snapshot = Arc::new(Snapshot::next(&config(), None));
+    let snapshot = Arc::new(Snapshot::next(&config(), &evenkeel::tls::Materials::default(), None));
     assert!(allocations(|| drop(View::new(snapshot, None, 0, 1))) > 0, "the count can fail");
 }

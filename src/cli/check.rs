@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Exit, log};
 use crate::config::{self, Colour, Config, Protocol, Report, counted};
+use crate::tls::Materials;
 
 /// Checks the file: what is to be said about it goes to stderr, one line to stdout when it is good.
 #[must_use]
@@ -12,6 +13,10 @@ pub fn run(path: &Path) -> Exit {
     match config::load(path) {
         Ok(loaded) => {
             print_report(&loaded.warnings);
+            if let Err(faults) = Materials::read(&loaded.config, None) {
+                print_report(&loaded.report(faults));
+                return Exit::BadConfig;
+            }
             // Who closed stdout does not want the line; the exit code says the same.
             let _ = writeln!(std::io::stdout(), "{} is good: {}", path.display(), summary(&loaded.config));
             Exit::Done

@@ -4,11 +4,14 @@
 //! ([`schema`](super::schema)) are made from it. A key that is not here does not exist.
 
 mod health;
+mod tls;
 
 use std::time::Duration;
 
 pub use health::{CHECK_INTERVAL, CHECK_JITTER, CHECK_TIMEOUT, EXPECT, FALL, HEALTH_CHECK, PROBE_METHODS, RISE};
 use health::{FAIL_OPEN, HEALTH_CHECK_KEY, PANIC_THRESHOLD};
+use tls::LISTENER_TLS_KEY;
+pub use tls::{CERTIFICATE, CLIENT_AUTH, LISTENER_TLS};
 
 use crate::breaker::LONGEST_WINDOW;
 
@@ -172,6 +175,14 @@ deadline!(
     "\"60s\"",
     "For the next request on a connection kept alive."
 );
+deadline!(
+    TLS_HANDSHAKE,
+    OWN_TLS_HANDSHAKE,
+    "tls_handshake",
+    DAY,
+    "\"10s\"",
+    "For a TLS handshake with a client, from the moment it is connected."
+);
 deadline!(CONNECT, OWN_CONNECT, "connect", DAY, "\"2s\"", "For making a connection to a backend.");
 deadline!(
     RESPONSE_HEADER,
@@ -259,6 +270,7 @@ pub static DEFAULT_TIMEOUTS: Shape = Shape {
         CLIENT_WRITE,
         CLIENT_MIN_RATE,
         CLIENT_IDLE,
+        TLS_HANDSHAKE,
         CONNECT,
         RESPONSE_HEADER,
         RESPONSE_BODY,
@@ -426,13 +438,14 @@ static POOL_BREAKER: Shape = Shape {
 static LISTENER_TIMEOUTS: Shape = Shape {
     what: "the timeouts of a listener",
     heading: Some("[listeners.NAME.timeouts]"),
-    doc: "The deadlines on the client's side. A tcp listener has only `tunnel_idle`.",
+    doc: "The deadlines on the client's side. A tcp listener has only `tunnel_idle` and `tls_handshake`.",
     keys: &[
         OWN_CLIENT_HEADER,
         OWN_CLIENT_BODY,
         OWN_CLIENT_WRITE,
         OWN_CLIENT_MIN_RATE,
         OWN_CLIENT_IDLE,
+        OWN_TLS_HANDSHAKE,
         OWN_TUNNEL_IDLE,
         OWN_REQUEST,
     ],
@@ -465,6 +478,7 @@ pub static LISTENER: Shape = Shape {
             absent: Default("\"http\""),
             doc: "`http` understands HTTP/1.1 and has routes; `tcp` passes bytes to one pool.",
         },
+        LISTENER_TLS_KEY,
         Key {
             name: "pool",
             forms: &[POOL_NAME],

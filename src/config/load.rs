@@ -33,6 +33,16 @@ pub struct Loaded {
     pub digest: u64,
 }
 
+impl Loaded {
+    /// What is to be said beside this, of what the configuration names.
+    #[must_use]
+    pub fn report(&self, diagnostics: Vec<Diagnostic>) -> Report {
+        let mut faults = Faults::default();
+        diagnostics.into_iter().for_each(|diagnostic| faults.push(diagnostic));
+        faults.into_report(self.warnings.sources.clone(), self.files.clone())
+    }
+}
+
 /// Reads the configuration in this file and in what it includes.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ pub mod read;
 pub mod reference;
 pub mod schema;
 mod shape;
+mod tls;
 pub mod watch;
 mod words;
 
@@ -31,6 +32,7 @@ pub use diagnostic::{Colour, Diagnostic, Report, Severity};
 pub use health::{Aim, Expect, HealthCheck, HttpProbe, Initial, OnDown, Pattern, Probe};
 pub use load::{Loaded, from_text, load};
 pub use shape::Bytes;
+pub use tls::{Certificate, ClientAuth, ListenerTls, Material, TlsVersion, Whence};
 pub use words::counted;
 
 /// A name given in the file to a listener, pool, route or backend.
@@ -109,6 +111,8 @@ pub struct Timeouts {
     pub client_min_rate: Bytes,
     /// For the next request on a keep-alive connection. Default 60 s.
     pub client_idle: Duration,
+    /// For a TLS handshake with a client. Default 10 s.
+    pub tls_handshake: Duration,
     /// For making a connection to a backend. Default 2 s.
     pub connect: Duration,
     /// From the last request byte to the response head. Default 30 s.
@@ -132,6 +136,8 @@ pub struct Listener {
     pub name: Name,
     /// At least one address, none of them twice in the whole configuration (port 0 apart).
     pub bind: Vec<Address>,
+    /// TLS towards clients; `None`: they speak in the clear.
+    pub tls: Option<ListenerTls>,
     /// What is spoken there.
     pub protocol: Protocol,
     /// Its client-side deadlines.

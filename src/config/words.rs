@@ -337,7 +337,8 @@ const ON_AND_OFF: &[&str] = &["enabled", "enable", "disabled", "off", "active"];
 const LATER: &[(&[&str], &str)] = &[
     (&["admin", "metrics", "dashboard", "stats", "status"], "an admin endpoint"),
     (&["log", "logs", "logging", "access_log", "error_log"], "logging keys; see `--log-level`"),
-    (&["tls", "tls_handshake", "ssl", "certificate", "certificates", "ssl_certificate", "cert", "acme"], "TLS"),
+    (&["tls", "ssl"], "TLS here"),
+    (&["acme"], "certificates by ACME"),
     (&["proxy_protocol", "send_proxy_protocol", "send_proxy", "accept_proxy"], "the PROXY protocol"),
     (&["rate_limit", "rate_limits", "client_max_body_size"], "limits on rates and bodies"),
     (&["http_versions", "http_version", "http2", "h2", "h2c", "grpc"], "HTTP/2"),

@@ -373,7 +373,11 @@ mod tests {
             let text = format!(
                 "listeners.w = {{ bind = '127.0.0.1:0', pool = 'p' }}\npools.p = {{ backends = ['127.0.0.1:1']{check} }}"
             );
-            Snapshot::next(&crate::config::from_text("test.toml", &text).unwrap().config, None)
+            Snapshot::next(
+                &crate::config::from_text("test.toml", &text).unwrap().config,
+                &crate::tls::Materials::default(),
+                None,
+            )
         };
         let mut checkers = Checkers::new(1, 1);
         checkers.follow(&config(""), || {}).unwrap();

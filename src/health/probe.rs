@@ -34,11 +34,7 @@ async fn ask_at(probe: &Probe, to: &Address, stage: &Cell<Stage>) -> Answer {
         return Answer::of_connect(io::ErrorKind::ConnectionRefused.into());
     }
     stage.set(Stage::Waiting);
-    let asked = match stream {
-        Stream::Tcp(stream) => ask_over(stream, probe, to, stage).await,
-        Stream::Unix(stream) => ask_over(stream, probe, to, stage).await,
-    };
-    asked.map_or_else(Answer::Bad, |()| Answer::Good)
+    ask_over(stream, probe, to, stage).await.map_or_else(Answer::Bad, |()| Answer::Good)
 }
 
 /// Whether we reached ourselves: where nobody listens on a port of this machine, a connection to it can get that very port as
@@ -46,7 +42,7 @@ async fn ask_at(probe: &Probe, to: &Address, stage: &Cell<Stage>) -> Answer {
 fn is_mirror(stream: &Stream) -> bool {
     match stream {
         Stream::Tcp(stream) => stream.local_addr().is_ok_and(|own| stream.peer_addr().is_ok_and(|peer| peer == own)),
-        Stream::Unix(_) => false,
+        Stream::Unix(_) | Stream::Tls(_) => false,
     }
 }
 

@@ -66,7 +66,8 @@ mod tests {
             Builder::new_current_thread().enable_all().start_paused(true).build_local(LocalOptions::default());
         runtime.unwrap().block_on(async {
             let file = "listeners.w = { bind = '127.0.0.1:0', pool = 'p' }\npools.p.backends = ['127.0.0.1:1']";
-            let snapshot = Snapshot::next(&from_text("test.toml", file).unwrap().config, None);
+            let snapshot =
+                Snapshot::next(&from_text("test.toml", file).unwrap().config, &crate::tls::Materials::default(), None);
             let local = Local::new(0, Arc::new(ArcSwap::from_pointee(snapshot)), 1);
             let view = local.view();
             let pool = view.snapshot().pool_id("p").unwrap();

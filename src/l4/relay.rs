@@ -131,9 +131,12 @@ impl Flow {
         loop {
             ready!(self.poll_drain(cx, buffers, to)).map_err(|_| Broken::Sink)?;
             match self.course {
-                Course::Open => ready!(self.poll_fill(cx, buffers, from)).map_err(|_| Broken::Source)?,
-                // Both directions have ended: the connections are closed next, which says the same.
-                Course::Ending if opposite == Course::Done => self.course = Course::Done,
+                Course::Open => {
+                    let piped = !to.is_secure();
+                    ready!(self.poll_fill(cx, buffers, from, piped)).map_err(|_| Broken::Source)?;
+                }
+                // Both directions have ended: the connections are closed next, which says the same in the clear.
+                Course::Ending if opposite == Course::Done && !to.is_secure() => self.course = Course::Done,
                 Course::Ending => {
                     // A sink that is gone already has seen its end.
                     let _ = ready!(to.poll_shutdown(cx));
@@ -173,7 +176,7 @@ impl Flow {
                 self.release(buffers);
             }
         }
-        Poll::Ready(Ok(()))
+        to.poll_flush(cx)
     }
 
     fn poll_fill(
@@ -181,8 +184,9 @@ impl Flow {
         cx: &mut Context<'_>,
         buffers: &Buffers,
         from: &mut Reader<'_>,
+        piped: bool,
     ) -> Poll<std::io::Result<()>> {
-        if self.stride.is_for_pipes() && ready!(self.poll_fill_pipe(cx, buffers, from))? {
+        if piped && self.stride.is_for_pipes() && ready!(self.poll_fill_pipe(cx, buffers, from))? {
             return Poll::Ready(Ok(()));
         }
         let size = self.stride.size();

@@ -425,7 +425,8 @@ mod tests {
             let file = format!(
                 "[listeners.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[pools.app]\nbackends = {addresses:?}\n"
             );
-            let snapshot = Snapshot::next(&from_text("test.toml", &file).unwrap().config, None);
+            let snapshot =
+                Snapshot::next(&from_text("test.toml", &file).unwrap().config, &crate::tls::Materials::default(), None);
             snapshot.settle();
             Bench { local: Local::new(0, Arc::new(ArcSwap::from_pointee(snapshot)), 1), origins }
         }

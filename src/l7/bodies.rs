@@ -86,7 +86,7 @@ pub(super) async fn run(
         | Outcome::RequestTimeout
         | Outcome::RequestLate => {
             if connection.flush().await {
-                After::Close
+                After::BreakOff
             } else {
                 After::Reset
             }

@@ -183,7 +183,7 @@ impl Way<'_> {
         Forwarding {
             peer: self.peer,
             trusted: self.trusted,
-            scheme: Scheme::Http,
+            scheme: if connection.wire.stream.is_secure() { Scheme::Https } else { Scheme::Http },
             port: connection.local_port,
             request_id: self.id,
             fallback_host,

@@ -51,6 +51,9 @@ pub(super) enum After {
     Close,
     /// An orderly end after which what the client still sends is read and forgotten, so that it gets its answer.
     Linger,
+    /// An end in the middle of an answer, of which its length or the missing last chunk tells; TLS does not say that all was
+    /// said.
+    BreakOff,
     /// A reset: the answer is incomplete and must not look otherwise.
     Reset,
 }
@@ -250,8 +253,10 @@ impl Connection {
 
     fn end(mut self, how: After) {
         self.wire.inbound.release(&self.session.local().buffers);
-        if how == After::Reset {
-            self.wire.stream.reset();
+        match how {
+            After::Reset => self.wire.stream.reset(),
+            After::BreakOff => drop(self.wire.stream),
+            After::KeepAlive | After::Close | After::Linger => self.wire.stream.close(),
         }
     }
 

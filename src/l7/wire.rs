@@ -435,7 +435,7 @@ impl Sink for WireSink<'_> {
     }
 
     fn takes_pipes(&self) -> bool {
-        self.outbound.coding == Coding::Plain
+        self.outbound.coding == Coding::Plain && !self.writer.is_secure()
     }
 
     fn poll_pipe(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
@@ -455,7 +455,7 @@ impl Sink for WireSink<'_> {
             let count = ready!(self.writer.poll_write(cx, pending, &[]))?;
             self.outbound.wrote(count);
         }
-        Poll::Ready(Ok(()))
+        self.writer.poll_flush(cx)
     }
 
     fn written(&self) -> u64 {

@@ -209,7 +209,7 @@ mod tests {
              [listeners.raw]\nbind = '127.0.0.1:0'\nprotocol = 'tcp'\npool = 'app'\nlimits = {{ {raw} }}\n\
              [listeners.web]\nbind = '127.0.0.1:0'\npool = 'app'\ntrusted_proxies = ['10.0.0.0/8']\nlimits = {{ {web} }}\n"
         );
-        Snapshot::next(&from_text("test.toml", &text).unwrap().config, None)
+        Snapshot::next(&from_text("test.toml", &text).unwrap().config, &crate::tls::Materials::default(), None)
     }
 
     fn admit(admission: &Admission, snapshot: &Snapshot, listener: &str, client: &str) -> Entry {

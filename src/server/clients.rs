@@ -113,7 +113,8 @@ mod tests {
     fn listeners() -> [ListenerId; 2] {
         let text = "listeners = { a = { bind = '127.0.0.1:0', redirect_to_https = true }, \
                     b = { bind = '127.0.0.1:0', redirect_to_https = true } }";
-        let snapshot = Snapshot::next(&from_text("test.toml", text).unwrap().config, None);
+        let snapshot =
+            Snapshot::next(&from_text("test.toml", text).unwrap().config, &crate::tls::Materials::default(), None);
         let mut ids = snapshot.listeners().map(|plan| plan.id);
         [ids.next().unwrap(), ids.next().unwrap()]
     }

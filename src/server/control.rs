@@ -249,7 +249,7 @@ mod tests {
         let text = format!(
             "[listeners.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[pools.app]\nbackends = [\"127.0.0.1:{port}\"]\n"
         );
-        Snapshot::next(&from_text("test.toml", &text).unwrap().config, previous)
+        Snapshot::next(&from_text("test.toml", &text).unwrap().config, &crate::tls::Materials::default(), previous)
     }
 
     #[tokio::test]

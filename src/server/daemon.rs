@@ -16,6 +16,7 @@ use super::{Listening, Server, StartError, systemd};
 use crate::config::counted;
 use crate::config::watch::Watch;
 use crate::config::{Config, Loaded, Report, Severity, load};
+use crate::tls::{self, Materials};
 
 /// What a daemon wakes up for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +61,15 @@ pub struct Daemon {
     serving: Serving,
     /// Why the newest version of the file is not what is served.
     refused: Option<Refusal>,
+    /// Why certificates that were to be renewed are not what is used.
+    stale: Option<String>,
     announced: Vec<Listening>,
 }
 
 /// What is served now.
 struct Serving {
     loaded: Loaded,
+    materials: Materials,
     generation: u64,
 }
 
@@ -88,19 +92,20 @@ impl Daemon {
         let signals = Signals::catch().map_err(Fault::Signals)?;
         let loaded = load(path).map_err(Fault::Config)?;
         log_lines(&loaded.warnings.to_string(), Severity::Warning);
-        let server = Server::start(&loaded.config).await.map_err(Fault::Server)?;
+        let materials = Materials::read(&loaded.config, None).map_err(|faults| Fault::Config(loaded.report(faults)))?;
+        let server = Server::start(&loaded.config, &materials).await.map_err(Fault::Server)?;
         let mut daemon = Daemon {
             path: path.to_owned(),
             server,
             signals,
             watch: None,
-            serving: Serving { loaded, generation: 1 },
+            serving: Serving { loaded, materials, generation: 1 },
             refused: None,
+            stale: None,
             announced: Vec::new(),
         };
         daemon.announce();
-        let files = daemon.serving.loaded.files.clone();
-        daemon.watch_over(&files);
+        daemon.watch_over(Vec::new());
         tracing::info!(generation = daemon.serving.generation, "ready");
         systemd::ready(&daemon.status());
         Ok(daemon)
@@ -178,15 +183,19 @@ impl Daemon {
             systemd::reloading();
         }
         let files = match &loaded {
-            Ok(loaded) => loaded.files.clone(),
+            Ok(loaded) => [&loaded.files[..], &tls::files(&loaded.config)].concat(),
             Err(report) => report.files.clone(),
         };
         match loaded {
             Ok(_) if is_served => self.unchanged(why),
-            Ok(loaded) => self.apply(loaded, why).await,
+            Ok(loaded) => match Materials::read(&loaded.config, Some(&self.serving.materials)) {
+                Ok(materials) => self.apply(loaded, materials, why).await,
+                Err(faults) => self.refuse(Refusal::of_report(&loaded.report(faults)), why),
+            },
             Err(report) => self.refuse(Refusal::of_report(&report), why),
         }
-        self.watch_over(&files);
+        self.renew(why);
+        self.watch_over(files);
         systemd::ready(&self.status());
     }
 
@@ -200,11 +209,31 @@ impl Daemon {
         }
     }
 
-    async fn apply(&mut self, loaded: Loaded, why: Event) {
-        match self.server.apply(&loaded.config).await {
+    /// Takes up certificates that have changed on the disk. A bad file leaves those in use that are, and is told once.
+    fn renew(&mut self, why: Event) {
+        let mut faults = Vec::new();
+        for (listener, tls) in self.serving.materials.listeners() {
+            match tls.renew() {
+                Ok(false) => {}
+                Ok(true) => tracing::info!(%listener, "certificates renewed"),
+                Err(more) => faults.extend(more),
+            }
+        }
+        let detail = (!faults.is_empty()).then(|| self.serving.loaded.report(faults).to_string());
+        if let Some(detail) =
+            detail.as_ref().filter(|detail| why == Event::Hangup || self.stale.as_ref() != Some(*detail))
+        {
+            tracing::error!("certificates not renewed: those in use stay");
+            log_lines(detail, Severity::Error);
+        }
+        self.stale = detail;
+    }
+
+    async fn apply(&mut self, loaded: Loaded, materials: Materials, why: Event) {
+        match self.server.apply(&loaded.config, &materials).await {
             Ok(applied) => {
                 self.refused = None;
-                self.serving = Serving { loaded, generation: applied.generation };
+                self.serving = Serving { loaded, materials, generation: applied.generation };
                 tracing::info!(
                     generation = applied.generation,
                     addresses_added = applied.addresses_added,
@@ -243,8 +272,8 @@ impl Daemon {
         }
     }
 
-    /// Watches these files from here on, if the configuration in force wants it.
-    fn watch_over(&mut self, files: &[PathBuf]) {
+    /// Watches these files from here on and those of what is served, if the configuration in force wants it.
+    fn watch_over(&mut self, mut files: Vec<PathBuf>) {
         if !self.config().reload.watch {
             self.watch = None;
             return;
@@ -252,7 +281,9 @@ impl Daemon {
         if self.watch.is_none() {
             self.watch = Watch::new().inspect_err(unwatched).ok();
         }
-        if let Some(Err(errors)) = self.watch.as_mut().map(|watch| watch.follow(files)) {
+        files.extend_from_slice(&self.serving.loaded.files);
+        files.extend_from_slice(self.serving.materials.files());
+        if let Some(Err(errors)) = self.watch.as_mut().map(|watch| watch.follow(&files)) {
             errors.iter().for_each(unwatched);
         }
     }

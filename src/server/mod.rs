@@ -12,6 +12,7 @@ mod clients;
 mod control;
 pub mod daemon;
 mod descriptors;
+mod handshake;
 mod listener;
 mod places;
 mod receipt;
@@ -33,6 +34,7 @@ use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::record::Collected;
 use crate::state::{BackendState, ListenerId, Pool, PoolId, PoolStatus, Snapshot};
+use crate::tls::Materials;
 use admission::Admission;
 use control::Control;
 use listener::Offer;
@@ -60,18 +62,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds everything that `config` listens on, or nothing, and starts the workers.
+    /// Binds everything that `config` listens on, or nothing, and starts the workers. `materials` were read for it.
     ///
     /// Called on a tokio runtime, which stays the server's control runtime.
     ///
     /// # Errors
     /// An address can not be listened on, or a worker can not be started. Then nothing is left of it.
-    pub async fn start(config: &Config) -> Result<Server, StartError> {
+    pub async fn start(config: &Config, materials: &Materials) -> Result<Server, StartError> {
         let descriptors = descriptors::raise_limit();
         let workers = workers_of(config);
         let wanted = places::wanted(config);
         let bound = bind_all(&wanted.iter().collect::<Vec<_>>(), &[], workers).map_err(StartError::Listen)?;
-        let control = Control::start(Snapshot::next(config, None), workers, Admission::new(descriptors / 2));
+        let control = Control::start(Snapshot::next(config, materials, None), workers, Admission::new(descriptors / 2));
         let mut server = Server { bound: Vec::new(), control: control.await.map_err(StartError::Worker)?, descriptors };
         server.listen(bound);
         server.warnings(config).iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -85,13 +87,13 @@ impl Server {
         self.bound.iter().map(one).collect()
     }
 
-    /// Puts another configuration in force.
+    /// Puts another configuration in force, with the materials that were read for it.
     ///
     /// Run it to its end: dropped half-way, addresses that were to go may be gone while the snapshot is still the old one.
     ///
     /// # Errors
     /// A new address can not be listened on. Then nothing has changed.
-    pub async fn apply(&mut self, config: &Config) -> Result<Applied, StartError> {
+    pub async fn apply(&mut self, config: &Config, materials: &Materials) -> Result<Applied, StartError> {
         let wanted = places::wanted(config);
         let held: Vec<&Place> = self.bound.iter().map(|bound| &bound.place).collect();
         let missing = places::missing(&held, &wanted);
@@ -100,7 +102,7 @@ impl Server {
         let removed = self.unlisten(|place| places::owner(place, &wanted).is_none()).await;
         self.rename(&wanted);
         let before = self.control.snapshot();
-        let next = Snapshot::next(config, Some(&before));
+        let next = Snapshot::next(config, materials, Some(&before));
         let (backends_added, backends_removed) = log_backends(&before, &next);
         let (generation, owners) = (next.generation(), self.owners(&next));
         self.control.publish(next, owners, config.reload.drain_timeout).await;
@@ -307,6 +309,7 @@ mod tests {
             client_write: all,
             client_min_rate: Bytes::default(),
             client_idle: all,
+            tls_handshake: all,
             connect: all,
             response_header: all,
             response_body: all,
@@ -320,6 +323,7 @@ mod tests {
     /// Raw listeners on one pool.
     fn config(workers: u32, listeners: &[(&str, Vec<Address>)], backends: &[SocketAddr]) -> Config {
         let listener = |(name, bind): &(&str, Vec<Address>)| Listener {
+            tls: None,
             name: (*name).into(),
             bind: bind.clone(),
             protocol: Protocol::Tcp { pool: "app".into() },
@@ -412,7 +416,8 @@ mod tests {
     #[tokio::test]
     async fn every_connection_is_served_and_counted() {
         let origin = origin().await;
-        let server = Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin])).await.unwrap();
+        let server =
+            Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin]), &Materials::default()).await.unwrap();
         assert_eq!(&*server.listening()[0].name, "raw");
         let mut clients = Vec::new();
         for _ in 0..20 {
@@ -433,7 +438,8 @@ mod tests {
     async fn a_session_whose_first_backend_refuses_is_counted_as_tried_elsewhere() {
         let refusing = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let backends = [origin().await, refusing];
-        let server = Server::start(&config(1, &[("raw", vec![loopback(0)])], &backends)).await.unwrap();
+        let server =
+            Server::start(&config(1, &[("raw", vec![loopback(0)])], &backends), &Materials::default()).await.unwrap();
         for _ in 0..4 {
             assert!(echoes(&mut connect(&server, 0).await).await);
         }
@@ -448,7 +454,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("raw.sock");
         let listeners = [("raw", vec![Address::Unix(path.clone())])];
-        let server = Server::start(&config(3, &listeners, &[origin().await])).await.unwrap();
+        let server = Server::start(&config(3, &listeners, &[origin().await]), &Materials::default()).await.unwrap();
         let mut clients = Vec::new();
         for _ in 0..9 {
             let mut client = UnixStream::connect(&path).await.unwrap();
@@ -464,9 +470,12 @@ mod tests {
     #[tokio::test]
     async fn a_second_server_on_the_address_fails_and_the_first_serves_on() {
         let origin = origin().await;
-        let first = Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin])).await.unwrap();
+        let first =
+            Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin]), &Materials::default()).await.unwrap();
         let taken = first.listening()[0].address.clone();
-        let refused = Server::start(&config(2, &[("raw", vec![loopback(0), taken.clone()])], &[origin])).await;
+        let refused =
+            Server::start(&config(2, &[("raw", vec![loopback(0), taken.clone()])], &[origin]), &Materials::default())
+                .await;
         let text = refused.unwrap_err().to_string();
         let expected = "for listener \"raw\": address already in use (another process has it)";
         assert_eq!(text, format!("cannot listen on {taken} {expected}"));
@@ -480,10 +489,13 @@ mod tests {
         let (old, new) = (origin().await, origin().await);
         let occupied = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = occupied.local_addr().unwrap().port();
-        let mut server = Server::start(&config(2, &[("raw", vec![loopback(0)])], &[old])).await.unwrap();
+        let mut server =
+            Server::start(&config(2, &[("raw", vec![loopback(0)])], &[old]), &Materials::default()).await.unwrap();
         let before = server.listening();
         let wrong = config(2, &[("other", vec![loopback(0), loopback(port)])], &[new]);
-        assert!(matches!(server.apply(&wrong).await, Err(StartError::Listen(faults)) if faults.len() == 1));
+        assert!(
+            matches!(server.apply(&wrong, &Materials::default()).await, Err(StartError::Listen(faults)) if faults.len() == 1)
+        );
         assert_eq!(server.listening(), before);
         assert_eq!(server.control.snapshot().generation(), 1);
         assert_eq!(server.observe().await[0].status.address, Address::Ip(old));
@@ -493,17 +505,21 @@ mod tests {
     #[tokio::test]
     async fn a_reload_touches_only_addresses_that_came_or_went() {
         let origin = origin().await;
-        let mut server = Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin])).await.unwrap();
+        let mut server =
+            Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin]), &Materials::default()).await.unwrap();
         let fixed = server.listening()[0].address.clone();
         // From here on the port is named; the chosen one was known by its listener.
         drop(server);
-        server = Server::start(&config(2, &[("raw", vec![fixed.clone(), loopback(0)])], &[origin])).await.unwrap();
+        server =
+            Server::start(&config(2, &[("raw", vec![fixed.clone(), loopback(0)])], &[origin]), &Materials::default())
+                .await
+                .unwrap();
         let (kept, gone) = (server.bound[0].id, ip(&server.listening()[1].address));
         let mut session = connect(&server, 0).await;
         assert!(echoes(&mut session).await);
 
         let renamed = config(2, &[("shop", vec![fixed.clone()]), ("new", vec![loopback(0)])], &[origin]);
-        let applied = server.apply(&renamed).await.unwrap();
+        let applied = server.apply(&renamed, &Materials::default()).await.unwrap();
         assert_eq!((applied.generation, applied.addresses_added, applied.addresses_removed), (2, 1, 1));
         assert_eq!(server.bound[0].id, kept);
         assert_eq!(&*server.listening()[0].name, "shop");
@@ -511,7 +527,7 @@ mod tests {
         assert!(echoes(&mut connect(&server, 0).await).await);
         assert!(echoes(&mut connect(&server, 1).await).await);
         assert!(TcpStream::connect(gone).await.is_err());
-        server.apply(&renamed).await.unwrap();
+        server.apply(&renamed, &Materials::default()).await.unwrap();
         assert_eq!(server.bound[0].id, kept);
     }
 
@@ -519,10 +535,10 @@ mod tests {
     async fn a_removed_backend_is_cut_when_its_time_is_over() {
         let (old, new) = (origin().await, origin().await);
         let listeners = [("raw", vec![loopback(0)])];
-        let mut server = Server::start(&config(2, &listeners, &[old])).await.unwrap();
+        let mut server = Server::start(&config(2, &listeners, &[old]), &Materials::default()).await.unwrap();
         let mut session = connect(&server, 0).await;
         assert!(echoes(&mut session).await);
-        let applied = server.apply(&config(2, &listeners, &[new])).await.unwrap();
+        let applied = server.apply(&config(2, &listeners, &[new]), &Materials::default()).await.unwrap();
         assert_eq!((applied.backends_added, applied.backends_removed), (1, 1));
         let ended = tokio::time::timeout(DEADLINE, session.read(&mut [0])).await.expect("the session is cut");
         assert!(matches!(ended, Ok(0) | Err(_)));
@@ -533,9 +549,9 @@ mod tests {
     async fn a_retired_snapshot_is_dropped_once_every_worker_has_moved_on() {
         let origin = origin().await;
         let listeners = [("raw", vec![loopback(0)])];
-        let mut server = Server::start(&config(2, &listeners, &[origin])).await.unwrap();
+        let mut server = Server::start(&config(2, &listeners, &[origin]), &Materials::default()).await.unwrap();
         let first = Arc::downgrade(&server.control.snapshot());
-        server.apply(&config(2, &listeners, &[])).await.unwrap();
+        server.apply(&config(2, &listeners, &[]), &Materials::default()).await.unwrap();
         until("idle workers let go of it", || first.strong_count() == 0).await;
     }
 
@@ -543,16 +559,22 @@ mod tests {
     async fn what_was_seen_of_a_backend_stays_through_reloads_and_goes_with_it() {
         let (kept, gone) = (origin().await, origin().await);
         let listeners = [("raw", vec![loopback(0)])];
-        let mut server = Server::start(&config(2, &listeners, &[kept, gone])).await.unwrap();
+        let mut server = Server::start(&config(2, &listeners, &[kept, gone]), &Materials::default()).await.unwrap();
         for _ in 0..4 {
             assert!(echoes(&mut connect(&server, 0).await).await);
         }
         until("all sessions end", || server.control.connections() == 0).await;
-        server.apply(&config(2, &[listeners[0].clone(), ("more", vec![loopback(0)])], &[gone, kept])).await.unwrap();
+        server
+            .apply(
+                &config(2, &[listeners[0].clone(), ("more", vec![loopback(0)])], &[gone, kept]),
+                &Materials::default(),
+            )
+            .await
+            .unwrap();
         let seen: u64 = server.observe().await.iter().map(|report| report.record.attempts).sum();
         assert_eq!(seen, 4);
         for _ in 0..2 {
-            server.apply(&config(2, &listeners, &[kept])).await.unwrap();
+            server.apply(&config(2, &listeners, &[kept]), &Materials::default()).await.unwrap();
         }
         let remembered = add_up(server.control.observe().await).backends;
         let kept = server.control.snapshot().known();
@@ -563,9 +585,12 @@ mod tests {
     #[tokio::test]
     async fn another_number_of_workers_is_a_warning() {
         let listeners = [("raw", vec![loopback(0)])];
-        let mut server = Server::start(&config(2, &listeners, &[])).await.unwrap();
-        assert_eq!(server.apply(&config(2, &listeners, &[])).await.unwrap().warnings, [] as [String; 0]);
-        let applied = server.apply(&config(1, &listeners, &[])).await.unwrap();
+        let mut server = Server::start(&config(2, &listeners, &[]), &Materials::default()).await.unwrap();
+        assert_eq!(
+            server.apply(&config(2, &listeners, &[]), &Materials::default()).await.unwrap().warnings,
+            [] as [String; 0]
+        );
+        let applied = server.apply(&config(1, &listeners, &[]), &Materials::default()).await.unwrap();
         let expected = "runtime.workers stays 2 until the next start; the file asks for 1";
         assert_eq!(applied.warnings, [expected]);
         assert_eq!(server.control.workers(), 2);
@@ -574,12 +599,12 @@ mod tests {
     #[tokio::test]
     async fn more_connections_than_files_may_be_open_is_a_warning() {
         let listeners = [("raw", vec![loopback(0)])];
-        let mut server = Server::start(&config(1, &listeners, &[])).await.unwrap();
+        let mut server = Server::start(&config(1, &listeners, &[]), &Materials::default()).await.unwrap();
         server.descriptors = 200;
         for (asked, warned) in [(100, false), (101, true)] {
             let mut config = config(1, &listeners, &[]);
             config.runtime.connections = NonZeroU32::new(asked);
-            let warnings = server.apply(&config).await.unwrap().warnings;
+            let warnings = server.apply(&config, &Materials::default()).await.unwrap().warnings;
             assert_eq!(warnings.iter().any(|warning| warning.contains("only 200 files")), warned, "{warnings:?}");
         }
     }
@@ -587,7 +612,8 @@ mod tests {
     #[tokio::test]
     async fn a_drain_closes_the_port_and_cuts_who_stays() {
         let origin = origin().await;
-        let mut server = Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin])).await.unwrap();
+        let mut server =
+            Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin]), &Materials::default()).await.unwrap();
         let mut stays = connect(&server, 0).await;
         assert!(echoes(&mut stays).await);
         let address = ip(&server.listening()[0].address);
@@ -602,7 +628,8 @@ mod tests {
     #[tokio::test]
     async fn who_has_connected_before_a_drain_is_served() {
         let origin = origin().await;
-        let mut server = Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin])).await.unwrap();
+        let mut server =
+            Server::start(&config(2, &[("raw", vec![loopback(0)])], &[origin]), &Materials::default()).await.unwrap();
         let address = ip(&server.listening()[0].address);
         // Connected without letting the workers' answers in: some of these still wait to be accepted.
         let connect = |_| TcpStream::from_std(nonblocking(std::net::TcpStream::connect(address).unwrap())).unwrap();
@@ -623,7 +650,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_drain_without_connections_is_over_at_once() {
-        let mut server = Server::start(&config(2, &[("raw", vec![loopback(0)])], &[])).await.unwrap();
+        let mut server =
+            Server::start(&config(2, &[("raw", vec![loopback(0)])], &[]), &Materials::default()).await.unwrap();
         let drained = server.drain(Duration::from_secs(3600)).await;
         assert_eq!(drained.cut, 0);
         assert!(drained.took < DEADLINE);

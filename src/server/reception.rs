@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use super::admission::{Admission, Admitted, Entry};
+use super::handshake::Handshakes;
 use super::spread::{Acceptors, Loads, Open};
 use crate::clock;
 use crate::config::Address;
@@ -56,6 +57,7 @@ pub(super) struct Reception {
     /// Every worker's, its own included so that an index is a worker.
     colleagues: Box<[mpsc::Sender<Handed>]>,
     turn: Cell<usize>,
+    handshakes: Rc<Handshakes>,
 }
 
 impl Reception {
@@ -66,7 +68,7 @@ impl Reception {
         admission: Arc<Admission>,
         colleagues: Box<[mpsc::Sender<Handed>]>,
     ) -> Reception {
-        Reception { worker, local, loads, admission, colleagues, turn: Cell::new(worker) }
+        Reception { worker, local, loads, admission, colleagues, turn: Cell::new(worker), handshakes: Rc::default() }
     }
 
     /// Whose a connection is that came in at `address`, as far as the newest snapshot says.
@@ -114,21 +116,36 @@ impl Reception {
         }
     }
 
-    /// Starts serving.
+    /// Starts serving, after a handshake where the listener speaks TLS.
     fn serve(&self, incoming: Incoming, seat: Seat) {
         let view = self.local.view();
-        // By a reload, the listener can have gone while the connection was handed over: then so does the connection.
         let Some(plan) = view.snapshot().listener(incoming.listener) else { return incoming.stream.reset() };
-        match plan.protocol {
-            Protocol::Tcp { .. } => {
-                let local = Rc::clone(&self.local);
-                start(async move {
-                    l4::serve(local, incoming).await;
-                    drop(seat);
-                });
+        let Some(tls) = &plan.tls else { return serve(&self.local, incoming, seat) };
+        let (config, limit) = (Arc::clone(&tls.current().config), plan.timeouts.tls_handshake);
+        let (local, handshakes) = (Rc::clone(&self.local), Rc::clone(&self.handshakes));
+        start(async move {
+            // In a task of its own, so that the connection does not keep room for it.
+            if let Some(incoming) = handshakes.secure(&local, config, incoming, limit).await {
+                serve(&local, incoming, seat);
             }
-            Protocol::Http(_) => start(l7::serve(&self.local, incoming, seat)),
+        });
+    }
+}
+
+/// Serves a connection by what its listener speaks.
+fn serve(local: &Rc<Local>, incoming: Incoming, seat: Seat) {
+    let view = local.view();
+    // By a reload, the listener can have gone while the connection was handed over: then so does the connection.
+    let Some(plan) = view.snapshot().listener(incoming.listener) else { return incoming.stream.reset() };
+    match plan.protocol {
+        Protocol::Tcp { .. } => {
+            let local = Rc::clone(local);
+            start(async move {
+                l4::serve(local, incoming).await;
+                drop(seat);
+            });
         }
+        Protocol::Http(_) => start(l7::serve(local, incoming, seat)),
     }
 }
 
@@ -155,6 +172,8 @@ fn release(incoming: Incoming, seat: Seat) -> io::Result<Handed> {
     let socket = match incoming.stream {
         Stream::Tcp(stream) => Socket::Tcp(stream.into_std()?),
         Stream::Unix(stream) => Socket::Unix(stream.into_std()?),
+        // A connection is handed over before its handshake, or not at all.
+        Stream::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
     };
     Ok(Handed { socket, listener: incoming.listener, peer: incoming.peer, local: incoming.local, seat })
 }
@@ -188,7 +207,7 @@ mod tests {
         let listener = |(name, bind): &(&str, &str)| format!("[listeners.{name}]\nbind = \"{bind}\"\npool = \"app\"\n");
         let text: String = listeners.iter().map(listener).collect();
         let loaded = from_text("test.toml", &(text + "[pools.app]\nbackends = [\"127.0.0.1:3000\"]\n")).unwrap();
-        Snapshot::next(&loaded.config, previous)
+        Snapshot::next(&loaded.config, &crate::tls::Materials::default(), previous)
     }
 
     fn id(snapshot: &Snapshot, name: &str) -> ListenerId {
@@ -228,7 +247,8 @@ mod tests {
                  pools.app = {{ queue.max = 0, backends = [{{ address = '{}', max_connections = 1 }}] }}\n",
                 origin.local_addr().unwrap()
             );
-            let snapshot = Snapshot::next(&from_text("test.toml", &text).unwrap().config, None);
+            let snapshot =
+                Snapshot::next(&from_text("test.toml", &text).unwrap().config, &crate::tls::Materials::default(), None);
             snapshot.settle();
             let local = Local::new(0, Arc::new(ArcSwap::from_pointee(snapshot)), 1);
             let reception = Reception::new(0, local, Loads::new(1), Admission::new(2), Box::default());

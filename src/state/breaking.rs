@@ -203,7 +203,11 @@ mod tests {
     }
 
     fn view(app: config::Pool, previous: Option<&View>) -> View {
-        let snapshot = Snapshot::next(&of_pools(vec![app]), previous.map(|previous| &**previous.snapshot()));
+        let snapshot = Snapshot::next(
+            &of_pools(vec![app]),
+            &crate::tls::Materials::default(),
+            previous.map(|previous| &**previous.snapshot()),
+        );
         snapshot.settle();
         View::new(Arc::new(snapshot), previous, 0, 7)
     }
@@ -539,7 +543,8 @@ mod tests {
 
     #[test]
     fn workers_that_fail_everything_at_once_never_open_more_than_may_be() {
-        let snapshot = Snapshot::next(&of_pools(vec![ports(&[1, 2, 3, 4, 5, 6, 7])]), None);
+        let snapshot =
+            Snapshot::next(&of_pools(vec![ports(&[1, 2, 3, 4, 5, 6, 7])]), &crate::tls::Materials::default(), None);
         let snapshot = Arc::new(snapshot);
         let work = |worker| {
             let view = View::new(Arc::clone(&snapshot), None, worker, worker as u64);

@@ -15,6 +15,7 @@ pub fn timeouts() -> Timeouts {
         client_write: long,
         client_min_rate: Bytes::default(),
         client_idle: long,
+        tls_handshake: long,
         connect: long,
         response_header: long,
         response_body: long,
@@ -76,7 +77,14 @@ pub fn http(name: &str) -> Listener {
 }
 
 fn listener(name: &str, protocol: Protocol) -> Listener {
-    Listener { name: name.into(), bind: Vec::new(), protocol, timeouts: timeouts(), limits: Limits::default() }
+    Listener {
+        name: name.into(),
+        bind: Vec::new(),
+        tls: None,
+        protocol,
+        timeouts: timeouts(),
+        limits: Limits::default(),
+    }
 }
 
 pub fn config(listeners: Vec<Listener>, pools: Vec<Pool>) -> Config {

@@ -35,6 +35,7 @@ use ipnet::IpNet;
 
 use crate::clock::Instant;
 use crate::config::{self, Address, Config, Initial, Limits, Name, Service, Timeouts};
+use crate::tls::{Materials, ServerTls};
 
 pub use backend::{Backend, BackendKey, BackendState, Epoch, Refused, Transport, Turn};
 pub use bell::{Bell, Bells, Listener};
@@ -65,6 +66,8 @@ pub struct ListenerPlan {
     pub timeouts: Timeouts,
     /// How much a client may ask for.
     pub limits: Limits,
+    /// TLS towards clients; `None`: they speak in the clear.
+    pub tls: Option<Arc<ServerTls>>,
     /// What is spoken there, and where it goes.
     pub protocol: Protocol,
 }
@@ -116,18 +119,18 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The snapshot of `config` that follows `previous`.
+    /// The snapshot of `config`, with the `materials` that were read for it, that follows `previous`.
     ///
     /// Changes nothing that `previous` shares: until [`settle`](Snapshot::settle) it is a proposal.
     #[must_use]
-    pub fn next(config: &Config, previous: Option<&Snapshot>) -> Snapshot {
+    pub fn next(config: &Config, materials: &Materials, previous: Option<&Snapshot>) -> Snapshot {
         let mut registry = previous.map(Registry::of).unwrap_or_default();
         let mut pool_names = previous.map(|previous| previous.pool_names.clone()).unwrap_or_default();
         let mut queues = previous.map(|previous| previous.queues.clone()).unwrap_or_default();
         let bells = previous.map(|previous| Arc::clone(&previous.bells)).unwrap_or_default();
         let pools = plan_pools(config, previous, &mut pool_names, &mut queues, &mut registry, &bells);
         let mut listener_names = previous.map(|previous| previous.listener_names.clone()).unwrap_or_default();
-        let listeners = plan_listeners(config, &mut listener_names, &pool_names);
+        let listeners = plan_listeners(config, materials, &mut listener_names, &pool_names);
         Snapshot {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             connections: config.runtime.connections,
@@ -322,7 +325,12 @@ fn bind(
     }
 }
 
-fn plan_listeners(config: &Config, names: &mut Roster, pools: &Roster) -> Vec<Option<Arc<ListenerPlan>>> {
+fn plan_listeners(
+    config: &Config,
+    materials: &Materials,
+    names: &mut Roster,
+    pools: &Roster,
+) -> Vec<Option<Arc<ListenerPlan>>> {
     let mut listeners = Vec::new();
     for listener in &config.listeners {
         let id = ListenerId::new(names.enrol(&listener.name));
@@ -332,12 +340,16 @@ fn plan_listeners(config: &Config, names: &mut Roster, pools: &Roster) -> Vec<Op
             bind: listener.bind.clone(),
             timeouts: listener.timeouts.clone(),
             limits: listener.limits.clone(),
+            tls: listener.tls.as_ref().map(|_| Arc::clone(materials.listener(&listener.name).expect(MATERIALS))),
             protocol: plan_protocol(&listener.protocol, pools),
         };
         put(&mut listeners, id.index(), plan);
     }
     listeners
 }
+
+/// What holds of a configuration and its materials.
+const MATERIALS: &str = "materials are read for the very configuration they are used with";
 
 fn plan_protocol(protocol: &config::Protocol, pools: &Roster) -> Protocol {
     let resolve = |name: &str| PoolId::new(pools.find(name).expect("a checked configuration has every pool it names"));
@@ -373,7 +385,7 @@ mod tests {
 
     /// The snapshot of these pools after `previous`, in force.
     fn settled(pools: Vec<config::Pool>, previous: Option<&Snapshot>) -> Snapshot {
-        let snapshot = Snapshot::next(&of_pools(pools), previous);
+        let snapshot = Snapshot::next(&of_pools(pools), &Materials::default(), previous);
         snapshot.settle();
         snapshot
     }
@@ -405,7 +417,7 @@ mod tests {
         let held = |service, port| config::Backend { service, ..backend(port) };
         let app = |backends| vec![pool("app", Policy::WeightedRoundRobin, backends)];
         let published = |backends, previous: &Snapshot, now| {
-            let next = Snapshot::next(&of_pools(app(backends)), Some(previous));
+            let next = Snapshot::next(&of_pools(app(backends)), &crate::tls::Materials::default(), Some(previous));
             next.admit(now);
             next.settle();
             next
@@ -464,7 +476,7 @@ mod tests {
     fn a_proposal_that_is_dropped_leaves_no_trace() {
         let first = settled(vec![round_robin("app", &[1])], None);
         let kept = state(&first, "app", 0);
-        let proposal = Snapshot::next(&of_pools(vec![round_robin("other", &[1])]), Some(&first));
+        let proposal = Snapshot::next(&of_pools(vec![round_robin("other", &[1])]), &Materials::default(), Some(&first));
         assert_eq!(proposal.retired().len(), 1);
         drop(proposal);
         assert!(kept.take(None).is_ok());
@@ -528,9 +540,9 @@ mod tests {
             let pools = names.iter().map(|name| round_robin(name, &[1])).collect();
             config(names.iter().map(|name| tcp(name, name)).collect(), pools)
         };
-        let first = Snapshot::next(&of(&["a", "b"]), None);
-        let second = Snapshot::next(&of(&["b", "c"]), Some(&first));
-        let third = Snapshot::next(&of(&["a", "b", "c"]), Some(&second));
+        let first = Snapshot::next(&of(&["a", "b"]), &Materials::default(), None);
+        let second = Snapshot::next(&of(&["b", "c"]), &Materials::default(), Some(&first));
+        let third = Snapshot::next(&of(&["a", "b", "c"]), &Materials::default(), Some(&second));
         assert_eq!(second.pool_id("b"), first.pool_id("b"));
         assert_eq!(third.pool_id("a"), first.pool_id("a"));
         assert_eq!(second.pool_id("a"), None);
@@ -612,13 +624,13 @@ mod tests {
         fn state_goes_with_the_key_and_with_nothing_else(
             steps in prop::collection::vec((any_config(), any_traffic()), 2..6),
         ) {
-            let mut previous = Snapshot::next(&of_pools(Vec::new()), None);
+            let mut previous = Snapshot::next(&of_pools(Vec::new()), &Materials::default(), None);
             let mut uses: Vec<Arc<BackendState>> = Vec::new();
             let (mut highest_id, mut numbers) = (None, BTreeMap::new());
             for (config, (takes, ends)) in steps {
                 let before = known(&previous);
                 let words: Vec<Word> = before.values().map(|state| word(state)).collect();
-                let next = Snapshot::next(&config, Some(&previous));
+                let next = Snapshot::next(&config, &Materials::default(), Some(&previous));
                 prop_assert_eq!(words, before.values().map(|state| word(state)).collect::<Vec<_>>(), "pure");
 
                 let after = known(&next);

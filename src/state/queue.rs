@@ -277,7 +277,11 @@ mod tests {
     }
 
     fn snapshot(limits: &[u32], most: usize, previous: Option<&Snapshot>) -> Arc<Snapshot> {
-        let snapshot = Snapshot::next(&of_pools(vec![config::Pool { queue: most, ..limited(limits) }]), previous);
+        let snapshot = Snapshot::next(
+            &of_pools(vec![config::Pool { queue: most, ..limited(limits) }]),
+            &crate::tls::Materials::default(),
+            previous,
+        );
         snapshot.settle();
         Arc::new(snapshot)
     }
@@ -464,7 +468,7 @@ mod tests {
         let mut worker = Worker::new(&first, 1);
         let _held = worker.come(&mut none_tried()).unwrap();
         let mut places = [worker.waits(), worker.waits()];
-        let second = Snapshot::next(&of_pools(Vec::new()), Some(&first));
+        let second = Snapshot::next(&of_pools(Vec::new()), &crate::tls::Materials::default(), Some(&first));
         second.call_waiting();
         assert!(places.iter_mut().all(is_called));
         let third = snapshot(&[1], 10, Some(&second));
@@ -475,7 +479,7 @@ mod tests {
     fn when_the_last_that_works_goes_down_one_after_the_other_is_told() {
         let mut pool = limited(&[1]);
         pool.fail_open = false;
-        let snapshot = Arc::new(Snapshot::next(&of_pools(vec![pool]), None));
+        let snapshot = Arc::new(Snapshot::next(&of_pools(vec![pool]), &crate::tls::Materials::default(), None));
         let mut worker = Worker::new(&snapshot, 1);
         let _held = worker.come(&mut none_tried()).unwrap();
         let places = [worker.waits(), worker.waits(), worker.waits()];
@@ -494,7 +498,7 @@ mod tests {
         let drained = config::Backend { service: config::Service::Drain, ..backend(9) };
         let mut pool = limited(&[1]);
         pool.backends.push(drained);
-        let snapshot = Arc::new(Snapshot::next(&of_pools(vec![pool]), None));
+        let snapshot = Arc::new(Snapshot::next(&of_pools(vec![pool]), &crate::tls::Materials::default(), None));
         snapshot.settle();
         let mut worker = Worker::new(&snapshot, 1);
         let held = worker.come(&mut none_tried()).unwrap();

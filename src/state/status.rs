@@ -127,7 +127,7 @@ mod tests {
     }
 
     fn bound(app: config::Pool) -> Arc<Pool> {
-        let snapshot = Snapshot::next(&of_pools(vec![app]), None);
+        let snapshot = Snapshot::next(&of_pools(vec![app]), &crate::tls::Materials::default(), None);
         snapshot.settle();
         let (_, pool) = snapshot.pools().next().unwrap();
         Arc::clone(pool)
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_rung_is_that_of_the_requests() {
-        let snapshot = Arc::new(Snapshot::next(&of_pools(vec![app()]), None));
+        let snapshot = Arc::new(Snapshot::next(&of_pools(vec![app()]), &crate::tls::Materials::default(), None));
         let view = View::new(snapshot, None, 0, 7);
         let id = view.snapshot().pool_id("app").unwrap();
         let request = |now| drop(view.take(id, now, 0, &mut Tried::default(), &mut Dice::seeded(1)));
@@ -163,7 +163,7 @@ mod tests {
     fn an_open_breaker_tells_for_how_long_and_then_how_far_it_has_come() {
         let mut config = app();
         config.backends.truncate(2);
-        let snapshot = Arc::new(Snapshot::next(&of_pools(vec![config]), None));
+        let snapshot = Arc::new(Snapshot::next(&of_pools(vec![config]), &crate::tls::Materials::default(), None));
         snapshot.settle();
         let view = View::new(snapshot, None, 0, 7);
         let id = view.snapshot().pool_id("app").unwrap();
@@ -192,7 +192,8 @@ mod tests {
     fn health_is_told_where_somebody_checks() {
         let text = "[listeners.web]\nbind = '127.0.0.1:0'\npool = 'app'\n\
                     [pools.app]\nbackends = ['127.0.0.1:1']\nhealth_check = 'tcp'\n";
-        let snapshot = Snapshot::next(&from_text("test.toml", text).unwrap().config, None);
+        let snapshot =
+            Snapshot::next(&from_text("test.toml", text).unwrap().config, &crate::tls::Materials::default(), None);
         let (_, checked) = snapshot.pools().next().unwrap();
         let counted = Health::GoingDown { failures: 2, fall: 3 };
         checked.backends[0].state.checkup().say(counted, Sessions::Kept);

@@ -360,7 +360,11 @@ mod tests {
     const SEED: u64 = 7;
 
     fn snapshot(pools: Vec<config::Pool>, previous: Option<&View>) -> Arc<Snapshot> {
-        let snapshot = Snapshot::next(&of_pools(pools), previous.map(|previous| &**previous.snapshot()));
+        let snapshot = Snapshot::next(
+            &of_pools(pools),
+            &crate::tls::Materials::default(),
+            previous.map(|previous| &**previous.snapshot()),
+        );
         snapshot.settle();
         Arc::new(snapshot)
     }

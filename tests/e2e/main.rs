@@ -29,5 +29,6 @@ mod routes;
 mod stopping;
 mod systemd;
 mod timeouts;
+mod tls;
 mod upgrades;
 mod workers;

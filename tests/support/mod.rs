@@ -10,6 +10,7 @@ pub mod gate;
 pub mod message;
 pub mod notify;
 pub mod origin;
+pub mod tls;
 pub mod wire;
 
 use std::time::{Duration, Instant};

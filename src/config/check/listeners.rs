@@ -27,7 +27,14 @@ impl Checking<'_> {
             _ => Some(Protocol::Http(self.http(entry, table, &timeouts))),
         };
         let limits = self.limits(table.table("limits"), underscore_names(table));
-        Some(Listener { name: name?, bind, protocol: protocol?, timeouts, limits })
+        let tls = match table.entry("tls") {
+            Some(entry) => {
+                self.refuse_a_circle(table, entry);
+                Some(self.listener_tls(entry)?)
+            }
+            None => None,
+        };
+        Some(Listener { name: name?, bind, tls, protocol: protocol?, timeouts, limits })
     }
 
     fn limits(&mut self, table: Option<&Table>, underscore_names: UnderscoreNames) -> Limits {
@@ -250,7 +257,6 @@ mod tests {
             ("bind = '127.0.0.1:1'\npool = 'a'\nredirect_to_https = true", &["both `pool` and `redirect_to_https`"]),
             ("bind = '127.0.0.1:1'\npool = 'a'\ntrusted_proxies = ['10.0.0.1/8']", &["\"10.0.0.0/8\"", "\"10.0.0.1\""]),
             ("bind = '127.0.0.1:1'\npool = 'a'\nprotocol = 'https'", &["not a value of `protocol`"]),
-            ("bind = '127.0.0.1:1'\npool = 'a'\ntls = {}", &["does not have TLS"]),
             ("bind = '127.0.0.1:1'\nprotocol = 'tcp'", &["the tcp listener `w` has no `pool`"]),
             ("bind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\nvia = true", &["no meaning on a tcp listener"]),
             (

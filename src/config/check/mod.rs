@@ -15,6 +15,7 @@ mod pools;
 mod recovery;
 mod routes;
 mod shadow;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -211,6 +212,7 @@ fn default_timeouts(root: &Table) -> Timeouts {
         client_write: Duration::ZERO,
         client_min_rate: keys::CLIENT_MIN_RATE.default_bytes(),
         client_idle: Duration::ZERO,
+        tls_handshake: Duration::ZERO,
         connect: Duration::ZERO,
         response_header: Duration::ZERO,
         response_body: Duration::ZERO,
@@ -264,6 +266,7 @@ fn slot<'t>(timeouts: &'t mut Timeouts, name: &str) -> Option<&'t mut Duration> 
         "client_body" => &mut timeouts.client_body,
         "client_write" => &mut timeouts.client_write,
         "client_idle" => &mut timeouts.client_idle,
+        "tls_handshake" => &mut timeouts.tls_handshake,
         "connect" => &mut timeouts.connect,
         "response_header" => &mut timeouts.response_header,
         "response_body" => &mut timeouts.response_body,

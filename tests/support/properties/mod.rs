@@ -29,7 +29,7 @@ pub fn configuration(input: &[u8]) -> bool {
             assert_eq!(loaded.digest, again.digest);
             assert_eq!(format!("{:?}", loaded.config), format!("{:?}", again.config));
             assert_eq!(loaded.warnings.to_string(), again.warnings.to_string());
-            let _ = Snapshot::next(&loaded.config, None);
+            let _ = Snapshot::next(&loaded.config, &evenkeel::tls::Materials::default(), None);
             true
         }
         (Err(report), Err(again)) => {

@@ -3,10 +3,12 @@
 //! The halves borrow the stream, so one task reads and writes both sides of an exchange without locks. Reads go through
 //! tokio's `poll_read`, which notes a short read as "nothing more there": the next poll costs no system call.
 
+mod secured;
+
 use std::io::{self, IoSlice, Read};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::net::{SendFlags, send};
@@ -17,6 +19,7 @@ use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use crate::buffer::Buffer;
 use crate::pipe::Pipe;
 use crate::state::ListenerId;
+pub use secured::{Plain, Secured};
 
 /// A connected byte stream.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+    /// Over TLS, whatever is under that.
+    Tls(Box<Secured>),
 }
 
 /// A connection that a listener has accepted.
@@ -49,6 +54,8 @@ pub enum Reader<'a> {
     Tcp(tcp::ReadHalf<'a>),
     /// Of a Unix stream.
     Unix(unix::ReadHalf<'a>),
+    /// Of a TLS stream.
+    Tls(&'a Secured),
 }
 
 /// The writing half of a stream.
@@ -58,9 +65,26 @@ pub enum Writer<'a> {
     Tcp(tcp::WriteHalf<'a>),
     /// Of a Unix stream.
     Unix(unix::WriteHalf<'a>),
+    /// Of a TLS stream.
+    Tls(&'a Secured),
 }
 
 impl Stream {
+    /// Whether nobody on the way can read or change what is said on it.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        matches!(self, Stream::Tls(_))
+    }
+
+    /// Waits until there is something to read, or an end.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(stream) => stream.poll_read_ready(cx),
+            Stream::Unix(stream) => stream.poll_read_ready(cx),
+            Stream::Tls(_) => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Its two halves.
     pub fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
         match self {
@@ -72,14 +96,26 @@ impl Stream {
                 let (reader, writer) = stream.split();
                 (Reader::Unix(reader), Writer::Unix(writer))
             }
+            Stream::Tls(stream) => (Reader::Tls(stream), Writer::Tls(stream)),
         }
     }
 
     /// Closes it so that the other side sees a reset, not an orderly end. A Unix socket knows only the orderly one.
     pub fn reset(self) {
-        if let Stream::Tcp(stream) = &self {
-            // Failing means that it is gone already: then there is nobody left to tell.
-            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        // Failing means that it is gone already: then there is nobody left to tell.
+        let abandon = |stream: &TcpStream| drop(socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)));
+        match &self {
+            Stream::Tcp(stream) => abandon(stream),
+            Stream::Unix(_) => {}
+            Stream::Tls(stream) => stream.with_tcp(abandon),
+        }
+    }
+
+    /// Closes it in order: over TLS that is said, as far as it can be without waiting.
+    pub fn close(self) {
+        if let Stream::Tls(stream) = &self {
+            // Who is gone does not hear it, nor who takes nothing.
+            let _ = stream.poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
     }
 
@@ -89,6 +125,8 @@ impl Stream {
         let socket = match &self {
             Stream::Tcp(stream) => socket2::SockRef::from(stream),
             Stream::Unix(stream) => socket2::SockRef::from(stream),
+            // Not in the clear.
+            Stream::Tls(_) => return self.reset(),
         };
         let mut unread = [0; 4096];
         for _ in 0..4 {
@@ -107,8 +145,50 @@ impl Stream {
         let read = match self {
             Stream::Tcp(stream) => stream.try_read(&mut byte),
             Stream::Unix(stream) => stream.try_read(&mut byte),
+            Stream::Tls(stream) => return stream.is_silent(),
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+/// For libraries that ask for tokio's traits; the data plane has its own halves.
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, space),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, space),
+            Stream::Tls(stream) => stream.poll_read(cx, space),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.split().1.poll_write_one(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Stream::Tls(stream) => stream.poll_write_parts(cx, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.split().1.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.split().1.poll_shutdown(cx)
     }
 }
 
@@ -119,6 +199,7 @@ impl Reader<'_> {
         ready!(match self {
             Reader::Tcp(half) => Pin::new(half).poll_read(cx, &mut space),
             Reader::Unix(half) => Pin::new(half).poll_read(cx, &mut space),
+            Reader::Tls(stream) => stream.poll_read(cx, &mut space),
         })?;
         let count = space.filled().len();
         buffer.filled(count);
@@ -138,6 +219,7 @@ impl Reader<'_> {
                 ready!(stream.poll_read_ready(cx))?;
                 Poll::Ready(stream.try_io(Interest::READABLE, || pipe.fill(stream, most)))
             }
+            Reader::Tls(_) => Poll::Ready(Ok(0)),
         }
     }
 }
@@ -147,7 +229,7 @@ impl Writer<'_> {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(match (first, second) {
             (only, []) | ([], only) => self.poll_write_one(cx, only),
-            _ => self.poll_write_both(cx, &[IoSlice::new(first), IoSlice::new(second)]),
+            _ => self.poll_write_both(cx, first, second),
         })?;
         // A stream that takes nothing of something would be polled for ever.
         if written == 0 { Poll::Ready(Err(io::ErrorKind::WriteZero.into())) } else { Poll::Ready(Ok(written)) }
@@ -157,14 +239,32 @@ impl Writer<'_> {
         match self {
             Writer::Tcp(half) => Pin::new(half).poll_write(cx, bytes),
             Writer::Unix(half) => Pin::new(half).poll_write(cx, bytes),
+            Writer::Tls(stream) => stream.poll_write(cx, bytes, &[]),
         }
     }
 
-    fn poll_write_both(&mut self, cx: &mut Context<'_>, both: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_both(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
+        let both = [IoSlice::new(first), IoSlice::new(second)];
         match self {
-            Writer::Tcp(half) => Pin::new(half).poll_write_vectored(cx, both),
-            Writer::Unix(half) => Pin::new(half).poll_write_vectored(cx, both),
+            Writer::Tcp(half) => Pin::new(half).poll_write_vectored(cx, &both),
+            Writer::Unix(half) => Pin::new(half).poll_write_vectored(cx, &both),
+            Writer::Tls(stream) => stream.poll_write(cx, first, second),
         }
+    }
+
+    /// Puts on its way what was written; over TLS alone something can have stayed behind.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Writer::Tcp(_) | Writer::Unix(_) => Poll::Ready(Ok(())),
+            Writer::Tls(stream) => stream.poll_flush(cx),
+        }
+    }
+
+    /// Whether it is written over TLS. Then there is no [`Writer::poll_drain_pipe`], as the kernel encrypts nothing, and an
+    /// end has to be said with [`Writer::poll_shutdown`].
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        matches!(self, Writer::Tls(_))
     }
 
     /// Writes some of the last bytes, which go no further before [`Writer::poll_shutdown`]: together with the end.
@@ -195,6 +295,7 @@ impl Writer<'_> {
                     ready!(stream.poll_write_ready(cx))?;
                     stream.try_io(Interest::WRITABLE, || pipe.drain(stream))
                 }
+                Writer::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
             };
             match moved {
                 // As with a write.
@@ -210,6 +311,7 @@ impl Writer<'_> {
         match self {
             Writer::Tcp(half) => Pin::new(half).poll_shutdown(cx),
             Writer::Unix(half) => Pin::new(half).poll_shutdown(cx),
+            Writer::Tls(stream) => stream.poll_shutdown(cx),
         }
     }
 }

@@ -1,0 +1,88 @@
+//! `[listeners.NAME.tls]`: the keys of TLS towards clients.
+
+use super::{Form, Key, Shape};
+use crate::config::shape::Absent::{Default, Means, Required};
+
+const FILE: Form = Form::Text("path");
+
+/// `listeners.*.tls` in a listener.
+pub(super) const LISTENER_TLS_KEY: Key = Key {
+    name: "tls",
+    forms: &[Form::Table(&LISTENER_TLS)],
+    absent: Means("clients speak in the clear"),
+    doc: "TLS towards clients: it ends here, and backends are spoken to as their pool says.",
+};
+
+/// `[listeners.NAME.tls]`
+pub static LISTENER_TLS: Shape = Shape {
+    what: "the tls of a listener",
+    heading: Some("[listeners.NAME.tls]"),
+    doc: "TLS 1.2 (with forward secrecy and authenticated encryption) and 1.3. Files may be paths, relative to the file they \
+          are named in, or `\"credential:NAME\"` for a credential that systemd hands over (`LoadCredential=`).",
+    keys: &[
+        Key {
+            name: "certificates",
+            forms: &[Form::List(&[Form::Table(&CERTIFICATE)])],
+            absent: Required,
+            doc: "At least one. A client gets the one that has the name it asks for (a name goes before `*.`), of several the \
+                  first whose key it can use; who asks for none of them gets the first in the list.",
+        },
+        Key {
+            name: "min_version",
+            forms: &[Form::Choice(&["1.2", "1.3"])],
+            absent: Default("\"1.2\""),
+            doc: "The oldest version that is spoken.",
+        },
+        Key {
+            name: "client_auth",
+            forms: &[Form::Table(&CLIENT_AUTH)],
+            absent: Means("clients are asked for no certificate"),
+            doc: "Certificates of clients.",
+        },
+    ],
+};
+
+/// One of `certificates`
+pub static CERTIFICATE: Shape = Shape {
+    what: "a certificate",
+    heading: None,
+    doc: "",
+    keys: &[
+        Key {
+            name: "cert",
+            forms: &[FILE],
+            absent: Required,
+            doc: "The chain in PEM: the server's own certificate first, then each one's issuer.",
+        },
+        Key { name: "key", forms: &[FILE], absent: Required, doc: "Its private key in PEM: PKCS#8, SEC1 or PKCS#1." },
+        Key {
+            name: "ocsp",
+            forms: &[FILE],
+            absent: Means("none is sent"),
+            doc: "An OCSP response in DER that is sent along (stapled).",
+        },
+    ],
+};
+
+/// `client_auth`
+pub static CLIENT_AUTH: Shape = Shape {
+    what: "`client_auth`",
+    heading: None,
+    doc: "",
+    keys: &[
+        Key {
+            name: "mode",
+            forms: &[Form::Choice(&["optional", "required"])],
+            absent: Default("\"required\""),
+            doc: "`required`: who has no certificate of `ca` gets no connection. `optional`: who shows none is served as well; \
+                  a bad one is refused either way.",
+        },
+        Key { name: "ca", forms: &[FILE], absent: Required, doc: "Who may have signed them, in PEM." },
+        Key {
+            name: "crl",
+            forms: &[FILE],
+            absent: Means("none is revoked"),
+            doc: "Lists of revoked certificates, in PEM; they must not have expired.",
+        },
+    ],
+};

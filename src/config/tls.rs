@@ -1,0 +1,77 @@
+//! What TLS is to be: the files it needs, and what is demanded of the other side.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::diagnostic::Place;
+
+/// `[listeners.NAME.tls]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// In file order, at least one; the first is for who asks for no name, or for one that no certificate has.
+    pub certificates: Vec<Certificate>,
+    /// The oldest version that is spoken. Default 1.2.
+    pub min_version: TlsVersion,
+    /// Whether clients are asked for a certificate; `None`: no.
+    pub client_auth: Option<ClientAuth>,
+    /// Where the table stands.
+    pub place: Place,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// RFC 5246, with forward secrecy and authenticated encryption only.
+    V12,
+    /// RFC 8446.
+    V13,
+}
+
+/// A certificate with its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The chain, PEM, the server's own first.
+    pub cert: Material,
+    /// The private key, PEM.
+    pub key: Material,
+    /// An OCSP response (DER) that is sent along.
+    pub ocsp: Option<Material>,
+}
+
+/// `client_auth`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// Whether a client without a certificate is turned away.
+    pub required: bool,
+    /// Who may have signed it, PEM.
+    pub ca: Material,
+    /// Which are revoked, PEM.
+    pub crl: Option<Material>,
+}
+
+/// A file that is named in the configuration, read when that comes into force and whenever it changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Material {
+    /// Where it is.
+    pub from: Whence,
+    /// Where it is named.
+    pub place: Place,
+}
+
+/// Where a [`Material`] is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Whence {
+    /// A path; relative ones are relative to the file they stand in.
+    File(PathBuf),
+    /// `"credential:NAME"`: a credential of this name, which systemd hands over (`LoadCredential=`).
+    Credential(String),
+}
+
+impl fmt::Display for Whence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Whence::File(path) => path.display().fmt(f),
+            Whence::Credential(name) => write!(f, "credential:{name}"),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! A TLS stream over a plain one, and its two halves.
+//!
+//! TLS has one state for both directions, so the halves share it; only one task polls them, never at the same time.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsStream;
+
+use super::Stream;
+
+/// A connection that TLS is spoken over.
+#[derive(Debug)]
+pub struct Plain {
+    socket: Socket,
+    /// Bytes of it that were read already; they come first.
+    prefix: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Plain {
+    /// A plain stream, of which `prefix` has been read already; `None` for one that is secured itself.
+    #[must_use]
+    pub fn new(stream: Stream, prefix: Vec<u8>) -> Option<Plain> {
+        let socket = match stream {
+            Stream::Tcp(stream) => Socket::Tcp(stream),
+            Stream::Unix(stream) => Socket::Unix(stream),
+            Stream::Tls(_) => return None,
+        };
+        Some(Plain { socket, prefix })
+    }
+
+    /// The TCP socket, if that is what is under it.
+    pub(super) fn tcp(&self) -> Option<&TcpStream> {
+        match &self.socket {
+            Socket::Tcp(stream) => Some(stream),
+            Socket::Unix(_) => None,
+        }
+    }
+}
+
+impl AsyncRead for Plain {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.prefix.is_empty() {
+            let count = self.prefix.len().min(space.remaining());
+            space.put_slice(&self.prefix[..count]);
+            self.prefix.drain(..count);
+            if self.prefix.is_empty() {
+                self.prefix = Vec::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, space),
+            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, space),
+        }
+    }
+}
+
+impl AsyncWrite for Plain {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// A connection after its TLS handshake.
+#[derive(Debug)]
+pub struct Secured {
+    session: RefCell<TlsStream<Plain>>,
+}
+
+impl Secured {
+    /// What a handshake has come to.
+    #[must_use]
+    pub fn new(session: impl Into<TlsStream<Plain>>) -> Secured {
+        Secured { session: RefCell::new(session.into()) }
+    }
+
+    /// Asks the TLS session something: what was agreed upon, who the other side is.
+    pub fn ask<T>(&self, question: impl FnOnce(&rustls::CommonState) -> T) -> T {
+        question(self.session.borrow().get_ref().1)
+    }
+
+    /// The name that the client asked for; `None` when it gave none, or when we are the client.
+    #[must_use]
+    pub fn server_name(&self) -> Option<String> {
+        match &*self.session.borrow() {
+            TlsStream::Server(session) => session.get_ref().1.server_name().map(str::to_owned),
+            TlsStream::Client(_) => None,
+        }
+    }
+
+    /// Does something to the TCP socket under it, if there is one.
+    pub(super) fn with_tcp(&self, act: impl FnOnce(&TcpStream)) {
+        if let Some(socket) = self.session.borrow().get_ref().0.tcp() {
+            act(socket);
+        }
+    }
+
+    /// Whether there is nothing to read, nor an end, nor an error. What belongs to TLS itself, such as tickets for a later
+    /// resumption, is read and dealt with by this.
+    pub(super) fn is_silent(&self) -> bool {
+        let mut byte = [0];
+        let mut space = ReadBuf::new(&mut byte);
+        self.poll_read(&mut Context::from_waker(Waker::noop()), &mut space).is_pending()
+    }
+
+    pub(super) fn poll_read(&self, cx: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.session.borrow_mut()).poll_read(cx, space)
+    }
+
+    /// Takes some of both; what is not on its way yet waits for [`Secured::poll_flush`].
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
+        match (first, second) {
+            (only, []) | ([], only) => Pin::new(&mut *self.session.borrow_mut()).poll_write(cx, only),
+            _ => self.poll_write_parts(cx, &[IoSlice::new(first), IoSlice::new(second)]),
+        }
+    }
+
+    /// The same of any number.
+    pub(super) fn poll_write_parts(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.session.borrow_mut()).poll_write_vectored(cx, parts)
+    }
+
+    /// Puts everything that was taken on its way.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.session.borrow_mut()).poll_flush(cx)
+    }
+
+    /// Says that nothing more comes (close_notify), then ends the direction.
+    pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut *self.session.borrow_mut()).poll_shutdown(cx)
+    }
+}

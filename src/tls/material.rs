@@ -1,0 +1,238 @@
+//! From files to certificates and keys, and what is wrong with them.
+//!
+//! Every fault names the file and what to do, and points at the line of the configuration that names the file.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::config::{Certificate, Diagnostic, Material, Whence};
+
+/// No chain, key or list is as large.
+const LARGEST: u64 = 16 << 20;
+
+/// The directory in which systemd puts credentials (systemd.exec(5)).
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// What is known of a certificate beside its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Where it was read.
+    pub from: Whence,
+    /// The DNS names it is for.
+    pub names: Vec<String>,
+    /// From when it is good, in seconds since 1970.
+    pub not_before: i64,
+    /// Until when.
+    pub not_after: i64,
+    /// Its key, as people call it: `ECDSA P-256`, `RSA 2048`.
+    pub key: String,
+}
+
+/// A chain with its key.
+#[derive(Debug)]
+pub struct Identity {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+    /// Empty: none.
+    pub ocsp: Vec<u8>,
+    pub about: About,
+}
+
+/// Where this is on the disk.
+///
+/// # Errors
+/// It is a credential, and systemd has handed none over.
+pub fn path_of(from: &Whence) -> Result<PathBuf, String> {
+    match from {
+        Whence::File(path) => Ok(path.clone()),
+        Whence::Credential(name) => match std::env::var_os(CREDENTIALS) {
+            Some(folder) => Ok(PathBuf::from(folder).join(name)),
+            None => Err(format!("there are no credentials: {CREDENTIALS} is not set")),
+        },
+    }
+}
+
+/// What was read, as far as a digest tells it.
+#[derive(Default)]
+pub struct Files(Xxh3);
+
+impl Files {
+    /// Of all that was read: the same contents in the same order have the same.
+    pub fn digest(&self) -> u64 {
+        self.0.digest()
+    }
+
+    fn read(&mut self, material: &Material) -> Result<Vec<u8>, Diagnostic> {
+        let bytes = read(material)?;
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(&bytes);
+        Ok(bytes)
+    }
+
+    /// The certificates of a PEM file, at least one.
+    pub fn certificates(&mut self, material: &Material) -> Result<Vec<CertificateDer<'static>>, Diagnostic> {
+        let bytes = self.read(material)?;
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+        match all {
+            Ok(all) if all.is_empty() => {
+                Err(wrong(material, empty_of(&bytes, "certificate"), "it begins with -----BEGIN CERTIFICATE-----"))
+            }
+            Ok(all) => Ok(all),
+            Err(error) => Err(wrong(material, &format!("this is not PEM: {error}"), "make the file again")),
+        }
+    }
+
+    /// The lists of revoked certificates in a PEM file, at least one.
+    pub fn revoked(&mut self, material: &Material) -> Result<Vec<CertificateRevocationListDer<'static>>, Diagnostic> {
+        let bytes = self.read(material)?;
+        let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+        match all {
+            Ok(all) if all.is_empty() => {
+                Err(wrong(material, empty_of(&bytes, "list"), "it begins with -----BEGIN X509 CRL-----"))
+            }
+            Ok(all) => Ok(all),
+            Err(error) => Err(wrong(material, &format!("this is not PEM: {error}"), "make the file again")),
+        }
+    }
+
+    fn private_key(&mut self, material: &Material) -> Result<PrivateKeyDer<'static>, Diagnostic> {
+        let bytes = self.read(material)?;
+        match PrivateKeyDer::from_pem_slice(&bytes) {
+            Ok(key) => Ok(key),
+            Err(pem::Error::NoItemsFound) if is_encrypted(&bytes) => {
+                let help = "decrypt it (`openssl pkey -in FILE -out NEW`) and let nobody but Evenkeel read it";
+                Err(wrong(material, "the private key is encrypted", help))
+            }
+            Err(pem::Error::NoItemsFound) => {
+                let help = "it begins with -----BEGIN PRIVATE KEY-----, EC PRIVATE KEY or RSA PRIVATE KEY";
+                Err(wrong(material, empty_of(&bytes, "key"), help))
+            }
+            Err(error) => Err(wrong(material, &format!("this is not PEM: {error}"), "make the file again")),
+        }
+    }
+
+    /// Reads a certificate with its key and all that belongs to it.
+    pub fn identity(&mut self, certificate: &Certificate) -> Result<Identity, Diagnostic> {
+        let chain = self.certificates(&certificate.cert)?;
+        let about = about(&certificate.cert, &chain)?;
+        let key = self.private_key(&certificate.key)?;
+        let ocsp = match &certificate.ocsp {
+            Some(ocsp) => self.read(ocsp)?,
+            None => Vec::new(),
+        };
+        if certificate.ocsp.as_ref().is_some_and(|_| ocsp.is_empty()) {
+            let ocsp = certificate.ocsp.as_ref().unwrap_or(&certificate.cert);
+            return Err(wrong(ocsp, "the file is empty", "write an OCSP response in DER into it, or remove `ocsp`"));
+        }
+        Ok(Identity { chain, key, ocsp, about })
+    }
+}
+
+/// The bytes of a file.
+fn read(material: &Material) -> Result<Vec<u8>, Diagnostic> {
+    let path = path_of(&material.from).map_err(|why| {
+        let help = "write `LoadCredential=NAME:/path` in the service, or name a file";
+        Diagnostic::error(why).at(material.place).help(help)
+    })?;
+    let mut bytes = Vec::new();
+    let read = File::open(&path).and_then(|file| {
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a file"));
+        }
+        file.take(LARGEST + 1).read_to_end(&mut bytes)
+    });
+    match read {
+        Ok(_) if bytes.len() as u64 <= LARGEST => Ok(bytes),
+        Ok(_) => Err(wrong(material, "it is larger than 16 MiB", "name the right file")),
+        Err(error) => {
+            let help = match error.kind() {
+                io::ErrorKind::NotFound => "a relative path is relative to the file it is named in",
+                io::ErrorKind::PermissionDenied => "let the user that Evenkeel runs as read it",
+                _ => "name a file that can be read",
+            };
+            Err(Diagnostic::error(format!("can not read {}: {error}", path.display())).at(material.place).help(help))
+        }
+    }
+}
+
+fn wrong(material: &Material, why: &str, help: &str) -> Diagnostic {
+    Diagnostic::error(format!("{}: {why}", material.from)).at(material.place).help(help)
+}
+
+fn empty_of(bytes: &[u8], what: &str) -> &'static str {
+    match (bytes.iter().all(u8::is_ascii_whitespace), what) {
+        (true, _) => "the file is empty",
+        (false, "certificate") => "there is no certificate in it",
+        (false, "list") => "there is no list of revoked certificates in it",
+        (false, _) => "there is no private key in it",
+    }
+}
+
+fn is_encrypted(bytes: &[u8]) -> bool {
+    memchr::memmem::find(bytes, b"BEGIN ENCRYPTED PRIVATE KEY").is_some()
+}
+
+/// What the first of a chain says; a fault when the others do not follow from it.
+fn about(material: &Material, chain: &[CertificateDer<'_>]) -> Result<About, Diagnostic> {
+    let mut parsed = Vec::with_capacity(chain.len());
+    for (place, der) in chain.iter().enumerate() {
+        let Ok((_, one)) = X509Certificate::from_der(der) else {
+            let why = format!("certificate {} of {} in it is broken", place + 1, chain.len());
+            return Err(wrong(material, &why, "make the file again"));
+        };
+        parsed.push(one);
+    }
+    for (place, pair) in parsed.windows(2).enumerate() {
+        if pair[0].issuer() != pair[1].subject() {
+            let why = format!(
+                "certificate {} in it (`{}`) did not issue the one before it (`{}`)",
+                place + 2,
+                pair[1].subject(),
+                pair[0].subject()
+            );
+            let help = "the server's own certificate comes first, then the one that issued it, and so on";
+            return Err(wrong(material, &why, help));
+        }
+    }
+    let own = &parsed[0];
+    Ok(About {
+        from: material.from.clone(),
+        names: names_of(own),
+        not_before: own.validity().not_before.timestamp(),
+        not_after: own.validity().not_after.timestamp(),
+        key: key_of(own),
+    })
+}
+
+fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(alternatives)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    };
+    alternatives.value.general_names.iter().filter_map(name).collect()
+}
+
+fn key_of(certificate: &X509Certificate<'_>) -> String {
+    use x509_parser::public_key::PublicKey;
+    let key = certificate.public_key();
+    match key.parsed() {
+        Ok(PublicKey::RSA(rsa)) => format!("RSA {}", rsa.key_size()),
+        Ok(PublicKey::EC(point)) => match point.key_size() {
+            size @ (256 | 384) => format!("ECDSA P-{size}"),
+            // Its two coordinates are told in whole bytes.
+            528 | 521 => "ECDSA P-521".to_owned(),
+            size => format!("ECDSA of {size} bits"),
+        },
+        _ if key.algorithm.algorithm.to_id_string() == "1.3.101.112" => "Ed25519".to_owned(),
+        _ => format!("a key of algorithm {}", key.algorithm.algorithm.to_id_string()),
+    }
+}
