@@ -181,10 +181,10 @@ impl Hold {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{backend, of_pools, pool};
     use std::future::Future;
     use std::task::{Context, Waker};
 
+    use super::super::fixture::{backend, of_pools, pool};
     use super::super::{Lease, Listener, Place, Snapshot, View};
     use super::*;
     use crate::balance::{Dice, Rung, Tried};
@@ -407,7 +407,7 @@ mod tests {
         assert!(now.since(T0) <= Duration::from_secs(6));
     }
 
-    /// One of two that is open until `LATER`, while the other has all that it may; and three who wait.
+    /// One of two that is open until `LATER`, while the other has all that it may; and five who wait.
     fn waiting(breaker: Settings) -> (View, Lease, [Place; 5]) {
         let limited = config::Backend { max_connections: std::num::NonZeroU32::new(1), ..backend(2) };
         let view = view(app(vec![backend(1), limited], Some(breaker)), None);
