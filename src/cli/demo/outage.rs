@@ -137,7 +137,7 @@ pub fn acts() -> [Act; 7] {
                         Mood::Refuses,
                         4,
                         &[
-                            Opened("swift"),
+                            // Which two open is chance; that a third stays closed shows that two did.
                             Capped,
                             Down("swift"),
                             Down("steady"),
