@@ -1,6 +1,13 @@
 //! Slow starts and panic: how a backend comes back to a pool that is at work, and how a pool is served that has few well.
 
-use super::*;
+use std::time::Duration;
+
+use evenkeel::balance::{Dice, Policy, Rung, Standing};
+use evenkeel::breaker::Settings;
+use evenkeel::simulation::{Report, Scenario, Service, What};
+
+use super::storms::{storm, storm_on_breakers};
+use super::{MS, SECOND, about, alike, over_seeds};
 
 /// The policies that go by weights at each pick.
 const RAMPING: [Policy; 4] =
