@@ -126,13 +126,20 @@ impl Line {
         if self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, backends)) {
             return false;
         }
+        // Without those that left meanwhile the list is never longer than what is in use. One that is left out and comes back
+        // must not believe that it is awaited: nobody would ever tell it otherwise.
+        self.awaited.retain(|_, state| {
+            let is_drained = state.is_drained();
+            if is_drained {
+                state.await_no_more();
+            }
+            !is_drained
+        });
         let mut has_room = false;
         for backend in &**backends {
             has_room |= backend.state.await_release(backend.limit);
             self.awaited.insert(backend.state.id(), Arc::clone(&backend.state));
         }
-        // Without those that left meanwhile the list is never longer than what is in use.
-        self.awaited.retain(|_, state| !state.is_drained());
         self.of = Some(Arc::clone(backends));
         has_room
     }
@@ -460,6 +467,33 @@ mod tests {
         assert_eq!(worker.follow(&mut place, &mut none_tried()).unwrap_err(), Why::Full);
         drop(newcomer);
         assert!(is_called(&mut place));
+    }
+
+    #[test]
+    fn one_that_was_away_while_somebody_waited_is_for_anybody_when_it_is_back() {
+        let app = |service, previous: Option<&Snapshot>| {
+            let mut pool = config::Pool { queue: 10, ..limited(&[1, 1]) };
+            pool.backends[1].service = service;
+            let snapshot = Snapshot::next(&of_pools(vec![pool]), &crate::tls::Materials::default(), previous);
+            snapshot.settle();
+            Arc::new(snapshot)
+        };
+        let first = app(config::Service::Active, None);
+        let mut worker = Worker::new(&first, 1);
+        let held = [worker.come(&mut none_tried()).unwrap(), worker.come(&mut none_tried()).unwrap()];
+        let mut place = worker.waits();
+        let second = app(config::Service::Maintenance, Some(&first));
+        let mut worker = Worker::new(&second, 1);
+        let (away, here): (Vec<Lease>, Vec<Lease>) =
+            held.into_iter().partition(|lease| lease.backend().name.as_ref() == "2");
+        drop(away);
+        assert!(is_called(&mut place));
+        assert_eq!(worker.follow(&mut place, &mut none_tried()).unwrap_err(), Why::Full);
+        drop(here);
+        assert!(is_called(&mut place));
+        let _here = worker.follow(&mut place, &mut none_tried()).unwrap();
+        let third = app(config::Service::Active, Some(&second));
+        assert!(Worker::new(&third, 1).come(&mut none_tried()).is_ok(), "nobody waits");
     }
 
     #[test]
