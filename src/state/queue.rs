@@ -429,6 +429,22 @@ mod tests {
     }
 
     #[test]
+    fn beside_a_full_queue_there_may_be_room_for_one_more() {
+        let snapshot = snapshot(&[2], 1, None);
+        let mut worker = Worker::new(&snapshot, 1);
+        let held = [worker.come(&mut none_tried()).unwrap(), worker.come(&mut none_tried()).unwrap()];
+        let mut place = worker.waits();
+        let [one, other] = held;
+        drop(one);
+        assert!(worker.come(&mut none_tried()).unwrap_err().is_none(), "that place is for who waits");
+        drop(other);
+        let _held = worker.come(&mut none_tried()).expect("the other is not");
+        assert!(worker.come(&mut none_tried()).unwrap_err().is_none());
+        assert!(is_called(&mut place));
+        assert!(worker.follow(&mut place, &mut none_tried()).is_ok());
+    }
+
+    #[test]
     fn a_reload_that_makes_room_calls_one_after_the_other() {
         let first = snapshot(&[1], 10, None);
         let mut worker = Worker::new(&first, 1);
@@ -619,11 +635,12 @@ mod tests {
         fn comes(&mut self, worker: usize) {
             let number = self.arrivals;
             self.arrivals += 1;
+            let spare = self.waiters.len() >= self.most && self.room() > self.waiters.len();
             match self.workers[worker].come(&mut Tried::default()) {
                 Ok(lease) => {
                     self.held.push(lease);
                     // A backend that is new with a reload is not awaited before the first who waits has looked at it.
-                    assert!(self.waiters.is_empty() || self.reloaded, "nobody overtakes");
+                    assert!(self.waiters.is_empty() || self.reloaded || spare, "nobody overtakes");
                 }
                 Err(Some(place)) => {
                     self.waiters.push(Waiter { number, worker, place, bell: Arc::default(), heard: 0 });
