@@ -558,6 +558,22 @@ mod tests {
         assert!(is_called(&mut place));
     }
 
+    #[test]
+    fn places_at_those_that_are_down_are_none_where_they_are_not_tried() {
+        let app = config::Pool { queue: 10, fail_open: false, ..limited(&[1, 1]) };
+        let pool = Snapshot::next(&of_pools(vec![app]), &crate::tls::Materials::default(), None);
+        pool.settle();
+        let mut worker = Worker::new(&Arc::new(pool), 1);
+        let held = worker.come(&mut none_tried()).unwrap();
+        let pool = worker.view.pool(worker.pool);
+        assert_eq!(pool.room(T0), 1);
+        for backend in &*pool.backends {
+            backend.state.checkup().say(Health::Down, Sessions::Kept);
+        }
+        assert_eq!(pool.room(T0), 0);
+        drop(held);
+    }
+
     /// What one may do next; numbers choose among those whom it can happen to.
     #[derive(Clone, Debug)]
     enum Step {
