@@ -2,6 +2,7 @@
 //!
 //! A failing test names its seed; `EVENKEEL_SEED=7 cargo test --test simulation NAME` replays that one alone.
 
+mod faults;
 mod policies;
 mod protection;
 mod recovery;
@@ -9,8 +10,8 @@ mod storms;
 
 use std::time::Duration;
 
-use evenkeel::balance::Policy;
-use evenkeel::simulation::{Backend, Report, Scenario, Service, run, table};
+use evenkeel::config::{HashOn, Policy};
+use evenkeel::simulation::{Backend, Failure, Report, Scenario, Service, What, run};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -22,7 +23,9 @@ fn over_seeds(count: u64, scenario: impl Fn(u64) -> Scenario, check: impl Fn(&Re
     for seed in asked.map_or(0..count, |seed: u64| seed..seed + 1) {
         let replay = Replay(seed);
         let report = run(&scenario(seed), seed);
-        assert_eq!(report.broken, None);
+        if let Some(broken) = &report.broken {
+            panic!("{broken}");
+        }
         check(&report);
         drop(replay);
     }
@@ -39,16 +42,29 @@ impl Drop for Replay {
     }
 }
 
-fn all_policies(backends: &[Backend]) -> [Policy; 8] {
+/// This share of its connections is refused after this time.
+fn refuses(share: f64, after: Duration) -> What {
+    What::Fails { share, how: Failure::Refuses(after) }
+}
+
+fn ip_hash(bounded_load: Option<f64>) -> Policy {
+    Policy::IpHash { ipv4_prefix: 32, ipv6_prefix: 64, bounded_load }
+}
+
+fn consistent_hash() -> Policy {
+    Policy::ConsistentHash { on: HashOn::ClientAddress }
+}
+
+fn all_policies() -> [Policy; 8] {
     [
         Policy::RoundRobin,
         Policy::WeightedRoundRobin,
         Policy::LeastConnections,
-        Policy::IpHash { bounded_load: None },
-        Policy::IpHash { bounded_load: Some(1.25) },
+        ip_hash(None),
+        ip_hash(Some(1.25)),
         Policy::LeastResponseTime,
         Policy::RandomTwoChoices,
-        Policy::ConsistentHash { table: table(backends) },
+        consistent_hash(),
     ]
 }
 

@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
-use evenkeel::balance::{Policy, Standing};
-use evenkeel::simulation::{Backend, Report, Scenario, Service, What, run, table};
+use evenkeel::config::{Policy, Service as Duty};
+use evenkeel::simulation::{Backend, Report, Scenario, Service, What, run};
+use evenkeel::state::Health;
 
-use super::{MS, SECOND, US, about, alike, all_policies, over_seeds};
+use super::{MS, SECOND, US, about, alike, all_policies, consistent_hash, ip_hash, over_seeds, refuses};
 
 #[test]
 fn shares_follow_weights_over_all_workers() {
     let service = Service::Constant(40 * MS);
     let backends: Vec<Backend> = [1, 2, 5].map(|weight| Backend::new(service).weight(weight)).to_vec();
-    for policy in all_policies(&backends) {
+    for policy in all_policies() {
         let by = match policy {
             Policy::RoundRobin | Policy::WeightedRoundRobin => 0.005,
-            Policy::IpHash { bounded_load: Some(_) } => 0.08,
+            Policy::IpHash { bounded_load: Some(_), .. } => 0.08,
             // load per weight is what is levelled, which at a few in flight is not quite the share
             Policy::LeastResponseTime => 0.09,
             _ => 0.06,
@@ -33,7 +34,7 @@ fn shares_follow_weights_over_all_workers() {
 #[test]
 fn a_reload_that_changes_a_weight_changes_the_share() {
     let backends = alike(4, Service::Constant(40 * MS));
-    for policy in all_policies(&backends) {
+    for policy in all_policies() {
         let expected = if matches!(policy, Policy::RoundRobin) { 0.25 } else { 0.5 };
         let scenario = |_| Scenario::new(policy.clone(), backends.clone()).change(5 * SECOND, 0, What::Weighs(3));
         over_seeds(2, scenario, |report| {
@@ -110,11 +111,10 @@ fn a_backend_that_was_slow_is_not_starved_of_its_share() {
 }
 
 /// Backend 3 is not usable from the given time on, and comes back at 40 s.
-fn absent_from(at: Duration, standing: Standing) -> impl Fn(u64) -> Scenario {
+fn absent_from(at: Duration, gone: What, back: What) -> impl Fn(u64) -> Scenario {
     move |_| {
         let scenario = Scenario::new(Policy::LeastResponseTime, alike(4, Service::Constant(50 * MS)));
-        let scenario =
-            scenario.change(at, 3, What::Stands(standing)).change(40 * SECOND, 3, What::Stands(Standing::Usable));
+        let scenario = scenario.change(at, 3, gone).change(40 * SECOND, 3, back);
         Scenario { rate: 400.0, lasts: 42 * SECOND, ..scenario }
     }
 }
@@ -130,19 +130,27 @@ fn takes_its_part_and_no_more(report: &Report) {
 
 #[test]
 fn a_cold_backend_is_not_flooded_until_its_first_answer() {
-    over_seeds(4, absent_from(Duration::ZERO, Standing::Maintenance), takes_its_part_and_no_more);
+    over_seeds(
+        4,
+        absent_from(Duration::ZERO, What::Serves(Duty::Maintenance), What::Serves(Duty::Active)),
+        takes_its_part_and_no_more,
+    );
 }
 
 #[test]
 fn a_backend_that_was_away_is_not_flooded_for_its_old_estimate() {
-    over_seeds(4, absent_from(3 * SECOND, Standing::Down), takes_its_part_and_no_more);
+    over_seeds(
+        4,
+        absent_from(3 * SECOND, What::IsSaid(Health::Down), What::IsSaid(Health::Up)),
+        takes_its_part_and_no_more,
+    );
 }
 
 /// Backend 0 of four fails this share of its attempts at once, from 1 s to 21 s.
 fn failing(share: f64, rate: f64) -> impl Fn(u64) -> Scenario {
     move |_| {
         let scenario = Scenario::new(Policy::LeastResponseTime, alike(4, Service::Exponential(20 * MS)));
-        let fails = |share| What::Fails { share, after: 50 * US };
+        let fails = |share| refuses(share, 50 * US);
         Scenario { rate, lasts: 90 * SECOND, ..scenario }.change(SECOND, 0, fails(share)).change(
             21 * SECOND,
             0,
@@ -178,10 +186,10 @@ fn a_pool_that_failed_as_a_whole_shares_evenly_when_it_is_back() {
         let mut scenario = Scenario::new(Policy::LeastResponseTime, alike(3, Service::Exponential(10 * MS)));
         (scenario.lasts, scenario.rate) = (90 * SECOND, 200.0);
         for backend in 0..3 {
-            scenario = scenario.change(2 * SECOND, backend, What::Fails { share: 1.0, after: MS }).change(
+            scenario = scenario.change(2 * SECOND, backend, refuses(1.0, MS)).change(
                 (4 + backend as u32) * SECOND,
                 backend,
-                What::Fails { share: 0.0, after: MS },
+                refuses(0.0, MS),
             );
         }
         scenario
@@ -196,12 +204,12 @@ fn a_pool_that_failed_as_a_whole_shares_evenly_when_it_is_back() {
 #[test]
 fn the_same_client_stays_with_its_backend_until_that_goes_down() {
     let backends = alike(5, Service::Constant(MS));
-    for policy in [Policy::IpHash { bounded_load: None }, Policy::ConsistentHash { table: table(&backends) }] {
+    for policy in [ip_hash(None), consistent_hash()] {
         let scenario = |_| {
             let scenario =
                 Scenario { clients: 1, lasts: 4 * SECOND, ..Scenario::new(policy.clone(), backends.clone()) };
             let owner = run(&scenario, 0).picks[0].backend;
-            scenario.change(2 * SECOND, owner, What::Stands(Standing::Down))
+            scenario.change(2 * SECOND, owner, What::IsSaid(Health::Down))
         };
         over_seeds(2, scenario, |report| {
             let owner = report.picks[0].backend;
