@@ -33,7 +33,7 @@
 //! | [`l4`] | one TCP connection |
 //! | [`l7`] | one HTTP connection |
 //! | [`server`] | listeners, workers, control: the sole writer of snapshots |
-//! | [`simulation`] ● | the real pickers and breakers on virtual time |
+//! | [`simulation`] ● | the real pools, queues, breakers and checks on virtual time |
 //! | [`cli`] | what a person types |
 //!
 //! # Threads

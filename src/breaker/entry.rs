@@ -17,6 +17,12 @@ impl Breaker {
         settings.mode == Mode::Observe || has_room(self.parts().course, now, settings)
     }
 
+    /// How many requests that ask at once would be let in.
+    #[must_use]
+    pub fn room(&self, now: Instant, settings: &Settings) -> u32 {
+        if settings.mode == Mode::Observe { u32::MAX } else { room(self.parts().course, now, settings) }
+    }
+
     /// Lets a request in. The first one after the open time makes the breaker half-open.
     ///
     /// # Errors
@@ -83,10 +89,16 @@ impl Breaker {
 
 /// Whether there is room for one more request.
 fn has_room(course: Course, now: Instant, settings: &Settings) -> bool {
+    room(course, now, settings) > 0
+}
+
+/// For how many more requests there is room.
+fn room(course: Course, now: Instant, settings: &Settings) -> u32 {
     match course {
-        Course::Closed { .. } => true,
-        Course::Open { until } => until.is_over(now),
-        Course::HalfOpen { probing, .. } => probing < settings.half_open_probes,
+        Course::Closed { .. } => u32::MAX,
+        Course::Open { until } if until.is_over(now) => settings.half_open_probes,
+        Course::Open { .. } => 0,
+        Course::HalfOpen { probing, .. } => settings.half_open_probes.saturating_sub(probing),
     }
 }
 
@@ -132,7 +144,9 @@ mod tests {
         assert_eq!((bench.breaker.open_for(due), bench.breaker.half_open(due)), (None, None), "once");
         let bench = Bench { now: due, ..bench };
         assert_eq!(bench.probing(), 0);
+        assert_eq!(bench.breaker.room(due, &bench.settings), 3);
         assert_eq!(std::iter::from_fn(|| bench.admit()).filter(Ticket::is_probe).count(), 3);
+        assert_eq!(bench.breaker.room(due, &bench.settings), 0);
     }
 
     #[test]

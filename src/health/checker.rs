@@ -17,8 +17,7 @@ use super::schedule::{self, Asked};
 use super::streak::{Finding, Streak, Transition};
 use crate::balance::Dice;
 use crate::clock::{self, Instant};
-use crate::config::OnDown;
-use crate::state::{BackendState, Health, Sessions};
+use crate::state::{BackendState, Health};
 
 /// How often it is said that probes can not be made.
 const COMPLAINT: Duration = Duration::from_secs(10);
@@ -88,28 +87,13 @@ fn tell(
     let checkup = subject.state.checkup();
     checkup.note_probe(ended, ended.since(began), fault.as_ref().map(|fault| fault.to_string().into()));
     if let Some(transition) = streak.observe(finding) {
-        let sessions = sessions(subject, transition);
-        if transition.is_turn() && !transition.to.is_down() {
-            come_back(&subject.state, transition.from, ended);
-        }
-        checkup.say(transition.to, sessions);
-        if transition.is_turn() {
-            checkup.note_change(ended);
-            turned(subject, shared, transition.to);
+        subject.follow(transition, ended);
+        if transition.is_turn() && transition.to.is_down() {
+            shared.fallen.notify_one();
         }
         log(subject, transition, fault.as_ref());
     }
     true
-}
-
-/// Tells those whom it concerns: who waits for a response of a backend that went down, and who waits for a place at one. Where
-/// it was the last that worked, there is nothing to wait for any more.
-fn turned(subject: &Subject, shared: &Shared, to: Health) {
-    if to.is_down() {
-        subject.state.withdraw();
-        shared.fallen.notify_one();
-    }
-    subject.queue.call();
 }
 
 /// Before it is said that a backend is up, `from` being what was said until now. One that was down just because nobody had
@@ -118,11 +102,6 @@ pub(super) fn come_back(state: &BackendState, from: Health, now: Instant) {
     if from != Health::Unasked || state.came_back().is_some() {
         state.come_back(now);
     }
-}
-
-fn sessions(subject: &Subject, transition: Transition) -> Sessions {
-    let goes_down = transition.is_turn() && transition.to.is_down();
-    if goes_down && subject.check.on_down == OnDown::CloseSessions { Sessions::Cut } else { Sessions::Kept }
 }
 
 fn log(subject: &Subject, transition: Transition, fault: Option<&Fault>) {
@@ -141,9 +120,10 @@ fn log(subject: &Subject, transition: Transition, fault: Option<&Fault>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::HealthCheck;
+    use crate::config::{HealthCheck, OnDown};
     use crate::health::answer::Stage;
     use crate::health::fixture::{check as usual, subject};
+    use crate::state::Sessions;
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)

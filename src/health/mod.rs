@@ -13,7 +13,7 @@ mod grpc;
 mod grpc_message;
 mod http;
 mod probe;
-mod schedule;
+pub mod schedule;
 mod streak;
 
 use std::collections::HashMap;
@@ -29,8 +29,8 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::balance::Dice;
-use crate::clock;
-use crate::config::{HealthCheck, Name};
+use crate::clock::{self, Instant};
+use crate::config::{HealthCheck, Name, OnDown};
 use crate::state::{BackendState, Health, Queue, Sessions, Snapshot};
 use checker::{Shared, check, come_back};
 pub use streak::{Finding, Streak, Transition};
@@ -232,6 +232,29 @@ impl Station {
 }
 
 impl Subject {
+    /// Says of the backend what its probes changed at `now`, and tells those whom it concerns: who waits for a response of one
+    /// that went down, and who waits for a place. Where it was the last that worked, there is nothing to wait for any more.
+    pub fn follow(&self, transition: Transition, now: Instant) {
+        let checkup = self.state.checkup();
+        if transition.is_turn() && !transition.to.is_down() {
+            come_back(&self.state, transition.from, now);
+        }
+        checkup.say(transition.to, self.sessions(transition));
+        if !transition.is_turn() {
+            return;
+        }
+        checkup.note_change(now);
+        if transition.to.is_down() {
+            self.state.withdraw();
+        }
+        self.queue.call();
+    }
+
+    fn sessions(&self, transition: Transition) -> Sessions {
+        let goes_down = transition.is_turn() && transition.to.is_down();
+        if goes_down && self.check.on_down == OnDown::CloseSessions { Sessions::Cut } else { Sessions::Kept }
+    }
+
     /// Whether nothing changes for the task that asks it.
     fn is_asked_like(&self, other: &Subject) -> bool {
         self.name == other.name && (Arc::ptr_eq(&self.check, &other.check) || self.check == other.check)

@@ -15,7 +15,7 @@ use super::exchange::{Course, Opened, Way};
 use super::h1::Connection;
 use super::pace::Pace;
 use super::replies::Answer;
-use super::retry::{self, Charge, Next};
+use super::retry::{self, Charge, Next, is_lost};
 use super::talk::{Talk, overdue, watch_client};
 use super::wire::Wire;
 use crate::balance::Tried;
@@ -379,18 +379,6 @@ impl<'a> Way<'a> {
             self.local.responded(lease.state().id(), now.since(lease.sent_at()));
         }
         unwanted
-    }
-}
-
-/// Whether the answer is not to come because of the backend alone: it was found to be down, or has hung up on this request as
-/// on so many others that its breaker opened or it went down. Then the request leaves without the retry budget, by which all
-/// beyond a fifth would be left behind to fail. Each leaves once, and such a backend gets nothing new, so this can not become
-/// a load of its own; but what only waits at one whose breaker opened may well be at work still.
-fn is_lost(lease: &Lease, outcome: Outcome) -> bool {
-    match outcome {
-        Outcome::Withdrawn => lease.state().checkup().health().is_down(),
-        Outcome::BackendClosed => lease.is_withdrawn(),
-        _ => false,
     }
 }
 

@@ -11,7 +11,7 @@ mod h1;
 mod pace;
 mod replies;
 mod request_id;
-mod retry;
+pub mod retry;
 mod talk;
 mod upgrade;
 mod wire;

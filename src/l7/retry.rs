@@ -2,6 +2,7 @@
 
 use crate::config::{Retry, RetryOn};
 use crate::outcome::{Outcome, Repeatable};
+use crate::state::Lease;
 
 /// What to do after such an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,19 @@ fn is_reason(outcome: Outcome, rules: &Retry) -> bool {
         _ => return false,
     };
     rules.on.contains(&reason)
+}
+
+/// Whether the answer is not to come because of the backend alone: it was found to be down, or has hung up on this request as
+/// on so many others that its breaker opened or it went down. Then the request leaves without the retry budget, by which all
+/// beyond a fifth would be left behind to fail. Each leaves once, and such a backend gets nothing new, so this can not become
+/// a load of its own; but what only waits at one whose breaker opened may well be at work still.
+#[must_use]
+pub fn is_lost(lease: &Lease, outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Withdrawn => lease.state().checkup().health().is_down(),
+        Outcome::BackendClosed => lease.is_withdrawn(),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -36,6 +36,14 @@ pub struct Report {
     pub trips: Vec<u64>,
     /// Requests for which there was no backend, at first or for another attempt.
     pub without_backend: u64,
+    /// How often somebody began to wait in the queue.
+    pub queued: u64,
+    /// Attempts that the retry budget was asked for and gave leave to.
+    pub repeated: u64,
+    /// Attempts that were given up for another backend because theirs was lost while its answer was waited for.
+    pub elsewhere: u64,
+    /// Requests that were given up by their clients.
+    pub left: u64,
     /// The promise that ended the run, if one was broken.
     pub broken: Option<Broken>,
 }

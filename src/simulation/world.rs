@@ -1,287 +1,323 @@
-//! The run itself: the queue of events, the made-up backends, and what each event does.
+//! The run itself: the events in the order of their times, and a look at every promise after each.
 
-mod breaking;
+mod pool;
+mod requests;
+mod waits;
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Backend, Broken, Pick, Promise, Report, Scenario, Service, What, promise};
-use crate::balance::{
-    AnyPicker, Ask, Candidate, ConsistentHash, Dice, Estimate, Lost, Policy, Reach, Rung, Standing, Tried, UNIT,
-    climb_and_take, hash_key, peer_median, ramped,
-};
-use crate::breaker::{Breaker, Settings, Ticket};
+use super::actor::{Actor, exponential};
+use super::ledger::Ledger;
+use super::{Broken, Promise, Report, Scenario, What, audit};
+use crate::balance::{Candidate, Dice, Standing};
 use crate::clock::Instant;
+use crate::config::{Config, Service as Duty};
+use crate::health::Finding;
+use crate::outcome::Outcome;
+use crate::state::{Backend, PoolId, Snapshot, View};
+use pool::Checker;
+use requests::Request;
 
 /// Where a run begins.
 const BEGIN: Instant = Instant::ORIGIN;
 
-/// One backend on its way through the run.
-pub(super) struct Actor {
-    backend: Backend,
-    identity: u64,
-    standing: Standing,
-    in_flight: u32,
-    latency: Estimate,
-    slowness: f64,
-    failing: (f64, Duration),
-    breaker: Breaker,
-    settings: Option<Settings>,
-    /// Its slow start, and when the latest began.
-    slow_start: Option<Duration>,
-    returned: Option<Instant>,
-    /// How often the breaker changed its state, and the probes that were let in since it last did.
-    changes: u64,
-    probes: u32,
+/// For how long breakers are let alone before they are asked for their probes.
+const LATER: Duration = Duration::from_secs(86_400);
+
+/// A request, at one of its stages: what was planned for an earlier one is void.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Whose {
+    request: u64,
+    stage: u64,
 }
 
-impl Candidate for Actor {
-    fn weight(&self) -> u32 {
-        self.backend.weight
-    }
-
-    fn weight_at(&self, now: Instant) -> u32 {
-        match (self.slow_start, self.returned) {
-            (Some(slow_start), Some(at)) => ramped(self.backend.weight, now.since(at), slow_start),
-            _ => self.backend.weight * UNIT,
-        }
-    }
-
-    fn standing(&self, now: Instant) -> Standing {
-        match self.standing {
-            Standing::Usable if self.is_held_back(now) => Standing::Open,
-            Standing::Usable if self.is_full() => Standing::Full,
-            standing => standing,
-        }
-    }
-
-    fn in_flight(&self) -> u32 {
-        self.in_flight
-    }
-
-    fn latency(&self) -> Estimate {
-        self.latency
-    }
-
-    fn is_backup(&self) -> bool {
-        self.backend.backup
-    }
-
-    fn identity(&self) -> u64 {
-        self.identity
-    }
-}
-
-impl Actor {
-    fn is_held_back(&self, now: Instant) -> bool {
-        self.settings.as_ref().is_some_and(|settings| !self.breaker.admits(now, settings))
-    }
-
-    fn is_full(&self) -> bool {
-        self.backend.max_connections.is_some_and(|most| self.in_flight >= most)
-    }
-
-    /// How long an attempt that begins now takes, and whether it fails.
-    fn begin(&mut self, dice: &mut Dice) -> (Duration, Ending) {
-        self.in_flight += 1;
-        let (share, after) = self.failing;
-        if dice.unit() < share {
-            return (after, Ending::Fails);
-        }
-        let crowd = f64::max(1.0, f64::from(self.in_flight) / f64::from(self.backend.slots.max(1)));
-        let alone = match self.backend.service {
-            Service::Constant(time) => time,
-            Service::Exponential(mean) => exponential(mean.as_secs_f64(), dice),
-        };
-        (alone.mul_f64(self.slowness * crowd), Ending::Answers)
-    }
-
-    pub fn change(&mut self, what: What) {
-        match what {
-            What::Slows(times) => self.slowness = times.max(0.0),
-            What::Fails { share, after } => self.failing = (share, after),
-            What::Stands(standing) => self.standing = standing,
-            What::Weighs(weight) => self.backend.weight = weight,
-        }
-    }
-}
-
-fn exponential(mean_seconds: f64, dice: &mut Dice) -> Duration {
-    Duration::from_secs_f64(-(1.0 - dice.unit()).ln() * mean_seconds)
-}
-
-/// The backends as a run begins with them.
-pub(super) fn actors(backends: &[Backend]) -> Vec<Actor> {
-    let actor = |(number, backend): (u64, &Backend)| Actor {
-        backend: backend.clone(),
-        identity: hash_key(&number.to_le_bytes()),
-        standing: Standing::Usable,
-        in_flight: 0,
-        latency: Estimate::UNKNOWN,
-        slowness: 1.0,
-        failing: (0.0, Duration::ZERO),
-        breaker: Breaker::default(),
-        settings: None,
-        slow_start: None,
-        returned: None,
-        changes: 0,
-        probes: 0,
-    };
-    (0..).zip(backends).map(actor).collect()
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Ending {
-    Answers,
-    Fails,
-    /// Its client has gone.
-    IsLeft,
-}
-
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 enum Event {
     /// A change of the scenario, by its index.
     Change(usize),
     /// A request arrives, and the next one is due.
     Arrival,
-    /// The attempt of the request at this place ends.
-    End(usize, Ending),
+    /// The head of an answer comes; then the rest takes so long and ends so.
+    Head(Whose, u16, Duration, Outcome),
+    /// An attempt ends.
+    End(Whose, Outcome),
+    /// Who waits does what it was woken for.
+    Call(Whose),
+    /// Who waits has waited long enough.
+    Late(Whose),
+    /// Somebody keeps the breakers' time.
+    Clock,
+    /// A client leaves, wherever its request is.
+    Leave(u64),
+    /// A backend is asked by the check of this number.
+    Probe(usize, u64),
+    /// It is known how it was, of a probe that began then.
+    Probed(usize, u64, Finding, Instant),
 }
 
-/// What is to come: by time, then in the order in which it was planned.
+/// One of the things to come: by time, then in the order in which they were planned.
+struct Planned {
+    at: Instant,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Planned) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Planned {}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Planned) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Planned {
+    /// The greatest is the next.
+    fn cmp(&self, other: &Planned) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+/// What is to come.
 #[derive(Default)]
 struct Agenda {
-    heap: BinaryHeap<Reverse<(Instant, u64, Event)>>,
+    heap: BinaryHeap<Planned>,
     planned: u64,
 }
 
 impl Agenda {
     fn plan(&mut self, at: Instant, event: Event) {
         self.planned += 1;
-        self.heap.push(Reverse((at, self.planned, event)));
+        self.heap.push(Planned { at, number: self.planned, event });
     }
 
     fn next(&mut self) -> Option<(Instant, Event)> {
-        self.heap.pop().map(|Reverse((at, _, event))| (at, event))
+        self.heap.pop().map(|planned| (planned.at, planned.event))
     }
 }
 
-/// One request under way.
-#[derive(Clone, Copy)]
-struct Request {
-    key: u64,
-    worker: usize,
-    arrived: Instant,
-    tried: Tried,
-    attempts: u32,
-    /// Its attempt under way: on which backend, and since when.
-    backend: usize,
-    since: Instant,
-    /// When it is a probe of the backend's breaker: since which of its changes.
-    probes: Option<u64>,
-}
-
 struct Worker {
-    picker: AnyPicker,
+    view: View,
     dice: Dice,
 }
 
 /// Everything in a run.
 pub(super) struct World<'a> {
     scenario: &'a Scenario,
+    /// As the machines are set up.
+    told: &'a Scenario,
     seed: u64,
-    /// The chance of arrivals and service times; pickers have their own.
+    /// The chance of all that is played; workers have their own.
     dice: Dice,
     now: Instant,
     actors: Vec<Actor>,
+    config: Config,
+    snapshot: Arc<Snapshot>,
+    pool: PoolId,
     workers: Vec<Worker>,
+    checkers: Vec<Checker>,
     agenda: Agenda,
-    /// Requests by place, and the places free for the next.
-    requests: Vec<Request>,
-    /// What each has to do with its backend's breaker, by the same places.
-    tickets: Vec<Ticket>,
-    free: Vec<usize>,
+    requests: BTreeMap<u64, Request>,
+    arrivals: u64,
+    stages: u64,
+    /// Who was woken since the last event, told by the wakers.
+    woken: Arc<Mutex<Vec<Whose>>>,
+    /// The requests of those of them who are on their way.
+    called: Vec<u64>,
+    ledger: Ledger,
+    /// When the breakers' time is looked at next.
+    clock: Option<Instant>,
+    /// The sum of all losses that were looked at.
+    losses: u64,
     report: Report,
 }
 
 impl<'a> World<'a> {
-    pub fn new(scenario: &'a Scenario, seed: u64) -> World<'a> {
+    pub fn new(scenario: &'a Scenario, told: &'a Scenario, seed: u64) -> World<'a> {
         let mut dice = Dice::seeded(seed);
-        let mut actors = actors(&scenario.backends);
-        for actor in &mut actors {
-            actor.settings.clone_from(&scenario.breaker);
-            actor.slow_start = scenario.slow_start;
-        }
-        let mut worker = |_| Worker {
-            picker: AnyPicker::new(&scenario.policy, &actors, dice.next()),
-            dice: Dice::seeded(dice.next()),
+        let config = pool::config(told);
+        let (snapshot, pool) = pool::snapshot(&config, None, BEGIN);
+        let worker = |number| {
+            let view = View::new(Arc::clone(&snapshot), None, number, dice.next());
+            Worker { view, dice: Dice::seeded(dice.next()) }
         };
-        let workers = (0..scenario.workers.max(1)).map(&mut worker).collect();
-        let mut agenda = Agenda::default();
-        for (index, change) in scenario.changes.iter().enumerate() {
-            agenda.plan(BEGIN + change.at, Event::Change(index));
-        }
+        let workers = (0..scenario.workers.max(1)).map(worker).collect();
         let counts = scenario.backends.len();
-        let report = Report { peaks: vec![0; counts], failures: vec![0; counts], ..Report::default() };
-        let (requests, tickets, free) = (Vec::new(), Vec::new(), Vec::new());
-        World { scenario, seed, dice, now: BEGIN, actors, workers, agenda, requests, tickets, free, report }
+        let mut world = World {
+            scenario,
+            told,
+            seed,
+            dice,
+            now: BEGIN,
+            actors: scenario.backends.iter().map(Actor::new).collect(),
+            config,
+            snapshot,
+            pool,
+            workers,
+            checkers: Vec::new(),
+            agenda: Agenda::default(),
+            requests: BTreeMap::new(),
+            arrivals: 0,
+            stages: 0,
+            woken: Arc::default(),
+            called: Vec::new(),
+            ledger: Ledger::new(scenario),
+            clock: None,
+            losses: 0,
+            report: Report { peaks: vec![0; counts], failures: vec![0; counts], ..Report::default() },
+        };
+        world.begin_checks();
+        for (index, change) in scenario.changes.iter().enumerate() {
+            world.agenda.plan(BEGIN + change.at, Event::Change(index));
+        }
+        world
     }
 
     pub fn run(mut self) -> Report {
         self.plan_arrival();
         while let Some((at, event)) = self.agenda.next() {
             self.now = at;
-            if let Err(promise) = self.step(event).and_then(|()| self.check_balance()) {
-                self.broke(promise);
+            let is_over = self.requests.is_empty() && self.now > BEGIN + self.scenario.lasts;
+            if is_over {
+                break;
+            }
+            if let Err(promise) = self.step(event) {
+                self.broke(promise, Some(event));
                 break;
             }
         }
-        self.report.trips = self.actors.iter().map(|actor| actor.breaker.trips()).collect();
-        if self.report.broken.is_none() && !self.have_probes_come_back() {
-            self.broke(Promise::ProbesComeBack);
+        self.finish()
+    }
+
+    fn finish(mut self) -> Report {
+        self.report.trips = self.backends().iter().map(|backend| backend.state.breaker().trips()).collect();
+        if self.report.broken.is_none()
+            && let Err(promise) = self.check_end()
+        {
+            self.broke(promise, None);
         }
         self.report.latencies.sort_unstable();
         self.report
     }
 
-    fn broke(&mut self, promise: Promise) {
-        self.report.broken = Some(Broken { promise, at: self.elapsed(), seed: self.seed });
+    fn broke(&mut self, promise: Promise, event: Option<Event>) {
+        let (at, seed) = (self.elapsed(), self.seed);
+        let stands: Vec<Standing> = self.backends().iter().map(|backend| backend.standing(self.now)).collect();
+        let Ledger { backends, line, .. } = &self.ledger;
+        let scene = format!("{event:?} among {stands:?}, known as {backends:?}, with {line:?} in the queue");
+        self.report.broken = Some(Broken { promise, at, seed, scene });
     }
 
     fn step(&mut self, event: Event) -> Result<(), Promise> {
+        for index in 0..self.actors.len() {
+            self.look_at_breaker(index)?;
+        }
         match event {
-            Event::Change(index) => {
-                let change = self.scenario.changes[index];
-                if let Some(actor) = self.actors.get_mut(change.backend) {
-                    let was_usable = actor.standing == Standing::Usable;
-                    actor.change(change.what);
-                    if !was_usable && actor.standing == Standing::Usable {
-                        actor.returned = Some(self.now);
-                    }
-                }
-                if matches!(change.what, What::Weighs(_)) {
-                    self.rebuild_pickers();
-                }
-                Ok(())
-            }
+            Event::Change(index) => self.change(index),
             Event::Arrival => {
                 self.plan_arrival();
-                let request = self.arrive();
-                self.attempt(request)
+                self.arrive()
             }
-            Event::End(place, ending) => self.end(place, ending),
+            Event::Head(whose, status, rest, end) => self.head(whose, status, rest, end),
+            Event::End(whose, outcome) => self.end(whose, outcome),
+            Event::Call(whose) => {
+                let on_its_way = self.called.iter().position(|number| *number == whose.request);
+                self.called.swap_remove(on_its_way.expect("who follows was called"));
+                self.follow(whose, false)
+            }
+            Event::Late(whose) => self.follow(whose, true),
+            Event::Clock => {
+                self.clock = None;
+                Ok(())
+            }
+            Event::Leave(request) => self.leave(request),
+            Event::Probe(index, number) => {
+                self.probe(index, number);
+                Ok(())
+            }
+            Event::Probed(index, number, finding, began) => {
+                self.probed(index, number, finding, began);
+                Ok(())
+            }
+        }?;
+        self.give_up_lost_ones()?;
+        self.keep_time();
+        self.pass_calls_on();
+        self.check()
+    }
+
+    fn change(&mut self, index: usize) -> Result<(), Promise> {
+        let change = self.scenario.changes[index];
+        self.actors[change.backend].change(change.what);
+        match change.what {
+            What::IsSaid(health) => self.say(change.backend, health),
+            What::Serves(duty) => self.reload(change.backend, |backend| backend.service = duty),
+            What::Weighs(weight) => self.reload(change.backend, |backend| backend.weight = weight),
+            What::Slows(_) | What::Fails { .. } | What::Denies(_) => {}
+        }
+        if let What::Serves(duty) = change.what {
+            self.ledger.serves(change.backend, duty);
+            self.checks_follow(change.backend, duty != Duty::Maintenance);
+        }
+        Ok(())
+    }
+
+    /// Who was woken does something about it, soon.
+    fn pass_calls_on(&mut self) {
+        let woken = std::mem::take(&mut *self.woken.lock().expect("nobody panics with it"));
+        for whose in woken {
+            let at = self.now + self.scenario.dawdles.mul_f64(self.dice.unit());
+            self.called.push(whose.request);
+            self.agenda.plan(at, Event::Call(whose));
         }
     }
 
-    fn rebuild_pickers(&mut self) {
-        let policy = match &self.scenario.policy {
-            Policy::ConsistentHash { .. } => Policy::ConsistentHash { table: ConsistentHash::table(&self.actors) },
-            other => other.clone(),
-        };
-        for worker in &mut self.workers {
-            worker.picker = AnyPicker::new(&policy, &self.actors, worker.dice.next());
+    /// Open breakers become half-open at their time, though nobody asks.
+    fn keep_time(&mut self) {
+        let next = self.snapshot.turn_breakers(self.now);
+        if let Some(next) = next.filter(|next| self.clock.is_none_or(|planned| *next < planned)) {
+            self.clock = Some(next);
+            self.agenda.plan(next, Event::Clock);
         }
+    }
+
+    fn backends(&self) -> Arc<[Backend]> {
+        Arc::clone(&self.workers[0].view.pool(self.pool).backends)
+    }
+
+    fn look_at_breaker(&mut self, index: usize) -> Result<(), Promise> {
+        let pool = self.workers[0].view.pool(self.pool);
+        let has_opened = self.ledger.look_at(index, pool.backends[index].state.breaker(), self.now);
+        if has_opened { audit::of_opening(&self.ledger, index) } else { Ok(()) }
+    }
+
+    fn check(&self) -> Result<(), Promise> {
+        let pool = self.workers[0].view.pool(self.pool);
+        audit::of_counts(&self.ledger, &pool.backends)?;
+        // What they were told otherwise shows in what they do.
+        if std::ptr::eq(self.scenario, self.told) {
+            audit::of_standings(&self.ledger, &pool.backends, self.now)?;
+        }
+        audit::of_queue(&self.ledger, pool.queue.waiting(), self.scenario.queue)?;
+        if self.called.is_empty() { self.check_waiting() } else { Ok(()) }
+    }
+
+    fn check_end(&self) -> Result<(), Promise> {
+        let pool = self.workers[0].view.pool(self.pool);
+        if pool.backends.iter().any(|backend| backend.state.in_flight() > 0) {
+            return Err(Promise::InFlightIsBalanced);
+        }
+        audit::of_queue(&self.ledger, pool.queue.waiting(), 0)?;
+        let Some(settings) = &self.scenario.breaker else { return Ok(()) };
+        pool.backends.iter().try_for_each(|backend| audit::of_probes(backend, settings, self.now + LATER))
     }
 
     fn elapsed(&self) -> Duration {
@@ -293,100 +329,5 @@ impl<'a> World<'a> {
         if at < BEGIN + self.scenario.lasts {
             self.agenda.plan(at, Event::Arrival);
         }
-    }
-
-    fn arrive(&mut self) -> Request {
-        let key = hash_key(&self.dice.below(self.scenario.clients).to_le_bytes());
-        let worker = self.dice.index(self.workers.len());
-        let (now, tried) = (self.now, Tried::default());
-        Request { key, worker, arrived: now, tried, attempts: 0, backend: 0, since: now, probes: None }
-    }
-
-    /// Gives the request to a backend, or ends it where there is none.
-    fn attempt(&mut self, mut request: Request) -> Result<(), Promise> {
-        let Worker { picker, dice } = &mut self.workers[request.worker];
-        let ask = Ask { now: self.now, key: request.key, tried: &request.tried, dice, rung: Rung::Primaries };
-        let Scenario { fail_open, panic_threshold, .. } = *self.scenario;
-        let (actors, reach) = (&self.actors, Reach { fail_open, panic_threshold });
-        let has_room = |index: usize| !actors[index].is_full();
-        let take = |index, _| if has_room(index) { Ok(()) } else { Err(Lost::NoRoom) };
-        let found = climb_and_take(picker, actors, ask, reach, take);
-        let picked = found.map(|((), index, _)| index).ok();
-        promise::of_pick(actors, &request.tried, reach, self.now, has_room, picked)?;
-        let Ok(((), backend, rung)) = found else {
-            self.report.without_backend += 1;
-            return Ok(());
-        };
-        let again = request.attempts > 0;
-        self.report.picks.push(Pick { at: self.elapsed(), backend, rung, again });
-        request.attempts += 1;
-        (request.backend, request.since) = (backend, self.now);
-        let ticket = self.pass_breaker(&mut request, rung)?;
-        let (mut takes, mut ending) = self.actors[backend].begin(&mut self.dice);
-        if self.scenario.leaves > 0.0 && self.dice.unit() < self.scenario.leaves {
-            (takes, ending) = (takes / 2, Ending::IsLeft);
-        }
-        let place = self.settle(request, ticket);
-        self.agenda.plan(self.now + takes, Event::End(place, ending));
-        self.check_limit(backend)
-    }
-
-    fn settle(&mut self, request: Request, ticket: Ticket) -> usize {
-        if let Some(place) = self.free.pop() {
-            (self.requests[place], self.tickets[place]) = (request, ticket);
-            return place;
-        }
-        self.requests.push(request);
-        self.tickets.push(ticket);
-        self.requests.len() - 1
-    }
-
-    /// Ends an attempt, and begins another one where it failed and that is allowed.
-    fn end(&mut self, place: usize, ending: Ending) -> Result<(), Promise> {
-        self.free.push(place);
-        let mut request = self.requests[place];
-        let backend = request.backend;
-        let took = self.now.since(request.since);
-        self.learn(backend, took, ending);
-        self.tell_breaker(place, took, ending)?;
-        let actor = &mut self.actors[backend];
-        actor.in_flight = actor.in_flight.checked_sub(1).ok_or(Promise::InFlightIsBalanced)?;
-        match ending {
-            Ending::Answers => {
-                self.report.latencies.push(self.now.since(request.arrived));
-                return Ok(());
-            }
-            Ending::IsLeft => return Ok(()),
-            Ending::Fails => {}
-        }
-        self.report.failures[backend] += 1;
-        if request.attempts < self.scenario.attempts && request.tried.add(backend) {
-            return self.attempt(request);
-        }
-        self.report.failed += 1;
-        Ok(())
-    }
-
-    fn learn(&mut self, backend: usize, took: Duration, ending: Ending) {
-        let latency = self.actors[backend].latency;
-        self.actors[backend].latency = match ending {
-            Ending::Answers => latency.observe(took, self.now),
-            Ending::IsLeft => latency,
-            Ending::Fails => latency.failed(took, peer_median(&self.actors, backend, self.now), self.now),
-        };
-    }
-
-    fn check_limit(&mut self, backend: usize) -> Result<(), Promise> {
-        let actor = &self.actors[backend];
-        let peak = &mut self.report.peaks[backend];
-        *peak = (*peak).max(actor.in_flight);
-        let most = actor.backend.max_connections.unwrap_or(u32::MAX);
-        if actor.in_flight > most { Err(Promise::WithinItsLimit) } else { Ok(()) }
-    }
-
-    fn check_balance(&self) -> Result<(), Promise> {
-        let under_way = self.requests.len() - self.free.len();
-        let counted: u64 = self.actors.iter().map(|actor| u64::from(actor.in_flight)).sum();
-        if counted == under_way as u64 { Ok(()) } else { Err(Promise::InFlightIsBalanced) }
     }
 }

@@ -406,7 +406,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// How many more it may have.
+    /// How many more its limit leaves room for.
     pub(super) fn room(&self) -> usize {
         let limit = self.limit.map_or(u32::MAX, NonZeroU32::get);
         limit.saturating_sub(self.state.in_flight()) as usize

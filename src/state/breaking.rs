@@ -36,6 +36,15 @@ impl Backend {
         !breaker.is_closed() && self.breaker.as_ref().is_some_and(|pool| !breaker.admits(now, &pool.settings))
     }
 
+    /// How many more its limit and its breaker leave room for.
+    pub(super) fn room_by_all(&self, now: Instant) -> usize {
+        let breaker = self.state.breaker();
+        match &self.breaker {
+            Some(pool) if !breaker.is_closed() => self.room().min(breaker.room(now, &pool.settings) as usize),
+            _ => self.room(),
+        }
+    }
+
     /// Whether it could serve if it had room.
     fn is_well(&self, now: Instant) -> bool {
         matches!(self.standing(now), Standing::Usable | Standing::Full)
@@ -442,6 +451,22 @@ mod tests {
             served.extend(leases[nth].is_some().then_some(nth));
         }
         served
+    }
+
+    #[test]
+    fn the_one_probe_is_for_who_came_first_though_another_is_faster() {
+        let settings = Settings { half_open_probes: 1, ..Settings::default() };
+        let (view, _busy, mut places) = waiting(settings);
+        let later = T0 + LATER;
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(view.snapshot().turn_breakers(later), None);
+        let id = view.snapshot().pool_id("app").unwrap();
+        (0..2).for_each(|_| view.pool(id).queue.call());
+        let [first, second, ..] = &mut places;
+        assert!(second.poll_called(&mut cx).is_ready());
+        assert!(follow(&view, second, later).is_none(), "there is one place, and it is the first one's");
+        assert!(first.poll_called(&mut cx).is_ready());
+        assert!(follow(&view, first, later).is_some());
     }
 
     #[test]

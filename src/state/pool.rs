@@ -149,16 +149,18 @@ impl Pool {
 
     /// How many more its backends may have at `now`: those that work, or else those that are tried instead.
     pub(super) fn room(&self, now: Instant) -> usize {
-        let room = |stands: fn(Standing, bool) -> bool| {
+        let room = |stands: &dyn Fn(Standing, bool) -> bool, room: &dyn Fn(&Backend) -> usize| {
             let such = self.backends.iter().filter(|backend| stands(backend.standing(now), backend.backup));
-            such.fold((false, 0), |(_, sum): (bool, usize), backend| (true, sum.saturating_add(backend.room())))
+            such.fold((false, 0), |(_, sum): (bool, usize), backend| (true, sum.saturating_add(room(backend))))
         };
+        // In panic, and where nobody works, they are taken whatever their breakers say.
         if self.reach.panics(&self.backends, now) {
-            return room(|standing, backup| Rung::Panic.holds(standing, backup)).1;
+            return room(&|standing, backup| Rung::Panic.holds(standing, backup), &Backend::room).1;
         }
-        match room(|standing, _| matches!(standing, Standing::Usable | Standing::Full)) {
+        let are_tried = |standing, _| standing == Standing::Open || self.reach.fail_open && standing == Standing::Down;
+        match room(&|standing, _| matches!(standing, Standing::Usable | Standing::Full), &|it| it.room_by_all(now)) {
             (true, room) => room,
-            (false, _) => room(|standing, _| matches!(standing, Standing::Open | Standing::Down)).1,
+            (false, _) => room(&are_tried, &Backend::room).1,
         }
     }
 

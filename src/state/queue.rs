@@ -126,13 +126,20 @@ impl Line {
         if self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, backends)) {
             return false;
         }
+        // Without those that left meanwhile the list is never longer than what is in use. One that is left out and comes back
+        // must not believe that it is awaited: nobody would ever tell it otherwise.
+        self.awaited.retain(|_, state| {
+            let is_drained = state.is_drained();
+            if is_drained {
+                state.await_no_more();
+            }
+            !is_drained
+        });
         let mut has_room = false;
         for backend in &**backends {
             has_room |= backend.state.await_release(backend.limit);
             self.awaited.insert(backend.state.id(), Arc::clone(&backend.state));
         }
-        // Without those that left meanwhile the list is never longer than what is in use.
-        self.awaited.retain(|_, state| !state.is_drained());
         self.of = Some(Arc::clone(backends));
         has_room
     }
@@ -422,6 +429,22 @@ mod tests {
     }
 
     #[test]
+    fn beside_a_full_queue_there_may_be_room_for_one_more() {
+        let snapshot = snapshot(&[2], 1, None);
+        let mut worker = Worker::new(&snapshot, 1);
+        let held = [worker.come(&mut none_tried()).unwrap(), worker.come(&mut none_tried()).unwrap()];
+        let mut place = worker.waits();
+        let [one, other] = held;
+        drop(one);
+        assert!(worker.come(&mut none_tried()).unwrap_err().is_none(), "that place is for who waits");
+        drop(other);
+        let _held = worker.come(&mut none_tried()).expect("the other is not");
+        assert!(worker.come(&mut none_tried()).unwrap_err().is_none());
+        assert!(is_called(&mut place));
+        assert!(worker.follow(&mut place, &mut none_tried()).is_ok());
+    }
+
+    #[test]
     fn a_reload_that_makes_room_calls_one_after_the_other() {
         let first = snapshot(&[1], 10, None);
         let mut worker = Worker::new(&first, 1);
@@ -460,6 +483,33 @@ mod tests {
         assert_eq!(worker.follow(&mut place, &mut none_tried()).unwrap_err(), Why::Full);
         drop(newcomer);
         assert!(is_called(&mut place));
+    }
+
+    #[test]
+    fn one_that_was_away_while_somebody_waited_is_for_anybody_when_it_is_back() {
+        let app = |service, previous: Option<&Snapshot>| {
+            let mut pool = config::Pool { queue: 10, ..limited(&[1, 1]) };
+            pool.backends[1].service = service;
+            let snapshot = Snapshot::next(&of_pools(vec![pool]), &crate::tls::Materials::default(), previous);
+            snapshot.settle();
+            Arc::new(snapshot)
+        };
+        let first = app(config::Service::Active, None);
+        let mut worker = Worker::new(&first, 1);
+        let held = [worker.come(&mut none_tried()).unwrap(), worker.come(&mut none_tried()).unwrap()];
+        let mut place = worker.waits();
+        let second = app(config::Service::Maintenance, Some(&first));
+        let mut worker = Worker::new(&second, 1);
+        let (away, here): (Vec<Lease>, Vec<Lease>) =
+            held.into_iter().partition(|lease| lease.backend().name.as_ref() == "2");
+        drop(away);
+        assert!(is_called(&mut place));
+        assert_eq!(worker.follow(&mut place, &mut none_tried()).unwrap_err(), Why::Full);
+        drop(here);
+        assert!(is_called(&mut place));
+        let _here = worker.follow(&mut place, &mut none_tried()).unwrap();
+        let third = app(config::Service::Active, Some(&second));
+        assert!(Worker::new(&third, 1).come(&mut none_tried()).is_ok(), "nobody waits");
     }
 
     #[test]
@@ -506,6 +556,22 @@ mod tests {
         assert!(!is_called(&mut place), "the drained one has no room for anybody");
         drop(held);
         assert!(is_called(&mut place));
+    }
+
+    #[test]
+    fn places_at_those_that_are_down_are_none_where_they_are_not_tried() {
+        let app = config::Pool { queue: 10, fail_open: false, ..limited(&[1, 1]) };
+        let pool = Snapshot::next(&of_pools(vec![app]), &crate::tls::Materials::default(), None);
+        pool.settle();
+        let mut worker = Worker::new(&Arc::new(pool), 1);
+        let held = worker.come(&mut none_tried()).unwrap();
+        let pool = worker.view.pool(worker.pool);
+        assert_eq!(pool.room(T0), 1);
+        for backend in &*pool.backends {
+            backend.state.checkup().say(Health::Down, Sessions::Kept);
+        }
+        assert_eq!(pool.room(T0), 0);
+        drop(held);
     }
 
     /// What one may do next; numbers choose among those whom it can happen to.
@@ -585,11 +651,12 @@ mod tests {
         fn comes(&mut self, worker: usize) {
             let number = self.arrivals;
             self.arrivals += 1;
+            let spare = self.waiters.len() >= self.most && self.room() > self.waiters.len();
             match self.workers[worker].come(&mut Tried::default()) {
                 Ok(lease) => {
                     self.held.push(lease);
                     // A backend that is new with a reload is not awaited before the first who waits has looked at it.
-                    assert!(self.waiters.is_empty() || self.reloaded, "nobody overtakes");
+                    assert!(self.waiters.is_empty() || self.reloaded || spare, "nobody overtakes");
                 }
                 Err(Some(place)) => {
                     self.waiters.push(Waiter { number, worker, place, bell: Arc::default(), heard: 0 });

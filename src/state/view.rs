@@ -152,6 +152,13 @@ impl WorkerPool {
         WorkerPool { pool: Arc::clone(pool), hold, picker, budget }
     }
 
+    /// Whether the queue is as long as it may be, and there is room for more than are in it, who are on their way then: nobody
+    /// need be sent away.
+    fn has_room_beside_a_full_queue(&self, now: Instant) -> bool {
+        let waiting = self.pool.queue.waiting();
+        waiting > 0 && waiting >= self.pool.queue_max && self.pool.room(now) > waiting
+    }
+
     /// Picks and takes. What is taken is put down in `tried`.
     fn take(&self, turn: Turn, now: Instant, key: u64, tried: &mut Tried, dice: &mut Dice) -> Result<Taken, NoBackend> {
         let pool = &*self.pool;
@@ -263,7 +270,13 @@ impl View {
         tried: &mut Tried,
         dice: &mut Dice,
     ) -> Result<Taken, NoBackend> {
-        self.existing(pool)?.take(Turn::Newcomer, now, key, tried, dice)
+        let pool = self.existing(pool)?;
+        match pool.take(Turn::Newcomer, now, key, tried, dice) {
+            Err(none) if none.why == Why::Full && pool.has_room_beside_a_full_queue(now) => {
+                pool.take(Turn::Waiter, now, key, tried, dice)
+            }
+            taken => taken,
+        }
     }
 
     /// A place in the queue of `pool` for who was refused because of `none`; `None` when waiting is of no use, or too many

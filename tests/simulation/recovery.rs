@@ -1,6 +1,14 @@
 //! Slow starts and panic: how a backend comes back to a pool that is at work, and how a pool is served that has few well.
 
-use super::*;
+use std::time::Duration;
+
+use evenkeel::balance::Rung;
+use evenkeel::breaker::Settings;
+use evenkeel::config::Policy;
+use evenkeel::simulation::{Report, Scenario, Service, What};
+use evenkeel::state::Health;
+
+use super::{MS, SECOND, about, alike, over_seeds, refuses};
 
 /// The policies that go by weights at each pick.
 const RAMPING: [Policy; 4] =
@@ -13,7 +21,7 @@ const SLOW_START: Duration = Duration::from_secs(50);
 fn returning(policy: &Policy, rate: f64, service: Service) -> Scenario {
     let scenario = Scenario::new(policy.clone(), alike(4, service));
     let scenario = Scenario { rate, slow_start: Some(SLOW_START), lasts: BACK + 2 * SLOW_START, ..scenario };
-    scenario.change(5 * SECOND, 0, What::Stands(Standing::Down)).change(BACK, 0, What::Stands(Standing::Usable))
+    scenario.change(5 * SECOND, 0, What::IsSaid(Health::Down)).change(BACK, 0, What::IsSaid(Health::Up))
 }
 
 /// The share that a backend is to have of four while it has on average this part of its weight.
@@ -64,8 +72,7 @@ fn without_a_slow_start_it_has_its_share_at_once() {
 fn a_breaker_that_closes_again_begins_a_slow_start() {
     let scenario = |_| {
         let scenario = Scenario::new(Policy::WeightedRoundRobin, alike(4, Service::Constant(10 * MS)));
-        let fails = |share| What::Fails { share, after: MS };
-        let scenario = scenario.change(SECOND, 0, fails(1.0)).change(2 * SECOND, 0, fails(0.0));
+        let scenario = scenario.change(SECOND, 0, refuses(1.0, MS)).change(2 * SECOND, 0, refuses(0.0, MS));
         let (slow_start, breaker) = (Some(1000 * SECOND), Some(Settings::default()));
         Scenario { slow_start, breaker, lasts: 60 * SECOND, ..scenario }
     };
@@ -84,9 +91,8 @@ fn a_pool_that_comes_back_as_a_whole_serves_all_at_once_and_evenly() {
             let mut scenario = Scenario::new(policy.clone(), alike(3, Service::Constant(20 * MS)));
             (scenario.slow_start, scenario.fail_open) = (Some(1000 * SECOND), false);
             for backend in 0..3 {
-                let stands = |standing| What::Stands(standing);
-                scenario = scenario.change(SECOND, backend, stands(Standing::Down));
-                scenario = scenario.change(2 * SECOND, backend, stands(Standing::Usable));
+                scenario = scenario.change(SECOND, backend, What::IsSaid(Health::Down));
+                scenario = scenario.change(2 * SECOND, backend, What::IsSaid(Health::Up));
             }
             scenario
         };
@@ -107,8 +113,8 @@ fn in_panic_the_few_that_are_well_are_not_overrun() {
             let mut scenario = Scenario::new(Policy::RoundRobin, alike(4, Service::Constant(5 * MS)));
             scenario.panic_threshold = panic_threshold;
             for backend in 1..4 {
-                scenario = scenario.change(SECOND, backend, What::Stands(Standing::Down));
-                scenario = scenario.change(8 * SECOND, backend, What::Stands(Standing::Usable));
+                scenario = scenario.change(SECOND, backend, What::IsSaid(Health::Down));
+                scenario = scenario.change(8 * SECOND, backend, What::IsSaid(Health::Up));
             }
             scenario
         };
@@ -122,22 +128,4 @@ fn in_panic_the_few_that_are_well_are_not_overrun() {
             assert_eq!(report.without_backend, 0);
         });
     }
-}
-
-/// The same storms, with slow starts and panic.
-fn storm_with_both(seed: u64) -> Scenario {
-    let dice = &mut Dice::seeded(seed ^ 0x5103_57a2);
-    let storm = if dice.below(2) == 0 { storm(seed) } else { storm_on_breakers(seed) };
-    let slow_start = (dice.below(4) > 0).then(|| dice.below(4000) as u32 * MS);
-    let panic_threshold = if dice.below(3) == 0 { 0.0 } else { dice.unit() };
-    Scenario { slow_start, panic_threshold, ..storm }
-}
-
-#[test]
-fn no_promise_is_broken_in_any_storm_with_slow_starts_and_panic() {
-    let in_panic = std::cell::Cell::new(0);
-    over_seeds(160, storm_with_both, |report| {
-        in_panic.set(in_panic.get() + report.picks.iter().filter(|pick| pick.rung == Rung::Panic).count());
-    });
-    assert!(in_panic.get() > 1000 || std::env::var("EVENKEEL_SEED").is_ok(), "{} picks in panic", in_panic.get());
 }
