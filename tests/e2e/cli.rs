@@ -4,6 +4,7 @@ use std::net::TcpListener;
 
 use rustix::process::Signal;
 
+use crate::support::tls::Authority;
 use crate::support::{Finished, Launch, backends, run, web};
 
 /// `evenkeel check` on this file.
@@ -131,8 +132,21 @@ fn every_example_file_checks() {
     let entries = std::fs::read_dir(folder).expect("the examples are part of the package");
     let files: Vec<_> = entries.map(|entry| entry.expect("the folder can be read").path()).collect();
     assert!(files.len() >= 2, "{files:?}");
+    // What they name under /etc stands here for the test.
+    let etc = tempfile::tempdir().expect("a temporary directory");
+    let ca = Authority::new("ca");
+    for name in ["example", "shop"] {
+        ca.sign(&[&format!("{name}.example")]).write(etc.path(), name);
+    }
+    let more = [("example.ocsp", "response"), ("partners.pem", &ca.pem), ("partners.crl", &ca.revoke(&[7]))];
+    more.iter().for_each(|(name, text)| std::fs::write(etc.path().join(name), text).expect("it can be written"));
     for file in files {
-        let checked = run(&["check", "--config", file.to_str().expect("the package's paths are plain")]);
+        let text = std::fs::read_to_string(&file).expect("it can be read");
+        let here = etc.path().to_str().expect("a plain path");
+        let text = text.replace("/etc/evenkeel/tls", here).replace("credential:", &format!("{here}/"));
+        let copy = etc.path().join(file.file_name().expect("it is a file"));
+        std::fs::write(&copy, text).expect("it can be written");
+        let checked = run(&["check", "--config", copy.to_str().expect("a plain path")]);
         assert_eq!(checked.status.code(), Some(0), "{}: {checked:?}", file.display());
         assert!(!checked.err.contains("warning"), "{}: {checked:?}", file.display());
     }
