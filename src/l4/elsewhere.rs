@@ -1,10 +1,14 @@
 //! When somebody whose backend is not to be relied on any more asks for another one: as soon as that is known, and where none
 //! was to be had, once more whenever the worker's sessions are told to look, and after a pause. In between nothing has
 //! changed that could help, however often the task is woken by what comes from its client or its backend.
+//!
+//! He goes only to one that is well. Where the ladder ends with backends that are down or held back, the one he has may
+//! still answer and they most likely will not: a pool that is slow as a whole would lose all that it has under way.
 
 use std::task::Context;
 use std::time::Duration;
 
+use crate::balance::Rung;
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::local::Local;
@@ -12,6 +16,9 @@ use crate::state::Lease;
 
 /// The pause after which it is asked again: a place has become free meanwhile, or a retry's leave.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The lowest step of the ladder on which somebody is found another backend while his own may still answer.
+pub const LOWEST: Rung = Rung::Backups;
 
 /// Somebody who may want to go elsewhere.
 #[derive(Debug, Default)]

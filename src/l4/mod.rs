@@ -145,10 +145,13 @@ async fn reach_by(
     None
 }
 
-/// Another backend while the one before it could still be relied on: only if there is one at once.
+/// Another backend while the one before it could still be relied on: only if there is one at once that is well.
 fn another(local: &Local, wanted: &Wanted<'_>, tried: &mut Tried) -> Option<Lease> {
-    let taken = local.roll(|dice| wanted.view.take(wanted.pool, clock::now(), wanted.key, tried, dice));
-    taken.ok().map(|taken| taken.lease)
+    let mut with = *tried;
+    let taken = local.roll(|dice| wanted.view.take(wanted.pool, clock::now(), wanted.key, &mut with, dice));
+    let taken = taken.ok().filter(|taken| taken.rung <= elsewhere::LOWEST)?;
+    *tried = with;
+    Some(local.lease(wanted.pool, taken))
 }
 
 /// A backend: at once, or after a wait in the pool's queue.

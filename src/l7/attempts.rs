@@ -18,11 +18,11 @@ use super::replies::Answer;
 use super::retry::{self, Charge, Next, is_lost};
 use super::talk::{Talk, overdue, watch_client};
 use super::wire::Wire;
-use crate::balance::Tried;
+use crate::balance::{Rung, Tried};
 use crate::clock::{self, Instant};
 use crate::http::h1::write;
 use crate::http::{Framing, MOST_KEPT};
-use crate::l4::elsewhere::Elsewhere;
+use crate::l4::elsewhere::{self, Elsewhere};
 use crate::l4::wait::{Unserved, Waiting, Wanted, wait};
 use crate::local::{Desk, Phase};
 use crate::outcome::{Outcome, Repeatable, Verdict};
@@ -95,12 +95,12 @@ impl Tries<'_> {
     }
 
     /// Takes another backend while that of `lease`, which is under way, could still be relied on, or its answer be passed on:
-    /// only where there is one at once. False: all stays as it is.
-    fn goes_elsewhere(&mut self, lease: &Lease, outcome: Outcome, request: Repeatable) -> bool {
+    /// only where there is one at once, no lower than on this step of the ladder. False: all stays as it is.
+    fn goes_elsewhere(&mut self, lease: &Lease, outcome: Outcome, request: Repeatable, lowest: Rung) -> bool {
         let Next::AnotherBackend(charge) = self.after(outcome, request) else { return false };
         let (Way { local, view, pool, .. }, mut tried) = (*self.way, self.tried);
         let taken = local.roll(|dice| view.take(pool, clock::now(), self.key, &mut tried, dice));
-        let Ok(taken) = taken else { return false };
+        let Some(taken) = taken.ok().filter(|taken| taken.rung <= lowest) else { return false };
         let permitted = self.may(charge, is_lost(lease, outcome));
         if permitted {
             (self.tried, self.next) = (tried, Some(local.lease(pool, taken)));
@@ -108,13 +108,20 @@ impl Tries<'_> {
         permitted
     }
 
-    /// Leaves the backend of `lease` for another one if it is not to be relied on any more.
+    /// Leaves the backend of `lease` for another one if it is not to be relied on any more: for whichever there is, if it is
+    /// cut off, and else for one that is well.
     fn leaves(&mut self, lease: &Lease, request: Repeatable, cx: &mut Context<'_>) -> bool {
         let local = self.way.local;
+        if local.phase() == Phase::Cut {
+            return false;
+        }
+        if lease.is_cut() {
+            return self.goes_elsewhere(lease, Outcome::Withdrawn, request, Rung::FailOpen);
+        }
         if !self.elsewhere.is_due(lease, local, cx) {
             return false;
         }
-        let leaves = self.goes_elsewhere(lease, Outcome::Withdrawn, request);
+        let leaves = self.goes_elsewhere(lease, Outcome::Withdrawn, request, elsewhere::LOWEST);
         if !leaves && self.after(Outcome::Withdrawn, request) != Next::GiveUp {
             self.elsewhere.in_vain(local, cx);
         }
@@ -304,11 +311,11 @@ impl<'a> Way<'a> {
             }
             let local = session.local();
             watch_client(&mut wire.split(&local.buffers).0, cx)?;
-            if local.phase() == Phase::Cut || lease.is_cut() {
-                return Poll::Ready(Err(Outcome::Cut));
-            }
             if leaves(cx) {
                 return Poll::Ready(Err(Outcome::Withdrawn));
+            }
+            if local.phase() == Phase::Cut || lease.is_cut() {
+                return Poll::Ready(Err(Outcome::Cut));
             }
             let whole = self.route.request_timeout;
             deadline.poll(cx).map(|()| Err(overdue(deadline, whole, begun, Outcome::ConnectTimeout)))
@@ -347,12 +354,8 @@ impl<'a> Way<'a> {
         let repeats = self.route.retry.repeats;
         let got = poll_fn(|cx| match talk.poll(cx) {
             // The backend is given up by others, or cut off: this request need not share its fate.
-            Poll::Pending if tries.leaves(talk.lease(), talk.repeatable(repeats), cx) => {
-                Poll::Ready(Err(Outcome::Withdrawn))
-            }
-            Poll::Ready(Err(Outcome::Cut))
-                if self.local.phase() != Phase::Cut
-                    && tries.goes_elsewhere(talk.lease(), Outcome::Withdrawn, talk.repeatable(repeats)) =>
+            Poll::Pending | Poll::Ready(Err(Outcome::Cut))
+                if tries.leaves(talk.lease(), talk.repeatable(repeats), cx) =>
             {
                 Poll::Ready(Err(Outcome::Withdrawn))
             }
@@ -372,7 +375,8 @@ impl<'a> Way<'a> {
     /// Whether the route tries another backend for a response with this status, and there is one. Then the backend is judged
     /// by it here, as nobody else sees it.
     fn is_unwanted(&self, status: u16, lease: &mut Lease, request: Repeatable, tries: &mut Tries<'_>) -> bool {
-        let unwanted = status >= 400 && tries.goes_elsewhere(lease, Outcome::Completed { status }, request);
+        let completed = Outcome::Completed { status };
+        let unwanted = status >= 400 && tries.goes_elsewhere(lease, completed, request, Rung::FailOpen);
         if unwanted {
             let now = clock::now();
             lease.responded(now, Verdict::of_status(status));
@@ -548,6 +552,46 @@ mod tests {
                 client.read_to_string(&mut answer).await.unwrap();
                 assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
             }
+        });
+    }
+
+    #[test]
+    fn nobody_leaves_a_backend_that_may_answer_for_one_that_is_down_itself() {
+        in_worker(async {
+            let bench = Bench::new().await;
+            let [a, b] = bench.origins.each_ref().map(|origin| origin.local_addr().unwrap());
+            bench.find_down(b);
+            let mut client = bench.client().await;
+            client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await.unwrap();
+            let (mut slow, address) = bench.asked().await;
+            assert_eq!(address, a);
+            bench.find_down(a);
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            slow.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow").await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.ends_with("slow"), "{answer}");
+            assert_eq!(bench.local.collect().pools.iter().map(|record| record.retried_free).sum::<u64>(), 0);
+        });
+    }
+
+    #[test]
+    fn who_found_nobody_that_is_well_leaves_when_somebody_is() {
+        in_worker(async {
+            let bench = Bench::new().await;
+            let [a, b] = bench.origins.each_ref().map(|origin| origin.local_addr().unwrap());
+            bench.find_down(b);
+            let mut client = bench.client().await;
+            client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+            let (_hanging, address) = bench.asked().await;
+            bench.find_down(a);
+            tokio::task::yield_now().await;
+            bench.state_of(b).checkup().say(Health::Up, Sessions::Kept);
+            bench.local.wake_all();
+            let (_, another) = bench.asked().await;
+            assert_eq!((address, another), (a, b));
         });
     }
 
