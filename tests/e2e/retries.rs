@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::{Client, Daemon, Gate, Origin, Unlistened, backends, eventually};
+use crate::support::{Client, Daemon, Deaf, Gate, Origin, Unlistened, backends, eventually};
 
 /// One listener whose only route has these retries, one worker, before these backends.
 fn file(retry: &str, addresses: &[&str], pool: &str) -> String {
@@ -282,6 +282,26 @@ fn a_cut_backend_leaves_what_waits_for_it_to_another() {
     get.response().assert(200, "other");
     assert_eq!(post.response().status(), 503, "it may have been acted on");
     assert_eq!(other.requests().len(), 1);
+}
+
+#[test]
+fn who_is_being_connected_to_a_cut_backend_is_connected_to_another() {
+    let (deaf, other) = (Deaf::new(), Origin::answering("other"));
+    let with = |state: &str| {
+        format!(
+            "[reload]\ndrain_timeout = \"1ms\"\n[listeners.web]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[runtime]\nworkers = 1\n\
+             [pools.app]\ntimeouts = {{ connect = \"60s\" }}\n\
+             backends = [{{ address = \"{}\", {state} }}, {{ address = \"{}\", backup = true }}]\n",
+            deaf.address(),
+            other.address()
+        )
+    };
+    let daemon = Daemon::start(&with("weight = 1"));
+    let mut post = client_of(&daemon);
+    post.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n");
+    eventually("it is on its way", || daemon.times_logged("routed") == 1);
+    daemon.reload(&with("maintenance = true"));
+    post.response().assert(200, "other");
 }
 
 #[test]
