@@ -22,6 +22,7 @@
 //! | [`balance`] ● | who gets the next request: one file an algorithm |
 //! | [`breaker`] ● | whether a failing backend is left alone for a while |
 //! | [`http`] ● | the HTTP message: strict in, canonical out |
+//! | [`proxy_protocol`] ● | the header by which one proxy tells the next who the client is |
 //! | [`config`] ● | what the user wrote → what we mean (reading and watching the files apart) |
 //! | [`tls`] | certificates and keys, from the files to what a handshake goes by |
 //! | [`state`] ● | what a request can see: one snapshot, the live state it is bound to, leases, routes, views |
@@ -56,6 +57,7 @@ pub mod l7;
 pub mod local;
 pub mod outcome;
 pub mod pipe;
+pub mod proxy_protocol;
 pub mod record;
 pub mod serial;
 pub mod server;

@@ -57,6 +57,9 @@ const PIECES: &[&[u8]] = &[
     b"\r\nX-Forwarded-For: 1.2.3.4\r\n",
     b"\r\nX-Request-Id: theirs\r\n",
     b"= [",
+    b"PROXY TCP4 ",
+    b"\r\n\r\n\0\r\nQUIT\n",
+    b"\x21",
     b"\"",
 ];
 
@@ -132,6 +135,11 @@ fn chunked_bodies_are_read_one_way() {
 #[test]
 fn targets_have_one_form() {
     holds("target", 3000, properties::target);
+}
+
+#[test]
+fn proxy_headers_are_read_one_way() {
+    holds("proxy_protocol", 3000, properties::proxy_protocol);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod head;
 #[allow(dead_code, reason = "the corpus uses the rest of it")]
 #[path = "../letter.rs"]
 mod letter;
+mod proxy;
 mod target;
 
 use evenkeel::config::from_text;
@@ -18,6 +19,7 @@ use evenkeel::state::Snapshot;
 pub use body::chunked;
 pub use forward::{forward_request, forward_response};
 pub use head::{request_head, response_head};
+pub use proxy::proxy_protocol;
 pub use target::target;
 
 /// Any text is a configuration or a report of faults that can be shown; what is a configuration is the same one each time,
