@@ -336,7 +336,9 @@ mod tests {
 
     #[test]
     fn what_begins_otherwise_is_none_from_its_first_byte_that_differs() {
-        for other in [b"GET / HTTP/1.1\r\n".as_slice(), b"PRI * HTTP/2.0\r\n", &[22, 3, 1], b"\r\n\r\n\0\r\nQUIT\r", b" "] {
+        for other in
+            [b"GET / HTTP/1.1\r\n".as_slice(), b"PRI * HTTP/2.0\r\n", &[22, 3, 1], b"\r\n\r\n\0\r\nQUIT\r", b" "]
+        {
             assert_eq!(decode(other), Err(Fault::Absent));
         }
         assert_eq!(decode(b"PR"), Ok(Decoded::Partial));

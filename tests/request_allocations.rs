@@ -56,6 +56,7 @@ fn pool(number: usize, policy: Policy) -> Pool {
         timeouts: timeouts(),
         breaker: Some(evenkeel::breaker::Settings::default()),
         health_check: None,
+        send_proxy_protocol: None,
         fail_open: true,
         panic_threshold: 0.0,
         queue: 10,
@@ -104,6 +105,7 @@ fn config() -> Config {
     let http =
         Http { trusted_proxies: Vec::new(), forwarded: false, via: false, routes, headers: HeaderRules::default() };
     let listener = Listener {
+        proxy_protocol: None,
         tls: None,
         name: "web".into(),
         bind: Vec::new(),

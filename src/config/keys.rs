@@ -480,6 +480,12 @@ pub static LISTENER: Shape = Shape {
         },
         LISTENER_TLS_KEY,
         Key {
+            name: "proxy_protocol",
+            forms: &[Form::Table(&PROXY_PROTOCOL)],
+            absent: Means("connections begin with what the client says"),
+            doc: "Each connection begins with a header of the PROXY protocol, in which a proxy says who its client is.",
+        },
+        Key {
             name: "pool",
             forms: &[POOL_NAME],
             absent: Means("requests that no route matches are answered 404"),
@@ -540,6 +546,32 @@ pub static LISTENER: Shape = Shape {
             forms: &[Form::Table(&LIMITS)],
             absent: Means("the defaults below"),
             doc: "How much clients may ask for.",
+        },
+    ],
+};
+
+/// `proxy_protocol` of a listener
+pub static PROXY_PROTOCOL: Shape = Shape {
+    what: "`proxy_protocol`",
+    heading: None,
+    doc: "",
+    keys: &[
+        Key {
+            name: "accept",
+            forms: &[Form::Bool],
+            absent: Required,
+            doc: "Whether each connection has to begin with a PROXY header, of version 1 or 2, before TLS and everything else. \
+                  One without it, with a malformed one, or whose header is not whole within 3 s is closed. The client is from \
+                  then on who the header says it is: for `X-Forwarded-For`, `trusted_proxies`, `ip_hash`, logs and \
+                  `connections_per_ip`. With `LOCAL` or `UNKNOWN` it stays the proxy, which `connections_per_ip` does not \
+                  count. TLVs are ignored.",
+        },
+        Key {
+            name: "trusted",
+            forms: &[Form::List(&[Form::Text("network")])],
+            absent: Means("only who connects over a Unix socket"),
+            doc: "Addresses and networks of the proxies. Connections of others are closed, as nobody else may say who a client \
+                  is. Who may open a Unix socket of `bind` is believed too.",
         },
     ],
 };
@@ -949,6 +981,15 @@ pub static POOL: Shape = Shape {
                   waits goes on by the new file, and keeps the place if that still leads to this pool.",
         },
         RETRY_BUDGET,
+        Key {
+            name: "send_proxy_protocol",
+            forms: &[Form::Choice(&["v1", "v2"])],
+            absent: Means("none is sent"),
+            doc: "Begins each connection to a backend with a header of the PROXY protocol, which says from where the client has \
+                  come to which address of ours. A client of a Unix socket is announced as `UNKNOWN` (v1) or `LOCAL` (v2), and \
+                  so are health checks, unless they ask at another address or port. For http each request has a \
+                  connection of its own then: one that is used again would bring a client under another's name.",
+        },
     ],
 };
 

@@ -28,6 +28,7 @@ use ipnet::IpNet;
 use crate::breaker;
 pub use crate::http::fields::HeaderEdits;
 pub use crate::http::h1::parse::{HeadLimits, UnderscoreNames};
+use crate::proxy_protocol;
 pub use diagnostic::{Colour, Diagnostic, Report, Severity};
 pub use health::{Aim, Expect, HealthCheck, HttpProbe, Initial, OnDown, Pattern, Probe};
 pub use load::{Loaded, from_text, load};
@@ -136,6 +137,9 @@ pub struct Listener {
     pub name: Name,
     /// At least one address, none of them twice in the whole configuration (port 0 apart).
     pub bind: Vec<Address>,
+    /// Each connection has to begin with a PROXY header, and come from one of these networks or over a Unix socket; `None`:
+    /// no such header is expected.
+    pub proxy_protocol: Option<Vec<IpNet>>,
     /// TLS towards clients; `None`: they speak in the clear.
     pub tls: Option<ListenerTls>,
     /// What is spoken there.
@@ -386,6 +390,8 @@ pub struct Pool {
     /// With less than this share of the primaries well, and no backup either, all primaries are tried alike; 0 (default):
     /// never. Above 0 only with `fail_open`.
     pub panic_threshold: f64,
+    /// Which PROXY header each connection to its backends begins with; `None`: none.
+    pub send_proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 /// `balance = …`, with what belongs to the algorithm.

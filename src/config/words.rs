@@ -122,6 +122,16 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
         &["underscores_in_headers", "ignore_invalid_headers", "headers_with_underscores_action", "underscores"],
         "write `underscore_names = \"drop\"` or `underscore_names = \"reject\"`",
     ),
+    (
+        "a listener",
+        &["accept_proxy", "proxy_protocol_accept", "send_proxy_protocol"],
+        "write `proxy_protocol = { accept = true, trusted = [\"10.0.0.0/8\"] }`; a pool has `send_proxy_protocol`",
+    ),
+    (
+        "a pool",
+        &["send_proxy", "send_proxy_v2", "proxy_protocol", "proxy_protocol_version"],
+        "write `send_proxy_protocol = \"v2\"`; a listener has `proxy_protocol`",
+    ),
     ("a listener", &["redirect_https", "https_redirect", "force_https"], "write `redirect_to_https = true`"),
     ("a listener", &["real_ip", "set_real_ip_from", "trusted"], "write `trusted_proxies = [\"10.0.0.0/8\"]`"),
     (
@@ -339,7 +349,6 @@ const LATER: &[(&[&str], &str)] = &[
     (&["log", "logs", "logging", "access_log", "error_log"], "logging keys; see `--log-level`"),
     (&["tls", "ssl"], "TLS here"),
     (&["acme"], "certificates by ACME"),
-    (&["proxy_protocol", "send_proxy_protocol", "send_proxy", "accept_proxy"], "the PROXY protocol"),
     (&["rate_limit", "rate_limits", "client_max_body_size"], "limits on rates and bodies"),
     (&["http_versions", "http_version", "http2", "h2", "h2c", "grpc"], "HTTP/2"),
     (&["cache", "compression", "gzip", "auth", "basic_auth"], "filters"),

@@ -31,6 +31,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use crate::balance::Dice;
 use crate::clock::{self, Instant};
 use crate::config::{HealthCheck, Name, OnDown};
+use crate::proxy_protocol;
 use crate::state::{BackendState, Health, Queue, Sessions, Snapshot};
 use checker::{Shared, check, come_back};
 pub use streak::{Finding, Streak, Transition};
@@ -52,6 +53,8 @@ pub struct Subject {
     pub queue: Arc<Queue>,
     /// How it is asked.
     pub check: Arc<HealthCheck>,
+    /// Which PROXY header a connection to it begins with.
+    pub announced: Option<proxy_protocol::Version>,
 }
 
 /// What is to be done under one configuration.
@@ -106,7 +109,7 @@ impl Order {
         let subjects = snapshot.checked().filter_map(|(pool, backend)| {
             let check = Arc::clone(pool.health_check.as_ref()?);
             let (state, queue) = (Arc::clone(&backend.state), Arc::clone(&pool.queue));
-            Some(Subject { name: backend.name.clone(), state, queue, check })
+            Some(Subject { name: backend.name.clone(), state, queue, check, announced: pool.send_proxy_protocol })
         });
         Order { subjects: subjects.collect(), unchecked: snapshot.unchecked().cloned().collect() }
     }
@@ -213,7 +216,7 @@ impl Station {
 
     fn begin(&mut self, subject: Subject) {
         let checker = check(subject.clone(), Rc::clone(&self.shared), async |subject: &Subject| {
-            probe::ask(&subject.check, &subject.state.key().address).await
+            probe::ask(&subject.check, &subject.state.key().address, subject.announced).await
         });
         let task = self.tasks.spawn_local(checker);
         self.lanes.insert(subject.state.id(), Lane { subject, task });
@@ -257,7 +260,8 @@ impl Subject {
 
     /// Whether nothing changes for the task that asks it.
     fn is_asked_like(&self, other: &Subject) -> bool {
-        self.name == other.name && (Arc::ptr_eq(&self.check, &other.check) || self.check == other.check)
+        let alike = self.name == other.name && self.announced == other.announced;
+        alike && (Arc::ptr_eq(&self.check, &other.check) || self.check == other.check)
     }
 
     /// What the old check said is kept until the new one has found out; what the old one counted is not the new one's.

@@ -10,23 +10,29 @@ use tokio::time::timeout;
 
 use super::answer::{Answer, Fault, Stage};
 use super::{grpc, http};
-use crate::config::{Address, HealthCheck, Probe};
+use crate::config::{Address, Aim, HealthCheck, Probe};
+use crate::proxy_protocol::{self, Version};
 use crate::stream::Stream;
 use crate::upstream;
 
-/// Asks a backend at `address` once. Cancelling it closes its connection.
-pub(super) async fn ask(check: &HealthCheck, address: &Address) -> Answer {
+/// Asks a backend at `address` once, which expects such a PROXY header. Cancelling it closes its connection.
+pub(super) async fn ask(check: &HealthCheck, address: &Address, announced: Option<Version>) -> Answer {
     let stage = Cell::new(Stage::Connecting);
     let to = check.aim.of(address);
+    let announcement = match announced {
+        // What answers elsewhere about the backend is not what its clients are announced to.
+        Some(version) if check.aim == Aim::Backend => proxy_protocol::encode(version, None),
+        _ => Vec::new(),
+    };
     // What has come is read before the time is looked at, so a thread that was held up does not make late what was in time.
-    match timeout(check.timeout, ask_at(&check.probe, &to, &stage)).await {
+    match timeout(check.timeout, ask_at(&check.probe, &to, &announcement, &stage)).await {
         Ok(answer) => answer,
         Err(_) => Answer::Bad(Fault::Timeout { after: check.timeout, stage: stage.get() }),
     }
 }
 
-async fn ask_at(probe: &Probe, to: &Address, stage: &Cell<Stage>) -> Answer {
-    let stream = match upstream::dial(to).await {
+async fn ask_at(probe: &Probe, to: &Address, announcement: &[u8], stage: &Cell<Stage>) -> Answer {
+    let stream = match upstream::dial(to, announcement).await {
         Ok(stream) => stream,
         Err(error) => return Answer::of_connect(error),
     };

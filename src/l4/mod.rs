@@ -102,6 +102,7 @@ async fn reach_by(
     let settings = view.pool(pool);
     let idle = settings.timeouts.tunnel_idle.min(plan.timeouts.tunnel_idle);
     let key = settings.key_of_address(incoming.peer.map(|peer| peer.ip()));
+    let announcement = upstream::announcement(settings, incoming.peer, incoming.local);
     let wanted = Wanted { view, pool, key };
     let (mut tried, mut next, mut elsewhere) = (Tried::default(), None, Elsewhere::default());
     for left in (0..settings.attempts).rev() {
@@ -129,7 +130,7 @@ async fn reach_by(
             }
             next.is_some()
         };
-        match connect(session, &lease, deadline, settings.timeouts.connect, leaves).await {
+        match connect(session, &lease, deadline, settings.timeouts.connect, &announcement, leaves).await {
             Ok(stream) => {
                 let now = clock::now();
                 lease.responded(now, Verdict::Good);
@@ -215,9 +216,10 @@ async fn connect(
     lease: &Lease,
     deadline: &mut Deadline,
     limit: Duration,
+    announcement: &[u8],
     mut leaves: impl FnMut(&mut Context<'_>) -> bool,
 ) -> Result<Stream, Outcome> {
-    let mut connecting = pin!(upstream::connect(lease.address()));
+    let mut connecting = pin!(upstream::connect(lease.address(), announcement));
     deadline.set(clock::now() + limit);
     poll_fn(|cx| {
         session.watch(cx);

@@ -245,7 +245,8 @@ impl<'a> Way<'a> {
         running: &mut Option<Running>,
     ) -> Result<Opened, Failed> {
         let local = self.local;
-        let timeouts = &self.view.pool(self.pool).timeouts;
+        let pool = self.view.pool(self.pool);
+        let timeouts = &pool.timeouts;
         let backend = lease.state().id();
         // What will be kept can be sent again when a stale connection shows.
         let small = match desk.request.framing {
@@ -256,7 +257,11 @@ impl<'a> Way<'a> {
         let repeats = small && desk.kept.is_whole() && self.idempotent(desk);
         let at_most = if repeats { Duration::MAX } else { FRESH_ENOUGH };
         // Who had to wait for the lease finds idle connections a moment younger than they are.
-        let mut idle = local.take_idle(backend, now, at_most);
+        let mut idle = match pool.send_proxy_protocol {
+            None => local.take_idle(backend, now, at_most),
+            // It may be from before the pool sent them.
+            Some(_) => None,
+        };
         loop {
             let reused = idle.is_some();
             let (idempotent, body_kept) = (self.idempotent(desk), desk.kept.is_whole());
@@ -300,7 +305,8 @@ impl<'a> Way<'a> {
         if let Some(stream) = idle {
             return Ok(stream);
         }
-        let mut connecting = pin!(upstream::connect(lease.address()));
+        let announcement = upstream::announcement(self.view.pool(self.pool), connection.peer, connection.local);
+        let mut connecting = pin!(upstream::connect(lease.address(), &announcement));
         let Connection { wire, session, deadline, .. } = connection;
         let begun = clock::now();
         deadline.set(begun + limit);
@@ -329,7 +335,7 @@ impl<'a> Way<'a> {
         Running {
             upstream: Wire::new(stream),
             lease,
-            timeouts: Patience::of(&self.view.pool(self.pool).timeouts, tunnel_idle, self.route.request_timeout),
+            timeouts: Patience::of(self.view.pool(self.pool), tunnel_idle, self.route.request_timeout),
             sending: Pump::paced(Pace::of_sender(min_rate, body)),
             keep_client: false,
             late: None,

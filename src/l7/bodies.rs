@@ -14,7 +14,7 @@ use crate::config::Timeouts;
 use crate::http::{Framing, Kept};
 use crate::local::{Desk, Local, Phase};
 use crate::outcome::Outcome;
-use crate::state::{Lease, Terms};
+use crate::state::{Lease, Pool, Terms};
 
 /// Why there is a running attempt wherever it is asked for.
 pub(super) const IS_RUNNING: &str = "who has got a response has an attempt running";
@@ -34,7 +34,8 @@ pub(super) struct Running {
 /// The pool's deadlines that still matter once the head has come.
 pub(super) struct Patience {
     pub response_body: Duration,
-    pub upstream_idle: Duration,
+    /// How long its connection is kept for others; `None`: it was announced as one client's, and is no one else's.
+    pub upstream_idle: Option<Duration>,
     pub tunnel_idle: Duration,
     /// For the whole request.
     pub whole: Option<Duration>,
@@ -42,9 +43,10 @@ pub(super) struct Patience {
 
 impl Patience {
     /// Those of a pool, behind a listener that lets a tunnel be idle so long, and a route that gives a request so much time.
-    pub fn of(pool: &Timeouts, tunnel_idle: Duration, whole: Option<Duration>) -> Patience {
-        let Timeouts { response_body, upstream_idle, .. } = *pool;
-        Patience { response_body, upstream_idle, tunnel_idle: pool.tunnel_idle.min(tunnel_idle), whole }
+    pub fn of(pool: &Pool, tunnel_idle: Duration, whole: Option<Duration>) -> Patience {
+        let Timeouts { response_body, upstream_idle, tunnel_idle: own, .. } = pool.timeouts;
+        let upstream_idle = pool.send_proxy_protocol.is_none().then_some(upstream_idle);
+        Patience { response_body, upstream_idle, tunnel_idle: own.min(tunnel_idle), whole }
     }
 }
 
@@ -71,8 +73,8 @@ pub(super) async fn run(
     let reusable = complete && running.sending.is_done() && running.leaves_connection(desk);
     put_away(&local, desk, &mut running.upstream);
     let Running { upstream, lease, timeouts, keep_client, .. } = slot.take().expect(IS_RUNNING);
-    if reusable {
-        local.put_idle(lease.state().id(), upstream.stream, now, timeouts.upstream_idle);
+    if reusable && let Some(keep) = timeouts.upstream_idle {
+        local.put_idle(lease.state().id(), upstream.stream, now, keep);
     }
     lease.finish(now, outcome);
     match outcome {

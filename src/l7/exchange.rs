@@ -184,7 +184,7 @@ impl Way<'_> {
             peer: self.peer,
             trusted: self.trusted,
             scheme: if connection.wire.stream.is_secure() { Scheme::Https } else { Scheme::Http },
-            port: connection.local_port,
+            port: connection.local.map(|local| local.port()),
             request_id: self.id,
             fallback_host,
             forwarded: self.http.forwarded,

@@ -34,8 +34,8 @@ pub(super) struct Connection {
     pub deadline: Deadline,
     pub listener: ListenerId,
     pub peer: Option<SocketAddr>,
-    /// The port it came to; `None` over a Unix socket.
-    pub local_port: Option<u16>,
+    /// The address it came to; `None` over a Unix socket.
+    pub local: Option<SocketAddr>,
     /// The listener's when the latest request began.
     pub terms: Rc<Terms>,
     /// How many requests it has brought, the one under way included.
@@ -86,7 +86,7 @@ impl Connection {
             deadline: local.deadline(),
             listener: incoming.listener,
             peer: incoming.peer,
-            local_port: incoming.local.map(|local| local.port()),
+            local: incoming.local,
             terms: terms.unwrap_or_default(),
             requests: 0,
         }

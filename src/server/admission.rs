@@ -47,7 +47,7 @@ pub(super) enum Entry {
 /// One connection that is counted.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    _client: Option<ClientPlace>,
+    client: Option<ClientPlace>,
     _listener: Place,
     _all: Place,
 }
@@ -110,7 +110,21 @@ impl Admission {
             }
             return Entry::Full(Arc::clone(&self.all));
         };
-        Entry::Admitted(Admitted { _client: client, _listener: listener, _all: all })
+        Entry::Admitted(Admitted { client, _listener: listener, _all: all })
+    }
+
+    /// Counts a connection that was admitted from now on for `client` too, of whom a proxy has told; says whether it may stay.
+    pub(super) fn admit_told(
+        &self,
+        admitted: &mut Admitted,
+        plan: &ListenerPlan,
+        client: IpAddr,
+        now: Instant,
+    ) -> bool {
+        let place = self.admit_client(plan, Some(client), now);
+        let may_stay = place.is_ok();
+        admitted.client = place.ok().flatten();
+        may_stay
     }
 
     /// Counts the client, where there is a limit and it is a client: a trusted proxy brings connections of many.

@@ -46,7 +46,10 @@ impl Handshakes {
         let mut deadline = local.deadline();
         deadline.set(clock::now() + limit);
         let mut shaking = pin!(async {
-            poll_fn(|cx| stream.poll_readable(cx)).await.ok()?;
+            // What came behind a PROXY header may be all that comes for now.
+            if prefix.is_empty() {
+                poll_fn(|cx| stream.poll_readable(cx)).await.ok()?;
+            }
             let _place = self.0.acquire().await.ok()?;
             let plain = Plain::new(stream, prefix)?;
             match TlsAcceptor::from(config).accept(plain).await {

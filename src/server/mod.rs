@@ -13,6 +13,7 @@ mod control;
 pub mod daemon;
 mod descriptors;
 mod handshake;
+mod introduction;
 mod listener;
 mod places;
 mod receipt;
@@ -323,6 +324,7 @@ mod tests {
     /// Raw listeners on one pool.
     fn config(workers: u32, listeners: &[(&str, Vec<Address>)], backends: &[SocketAddr]) -> Config {
         let listener = |(name, bind): &(&str, Vec<Address>)| Listener {
+            proxy_protocol: None,
             tls: None,
             name: (*name).into(),
             bind: bind.clone(),
@@ -357,6 +359,7 @@ mod tests {
                 queue: 0,
                 retry_budget: 0.2,
                 health_check: None,
+                send_proxy_protocol: None,
                 fail_open: true,
                 panic_threshold: 0.0,
             }],

@@ -16,6 +16,7 @@ use tokio::task::spawn_local;
 
 use super::admission::{Admission, Admitted, Entry};
 use super::handshake::Handshakes;
+use super::introduction::{self, Client};
 use super::spread::{Acceptors, Loads, Open};
 use crate::clock;
 use crate::config::Address;
@@ -38,7 +39,7 @@ pub(super) struct Handed {
 #[derive(Debug)]
 struct Seat {
     _open: Open,
-    _admitted: Admitted,
+    admitted: Admitted,
 }
 
 /// A connected socket that no runtime watches; it does not block.
@@ -80,15 +81,14 @@ impl Reception {
     pub(super) fn admit(&self, listener: ListenerId, client: Option<SocketAddr>) -> Option<Entry> {
         let view = self.local.view();
         let plan = view.listener(listener)?;
+        // Where a PROXY header is expected, it is a proxy; the client is counted when the header is there.
+        let client = client.filter(|_| plan.proxy_protocol.is_none());
         Some(self.admission.admit(view.snapshot(), plan, client.map(|client| client.ip()), clock::now()))
     }
 
     /// Closes a connection that may not come in; a client that speaks HTTP is told.
     pub(super) fn turn_away(&self, listener: ListenerId, stream: Stream) {
-        match self.local.view().listener(listener).map(|plan| &plan.protocol) {
-            Some(Protocol::Http(_)) => l7::turn_away(&self.local, stream),
-            Some(Protocol::Tcp { .. }) | None => stream.reset(),
-        }
+        turn_away(&self.local, listener, stream);
     }
 
     /// Serves a connection that this worker has accepted, or hands it over. Where the other's channel is full it is kept.
@@ -105,7 +105,7 @@ impl Reception {
     }
 
     fn seat(&self, worker: usize, admitted: Admitted) -> Seat {
-        Seat { _open: self.loads.open(worker), _admitted: admitted }
+        Seat { _open: self.loads.open(worker), admitted }
     }
 
     /// Serves a connection that another worker has accepted.
@@ -116,20 +116,51 @@ impl Reception {
         }
     }
 
-    /// Starts serving, after a handshake where the listener speaks TLS.
-    fn serve(&self, incoming: Incoming, seat: Seat) {
+    /// Starts serving, after a PROXY header where the listener demands one.
+    fn serve(&self, incoming: Incoming, mut seat: Seat) {
         let view = self.local.view();
         let Some(plan) = view.snapshot().listener(incoming.listener) else { return incoming.stream.reset() };
-        let Some(tls) = &plan.tls else { return serve(&self.local, incoming, seat) };
-        let (config, limit) = (Arc::clone(&tls.current().config), plan.timeouts.tls_handshake);
-        let (local, handshakes) = (Rc::clone(&self.local), Rc::clone(&self.handshakes));
+        let (local, handshakes) = (&self.local, &self.handshakes);
+        if plan.proxy_protocol.is_none() {
+            return secure(local, handshakes, incoming, seat);
+        }
+        let (plan, local, handshakes) = (Arc::clone(plan), Rc::clone(local), Rc::clone(handshakes));
+        let admission = Arc::clone(&self.admission);
         start(async move {
-            // In a task of its own, so that the connection does not keep room for it.
-            if let Some(incoming) = handshakes.secure(&local, config, incoming, limit).await {
-                serve(&local, incoming, seat);
+            let trusted = plan.proxy_protocol.as_deref().unwrap_or_default();
+            let Some((incoming, client)) = introduction::listen(&local, incoming, trusted).await else { return };
+            if let Client::Told(client) = client
+                && !admission.admit_told(&mut seat.admitted, &plan, client.ip(), clock::now())
+            {
+                return turn_away(&local, incoming.listener, incoming.stream);
             }
+            secure(&local, &handshakes, incoming, seat);
         });
     }
+}
+
+/// Closes a connection that may not come in; a client that speaks HTTP is told.
+fn turn_away(local: &Rc<Local>, listener: ListenerId, stream: Stream) {
+    match local.view().listener(listener).map(|plan| (&plan.protocol, &plan.tls)) {
+        // Who expects a TLS handshake understands nothing else.
+        Some((Protocol::Http(_), None)) => l7::turn_away(local, stream),
+        _ => stream.reset(),
+    }
+}
+
+/// Starts serving, after a handshake where the listener speaks TLS.
+fn secure(local: &Rc<Local>, handshakes: &Rc<Handshakes>, incoming: Incoming, seat: Seat) {
+    let view = local.view();
+    let Some(plan) = view.snapshot().listener(incoming.listener) else { return incoming.stream.reset() };
+    let Some(tls) = &plan.tls else { return serve(local, incoming, seat) };
+    let (config, limit) = (Arc::clone(&tls.current().config), plan.timeouts.tls_handshake);
+    let (local, handshakes) = (Rc::clone(local), Rc::clone(handshakes));
+    start(async move {
+        // In a task of its own, so that the connection does not keep room for it.
+        if let Some(incoming) = handshakes.secure(&local, config, incoming, limit).await {
+            serve(&local, incoming, seat);
+        }
+    });
 }
 
 /// Serves a connection by what its listener speaks.

@@ -53,6 +53,7 @@ pub fn pool(name: &str, policy: Policy, backends: Vec<Backend>) -> Pool {
         queue,
         retry_budget,
         breaker,
+        send_proxy_protocol: None,
     }
 }
 
@@ -80,6 +81,7 @@ fn listener(name: &str, protocol: Protocol) -> Listener {
     Listener {
         name: name.into(),
         bind: Vec::new(),
+        proxy_protocol: None,
         tls: None,
         protocol,
         timeouts: timeouts(),

@@ -66,6 +66,8 @@ pub struct ListenerPlan {
     pub timeouts: Timeouts,
     /// How much a client may ask for.
     pub limits: Limits,
+    /// Who may connect, and begins with a PROXY header; `None`: no such header is expected.
+    pub proxy_protocol: Option<Vec<IpNet>>,
     /// TLS towards clients; `None`: they speak in the clear.
     pub tls: Option<Arc<ServerTls>>,
     /// What is spoken there, and where it goes.
@@ -340,6 +342,7 @@ fn plan_listeners(
             bind: listener.bind.clone(),
             timeouts: listener.timeouts.clone(),
             limits: listener.limits.clone(),
+            proxy_protocol: listener.proxy_protocol.clone(),
             tls: listener.tls.as_ref().map(|_| Arc::clone(materials.listener(&listener.name).expect(MATERIALS))),
             protocol: plan_protocol(&listener.protocol, pools),
         };

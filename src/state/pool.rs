@@ -11,6 +11,7 @@ use super::queue::Queue;
 use crate::balance::{self, Candidate, ConsistentHash, Reach, Rung, Standing};
 use crate::clock::Instant;
 use crate::config::{self, HashOn, HealthCheck, Name, Policy, Timeouts};
+use crate::proxy_protocol;
 
 /// How often a TCP connection is tried in all, the first included (semantics.md §6).
 const ATTEMPTS: usize = 2;
@@ -91,6 +92,8 @@ pub struct Pool {
     pub(super) reserve: Arc<Reserve>,
     /// How it is found out whether its backends are well; `None`: they count as up.
     pub health_check: Option<Arc<HealthCheck>>,
+    /// Which PROXY header each connection to its backends begins with.
+    pub send_proxy_protocol: Option<proxy_protocol::Version>,
     /// What it does when too few of its backends are well.
     pub reach: Reach,
     /// On which rung its requests stand.
@@ -129,6 +132,7 @@ impl Pool {
             retry_budget: config.retry_budget,
             reserve: previous.map(|previous| Arc::clone(&previous.reserve)).unwrap_or_default(),
             health_check: config.health_check.clone(),
+            send_proxy_protocol: config.send_proxy_protocol,
             reach: Reach { fail_open: config.fail_open, panic_threshold: config.panic_threshold },
             footing: previous.map(|previous| Arc::clone(&previous.footing)).unwrap_or_default(),
             picking,

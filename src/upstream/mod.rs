@@ -3,19 +3,32 @@
 pub mod idle;
 
 use std::io;
+use std::net::SocketAddr;
 
 use rustix::io::Errno;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::config::Address;
 use crate::outcome::Outcome;
+use crate::proxy_protocol::{self, Addresses};
+use crate::state::Pool;
 use crate::stream::Stream;
 
-/// A connection to `address`; else how the attempt ended, which is before anything was sent.
+/// The PROXY header that announces a client who came so; empty where the pool sends none.
+#[must_use]
+pub fn announcement(pool: &Pool, peer: Option<SocketAddr>, local: Option<SocketAddr>) -> Vec<u8> {
+    let Some(version) = pool.send_proxy_protocol else { return Vec::new() };
+    let addresses = peer.zip(local).map(|(source, destination)| Addresses { source, destination });
+    proxy_protocol::encode(version, addresses)
+}
+
+/// A connection to `address` that begins with `announcement`; else how the attempt ended, which is before anything of the
+/// client's was sent.
 ///
 /// Whoever calls it has the deadline. Cancelling it closes the half-made connection.
-pub async fn connect(address: &Address) -> Result<Stream, Outcome> {
-    dial(address).await.map_err(|error| {
+pub async fn connect(address: &Address, announcement: &[u8]) -> Result<Stream, Outcome> {
+    dial(address, announcement).await.map_err(|error| {
         tracing::debug!(%address, %error, "cannot connect");
         of_error(&error)
     })
@@ -33,8 +46,16 @@ fn of_error(error: &io::Error) -> Outcome {
 /// The same with what the system says of a failure.
 ///
 /// # Errors
-/// No connection could be made.
-pub async fn dial(address: &Address) -> io::Result<Stream> {
+/// No connection could be made, or it broke at once.
+pub async fn dial(address: &Address, announcement: &[u8]) -> io::Result<Stream> {
+    let mut stream = open(address).await?;
+    if !announcement.is_empty() {
+        stream.write_all(announcement).await?;
+    }
+    Ok(stream)
+}
+
+async fn open(address: &Address) -> io::Result<Stream> {
     match address {
         Address::Ip(address) => {
             let stream = TcpStream::connect(address).await?;

@@ -18,6 +18,7 @@ mod instruments;
 mod l4;
 mod limits;
 mod logs;
+mod proxy_protocol;
 mod queue;
 mod recovery;
 mod reload;

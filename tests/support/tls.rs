@@ -123,11 +123,20 @@ impl Tls {
 
     /// Connects and shakes hands.
     pub fn connect(&self, address: &str, name: &str) -> io::Result<TlsClient> {
+        self.connect_behind(b"", address, name)
+    }
+
+    /// The same with these bytes before the first of the handshake, and together with it.
+    pub fn connect_behind(&self, header: &[u8], address: &str, name: &str) -> io::Result<TlsClient> {
         let socket = TcpStream::connect(address)?;
         socket.set_read_timeout(Some(DEADLINE))?;
         socket.set_write_timeout(Some(DEADLINE))?;
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let mut stream = StreamOwned::new(ClientConnection::new(Arc::clone(&self.0), name).unwrap(), socket);
+        let mut hello = ClientConnection::new(Arc::clone(&self.0), name).unwrap();
+        let mut first = header.to_vec();
+        hello.write_tls(&mut first)?;
+        let mut stream = StreamOwned::new(hello, socket);
+        stream.sock.write_all(&first)?;
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }

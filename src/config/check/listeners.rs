@@ -1,5 +1,7 @@
 //! `[listeners.NAME]`: its addresses, and what belongs to the protocol it speaks.
 
+use ipnet::IpNet;
+
 use super::super::diagnostic::{Diagnostic, Place};
 use super::super::read::{Entry, Table};
 use super::super::{
@@ -34,7 +36,42 @@ impl Checking<'_> {
             }
             None => None,
         };
-        Some(Listener { name: name?, bind, tls, protocol: protocol?, timeouts, limits })
+        let proxy_protocol = match table.entry("proxy_protocol") {
+            Some(entry) => self.proxy_protocol(entry, &bind)?,
+            None => None,
+        };
+        Some(Listener { name: name?, bind, proxy_protocol, tls, protocol: protocol?, timeouts, limits })
+    }
+
+    /// Whose PROXY headers are believed, `Some(None)` where none are expected; `None` where that is faulty.
+    fn proxy_protocol(&mut self, entry: &Entry, bind: &[Address]) -> Option<Option<Vec<IpNet>>> {
+        let table = entry.node.as_table()?;
+        if table.node("accept").is_none() {
+            let help = "write `proxy_protocol = { accept = true, trusted = [\"10.0.0.0/8\"] }`";
+            self.needs(table, &keys::PROXY_PROTOCOL, "accept", entry.key_place, help);
+        }
+        let nodes = table.list("trusted").unwrap_or_default();
+        let texts = nodes.iter().filter_map(|node| node.as_text());
+        let trusted: Vec<IpNet> = texts.filter_map(|(text, place)| self.trusted_network(text, place)).collect();
+        let accept = table.flag("accept")?;
+        let has_ip = bind.iter().any(|address| matches!(address, Address::Ip(_)));
+        if accept && has_ip && nodes.is_empty() {
+            let fault = Diagnostic::error("`proxy_protocol` trusts nobody, so every connection would be closed");
+            let fault = fault.at(table.node("trusted").map_or(entry.key_place, |node| node.place));
+            let help = "write the addresses or networks of the proxies: `trusted = [\"10.0.0.0/8\"]`";
+            self.missing(table, &keys::PROXY_PROTOCOL, &["trusted"], fault.help(help));
+        }
+        Some(accept.then_some(trusted))
+    }
+
+    /// A network whose word on who a client is goes.
+    fn trusted_network(&mut self, text: &str, place: Place) -> Option<IpNet> {
+        let network = self.network(text, place)?;
+        if network.prefix_len() == 0 {
+            let warning = Diagnostic::warning(format!("`{text}` lets anybody say who they are")).at(place);
+            self.faults.push(warning.help("write the addresses of the proxies only"));
+        }
+        Some(network)
     }
 
     fn limits(&mut self, table: Option<&Table>, underscore_names: UnderscoreNames) -> Limits {

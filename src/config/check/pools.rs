@@ -6,6 +6,7 @@ use super::super::{Address, Backend, HashOn, Name, Policy, Pool, Service, Timeou
 use super::breaker::Breaker;
 use super::{Checking, own_timeouts, to_count};
 use crate::http::is_token;
+use crate::proxy_protocol::Version;
 
 /// A backend and the places that later faults and warnings point at.
 struct Placed {
@@ -63,6 +64,10 @@ impl Checking<'_> {
             breaker,
             queue: usize::try_from(max).unwrap_or_default(),
             retry_budget: table.number("retry_budget").unwrap_or_else(|| keys::RETRY_BUDGET.default_number()),
+            send_proxy_protocol: table.text("send_proxy_protocol").map(|(version, _)| match version {
+                "v1" => Version::V1,
+                _ => Version::V2,
+            }),
         })
     }
 

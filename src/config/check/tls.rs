@@ -51,7 +51,7 @@ impl Checking<'_> {
     }
 
     /// Reports that a table has no such key.
-    fn needs(&mut self, table: &Table, shape: &'static keys::Shape, key: &str, place: Place, help: &str) {
+    pub(super) fn needs(&mut self, table: &Table, shape: &'static keys::Shape, key: &str, place: Place, help: &str) {
         let fault = Diagnostic::error(format!("{} needs `{key}`", shape.what)).at(place).help(help);
         self.missing(table, shape, &[key], fault);
     }
