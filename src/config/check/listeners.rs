@@ -282,6 +282,30 @@ mod tests {
     }
 
     #[test]
+    fn who_may_send_a_proxy_header_is_said_or_nobody_may() {
+        let trusted = |lines: &str| {
+            let config = meant(&with(&format!("[listeners.w]\npool = 'a'\n{lines}")));
+            config.listeners.into_iter().find(|listener| &*listener.name == "w").unwrap().proxy_protocol
+        };
+        let accept = "bind = '127.0.0.1:1'\nproxy_protocol = { accept = true, trusted = ['10.0.0.0/8', '::1'] }";
+        assert_eq!(trusted(accept).map(|networks| networks.len()), Some(2));
+        assert_eq!(trusted(&accept.replace("true", "false")), None);
+        assert_eq!(trusted("bind = 'unix:/run/w'\nproxy_protocol.accept = true"), Some(Vec::new()));
+        for (wrong, parts) in [
+            ("{ accept = true }", &["trusts nobody", "trusted = ["][..]),
+            ("{ accept = true, trusted = [] }", &["trusts nobody"]),
+            ("{ accept = true, trust = ['10.0.0.0/8'] }", &["`trusted`"]),
+            ("{ accept = true, trusted = ['10.0.0.1/8'] }", &["\"10.0.0.0/8\""]),
+            ("{ trusted = ['10.0.0.0/8'] }", &["needs `accept`"]),
+            ("{ accept = true, trusted = ['0.0.0.0/0'] }", &["warning: `0.0.0.0/0` lets anybody"]),
+            ("true", &["proxy_protocol"]),
+        ] {
+            let text = format!("[listeners.w]\nbind = '127.0.0.1:1'\npool = 'a'\nproxy_protocol = {wrong}");
+            assert_said(&with(&text), parts);
+        }
+    }
+
+    #[test]
     fn faults_of_listeners_are_told_apart() {
         for (wrong, parts) in [
             ("pool = 'a'", &["no `bind`"][..]),

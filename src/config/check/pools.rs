@@ -338,6 +338,8 @@ mod tests {
             ("backends = ['10.0.0.1:80']\nqueue = { max = -1 }", "-1"),
             ("backends = ['10.0.0.1:80']\nqueue = { max = 'many' }", "whole number"),
             ("backends = ['10.0.0.1:80']\nretry = {}", "retries belong to a route"),
+            ("backends = ['10.0.0.1:80']\nsend_proxy_protocol = 'v3'", "`v1`"),
+            ("backends = ['10.0.0.1:80']\nsend_proxy = true", "write `send_proxy_protocol = \"v2\"`"),
         ] {
             assert_said(&with(wrong), &[part]);
         }
