@@ -843,6 +843,7 @@ mod tests {
                 limit: NonZeroU32::new(1),
                 backup: false,
                 service: Service::Active,
+                slow_start: None,
                 breaker: None,
                 state: Arc::new(BackendState::new(0, key)),
             };
