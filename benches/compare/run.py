@@ -29,6 +29,7 @@ import scaling
 import syscalls
 from bench import Bench
 from loads import Scenario
+from names import names_of
 from processes import Trouble
 from proxies import NAMES, REPOSITORY, Origin, find, stream_module, versions
 
@@ -107,17 +108,6 @@ def arguments():
     options.parts = options.parts or (["load"] if options.scenarios else list(PARTS))
     options.scenarios = options.scenarios or (SMOKE if options.smoke else list(SCENARIOS))
     return options
-
-
-def names_of(known):
-    """A parser of comma-separated names that keeps the order of the known ones."""
-    def parse(text):
-        given = text.split(",")
-        for name in given:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"`{name}` is not one of {', '.join(known)}")
-        return [name for name in known if name in given]
-    return parse
 
 
 def at_least_one(text):

@@ -26,6 +26,7 @@ import figures
 import network
 import trouble
 from contenders import BALANCE, NAMES, Contender
+from names import names_of
 from processes import Program, Trouble
 from proxies import find, new_folder, stream_module, versions
 from report import markdown
@@ -84,17 +85,6 @@ def arguments():
     options.times = SMOKE_TIMES if options.smoke else TIMES
     options.cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     return options
-
-
-def names_of(known):
-    """A parser of comma-separated names that keeps the order of the known ones."""
-    def parse(text):
-        given = text.split(",")
-        for name in given:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"`{name}` is not one of {', '.join(known)}")
-        return [name for name in known if name in given]
-    return parse
 
 
 def end(number, _frame):

@@ -110,6 +110,7 @@ mod tests {
 
     use super::super::fixture::{Bench, path, secs};
     use super::*;
+    use crate::breaker::Outlook;
 
     #[test]
     fn time_alone_makes_it_half_open_and_probes_close_it() {
@@ -129,19 +130,18 @@ mod tests {
     #[test]
     fn it_is_half_open_when_its_time_is_over_also_if_nobody_asks() {
         let bench = Bench::with(Settings { consecutive_failures: 1, ..Settings::default() });
-        assert_eq!((bench.breaker.open_for(bench.now), bench.breaker.half_open(bench.now)), (None, None), "closed");
+        assert_eq!(bench.breaker.half_open(bench.now), None, "it is closed");
         let Some(Reason::Consecutive { open_for, .. }) = bench.request_fails().map(|opened| opened.reason) else {
             panic!("one failure is enough")
         };
-        let left = bench.breaker.open_for(bench.now).unwrap();
+        let Outlook::Open { left } = bench.breaker.outlook(bench.now) else { panic!("it has just opened") };
         assert!(left <= open_for && left + Duration::from_millis(1) > open_for, "{left:?} of {open_for:?}");
         let early = bench.now + left - Duration::from_millis(1);
         assert_eq!(bench.breaker.half_open(early), None);
         let due = bench.now + left;
-        assert_eq!(bench.breaker.open_for(due), Some(Duration::ZERO));
         let turned = bench.breaker.half_open(due).unwrap();
         assert_eq!((path(Some(turned)), turned.reason), (Some((State::Open, State::HalfOpen)), Reason::TimeIsOver));
-        assert_eq!((bench.breaker.open_for(due), bench.breaker.half_open(due)), (None, None), "once");
+        assert_eq!(bench.breaker.half_open(due), None, "once");
         let bench = Bench { now: due, ..bench };
         assert_eq!(bench.probing(), 0);
         assert_eq!(bench.breaker.room(due, &bench.settings), 3);

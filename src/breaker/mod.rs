@@ -22,7 +22,6 @@ mod window;
 mod word;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::sync::{AtomicU64, Ordering};
@@ -100,15 +99,6 @@ impl Breaker {
         self.trips.load(Ordering::Relaxed)
     }
 
-    /// How much longer it stays open, which is nothing when the next who asks makes it half-open; `None` when it is not open.
-    #[must_use]
-    pub fn open_for(&self, now: Instant) -> Option<Duration> {
-        match self.parts().course {
-            Course::Open { until } => Some(until.left(now)),
-            Course::Closed { .. } | Course::HalfOpen { .. } => None,
-        }
-    }
-
     /// Makes a change in this epoch, unless it is over or `change` has none; says what the word is then.
     fn change(&self, epoch: Epoch, mut change: impl FnMut(Parts) -> Option<Parts>) -> Option<Parts> {
         let mut parts = self.parts();
@@ -135,6 +125,8 @@ impl Breaker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::fixture::Bench;

@@ -9,7 +9,9 @@ use super::bell::Bells;
 use super::lease::Hold;
 use super::pool::Pool;
 use crate::balance::{Candidate, Standing};
-use crate::breaker::{Denied, Entry, Gate, Inside, Mode, News, Peers, Settings, State, Teller, Ticket, Transition};
+use crate::breaker::{
+    Denied, Entry, Gate, Inside, Mode, News, Outlook, Peers, Settings, State, Teller, Ticket, Transition,
+};
 use crate::clock::Instant;
 
 /// What all breakers of a pool have in common.
@@ -70,15 +72,11 @@ impl Pool {
         let (mut next, mut turned) = (None, false);
         for backend in &*self.backends {
             let breaker = backend.state.breaker();
-            match breaker.open_for(now) {
-                Some(Duration::ZERO) => {
-                    if let Some(transition) = breaker.half_open(now) {
-                        backend.tell(&transition, settings);
-                        turned = true;
-                    }
-                }
-                Some(left) => next = Some(next.map_or(now + left, |next: Instant| next.min(now + left))),
-                None => {}
+            if let Some(transition) = breaker.half_open(now) {
+                backend.tell(&transition, settings);
+                turned = true;
+            } else if let Outlook::Open { left } = breaker.outlook(now) {
+                next = Some(next.map_or(now + left, |next: Instant| next.min(now + left)));
             }
         }
         // One is enough: whoever is served calls the next for as long as there is room, and that is how many probes may go.

@@ -114,20 +114,6 @@ impl Secured {
         Secured { session: RefCell::new(session.into()) }
     }
 
-    /// Asks the TLS session something: what was agreed upon, who the other side is.
-    pub fn ask<T>(&self, question: impl FnOnce(&rustls::CommonState) -> T) -> T {
-        question(self.session.borrow().get_ref().1)
-    }
-
-    /// The name that the client asked for; `None` when it gave none, or when we are the client.
-    #[must_use]
-    pub fn server_name(&self) -> Option<String> {
-        match &*self.session.borrow() {
-            TlsStream::Server(session) => session.get_ref().1.server_name().map(str::to_owned),
-            TlsStream::Client(_) => None,
-        }
-    }
-
     /// Does something to the TCP socket under it, if there is one.
     pub(super) fn with_tcp(&self, act: impl FnOnce(&TcpStream)) {
         if let Some(socket) = self.session.borrow().get_ref().0.tcp() {

@@ -8,7 +8,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::material::{About, Files};
+use super::material::Files;
 use super::names::Names;
 use crate::config::{Certificate, Diagnostic};
 
@@ -17,8 +17,6 @@ use crate::config::{Certificate, Diagnostic};
 pub struct Book {
     keys: Vec<Arc<CertifiedKey>>,
     names: Names,
-    /// What is known of each, in the same order.
-    pub about: Vec<About>,
 }
 
 impl Book {
@@ -31,26 +29,24 @@ impl Book {
         files: &mut Files,
         provider: &CryptoProvider,
     ) -> Result<Book, Vec<Diagnostic>> {
-        let (mut book, mut faults) =
-            (Book { keys: Vec::new(), names: Names::default(), about: Vec::new() }, Vec::new());
+        let (mut book, mut faults) = (Book { keys: Vec::new(), names: Names::default() }, Vec::new());
         for certificate in certificates {
             match entry(certificate, files, provider) {
-                Ok((key, about)) => book.add(key, about),
+                Ok((key, names)) => book.add(key, &names),
                 Err(fault) => faults.push(fault),
             }
         }
         if faults.is_empty() { Ok(book) } else { Err(faults) }
     }
 
-    fn add(&mut self, key: CertifiedKey, about: About) {
+    fn add(&mut self, key: CertifiedKey, names: &[String]) {
         let place = self.keys.len();
-        about.names.iter().for_each(|name| self.names.add(name, place));
+        names.iter().for_each(|name| self.names.add(name, place));
         self.keys.push(Arc::new(key));
-        self.about.push(about);
     }
 
     /// Whether a certificate is for this name, and not only the one for everybody else.
-    #[must_use]
+    #[cfg(test)]
     pub fn knows(&self, name: &str) -> bool {
         !self.names.find(name).is_empty()
     }
@@ -67,7 +63,7 @@ fn entry(
     certificate: &Certificate,
     files: &mut Files,
     provider: &CryptoProvider,
-) -> Result<(CertifiedKey, About), Diagnostic> {
+) -> Result<(CertifiedKey, Vec<String>), Diagnostic> {
     let identity = files.identity(certificate)?;
     let (key, cert) = (&certificate.key, &certificate.cert);
     let signing = provider.key_provider.load_private_key(identity.key).map_err(|error| {
@@ -86,7 +82,7 @@ fn entry(
         }
     }
     certified.ocsp = (!identity.ocsp.is_empty()).then_some(identity.ocsp);
-    Ok((certified, identity.about))
+    Ok((certified, identity.names))
 }
 
 /// What rustls asks for a certificate.
@@ -129,9 +125,6 @@ mod tests {
         assert_eq!(chosen(Some("img.shop.example")), 0);
         assert_eq!((chosen(Some("other.example")), chosen(None)), (0, 0));
         assert!(book.knows("news.example") && !book.knows("other.example"));
-        assert_eq!(book.about[1].names, ["news.example"]);
-        assert_eq!(book.about[0].key, "ECDSA P-256");
-        assert!(book.about[0].not_before < book.about[0].not_after);
     }
 
     #[test]

@@ -21,21 +21,6 @@ const LARGEST: u64 = 16 << 20;
 /// The directory in which systemd puts credentials (systemd.exec(5)).
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
-/// What is known of a certificate beside its bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct About {
-    /// Where it was read.
-    pub from: Whence,
-    /// The DNS names it is for.
-    pub names: Vec<String>,
-    /// From when it is good, in seconds since 1970.
-    pub not_before: i64,
-    /// Until when.
-    pub not_after: i64,
-    /// Its key, as people call it: `ECDSA P-256`, `RSA 2048`.
-    pub key: String,
-}
-
 /// A chain with its key.
 #[derive(Debug)]
 pub struct Identity {
@@ -43,7 +28,8 @@ pub struct Identity {
     pub key: PrivateKeyDer<'static>,
     /// Empty: none.
     pub ocsp: Vec<u8>,
-    pub about: About,
+    /// The DNS names it is for.
+    pub names: Vec<String>,
 }
 
 /// Where this is on the disk.
@@ -122,7 +108,7 @@ impl Files {
     /// Reads a certificate with its key and all that belongs to it.
     pub fn identity(&mut self, certificate: &Certificate) -> Result<Identity, Diagnostic> {
         let chain = self.certificates(&certificate.cert)?;
-        let about = about(&certificate.cert, &chain)?;
+        let names = names(&certificate.cert, &chain)?;
         let key = self.private_key(&certificate.key)?;
         let ocsp = match &certificate.ocsp {
             Some(ocsp) => self.read(ocsp)?,
@@ -132,7 +118,7 @@ impl Files {
             let ocsp = certificate.ocsp.as_ref().unwrap_or(&certificate.cert);
             return Err(wrong(ocsp, "the file is empty", "write an OCSP response in DER into it, or remove `ocsp`"));
         }
-        Ok(Identity { chain, key, ocsp, about })
+        Ok(Identity { chain, key, ocsp, names })
     }
 }
 
@@ -180,8 +166,8 @@ fn is_encrypted(bytes: &[u8]) -> bool {
     memchr::memmem::find(bytes, b"BEGIN ENCRYPTED PRIVATE KEY").is_some()
 }
 
-/// What the first of a chain says; a fault when the others do not follow from it.
-fn about(material: &Material, chain: &[CertificateDer<'_>]) -> Result<About, Diagnostic> {
+/// The DNS names of the first of a chain; a fault when the others do not follow from it.
+fn names(material: &Material, chain: &[CertificateDer<'_>]) -> Result<Vec<String>, Diagnostic> {
     let mut parsed = Vec::with_capacity(chain.len());
     for (place, der) in chain.iter().enumerate() {
         let Ok((_, one)) = X509Certificate::from_der(der) else {
@@ -202,14 +188,7 @@ fn about(material: &Material, chain: &[CertificateDer<'_>]) -> Result<About, Dia
             return Err(wrong(material, &why, help));
         }
     }
-    let own = &parsed[0];
-    Ok(About {
-        from: material.from.clone(),
-        names: names_of(own),
-        not_before: own.validity().not_before.timestamp(),
-        not_after: own.validity().not_after.timestamp(),
-        key: key_of(own),
-    })
+    Ok(names_of(&parsed[0]))
 }
 
 fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
@@ -219,20 +198,4 @@ fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
         _ => None,
     };
     alternatives.value.general_names.iter().filter_map(name).collect()
-}
-
-fn key_of(certificate: &X509Certificate<'_>) -> String {
-    use x509_parser::public_key::PublicKey;
-    let key = certificate.public_key();
-    match key.parsed() {
-        Ok(PublicKey::RSA(rsa)) => format!("RSA {}", rsa.key_size()),
-        Ok(PublicKey::EC(point)) => match point.key_size() {
-            size @ (256 | 384) => format!("ECDSA P-{size}"),
-            // Its two coordinates are told in whole bytes.
-            528 | 521 => "ECDSA P-521".to_owned(),
-            size => format!("ECDSA of {size} bits"),
-        },
-        _ if key.algorithm.algorithm.to_id_string() == "1.3.101.112" => "Ed25519".to_owned(),
-        _ => format!("a key of algorithm {}", key.algorithm.algorithm.to_id_string()),
-    }
 }

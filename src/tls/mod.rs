@@ -17,7 +17,6 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub use book::Book;
-pub use material::About;
 pub use server::{Current, ServerTls};
 
 use crate::config::{Config, Diagnostic, Listener, Material, Name, Protocol};

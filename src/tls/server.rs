@@ -71,12 +71,6 @@ impl ServerTls {
         Ok(has_changed)
     }
 
-    /// Whether clients are asked for a certificate.
-    #[must_use]
-    pub fn asks_clients(&self) -> bool {
-        self.written.client_auth.is_some()
-    }
-
     /// The keys of tickets, for who is set up like this. A ticket says who the client was found to be: where clients are asked
     /// for certificates, or are to be asked, none is taken over.
     fn tickets_for(&self, written: &ListenerTls, alpn: &[Vec<u8>]) -> Option<Arc<dyn ProducesTickets>> {
@@ -182,7 +176,7 @@ mod tests {
         let ca = folder.put("ca.pem", &ca.pem);
         written.client_auth = Some(ClientAuth { required: true, ca, crl: None });
         let asking = new(&written, &[], None);
-        assert!(asking.asks_clients() && !same_tickets(&asking, &new(&written, &[], Some(&asking))));
+        assert!(!same_tickets(&asking, &new(&written, &[], Some(&asking))));
     }
 
     #[test]

@@ -287,6 +287,7 @@ fn shares(before: &[Sample], after: &[Sample]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::sample;
     use super::*;
 
     #[test]
@@ -310,18 +311,7 @@ mod tests {
 
     #[test]
     fn shares_are_those_of_the_time_between() {
-        let sample = |backend: &str, requests| Sample {
-            pool: POOL.into(),
-            backend: backend.into(),
-            weight: 1,
-            standing: "up".into(),
-            in_flight: 0,
-            requests,
-            failures: 0,
-            p50: None,
-            p99: None,
-        };
-        let (before, after) = ([sample("swift", 7)], [sample("swift", 9), sample("new", 4)]);
+        let (before, after) = ([sample(POOL, "swift", 7)], [sample(POOL, "swift", 9), sample(POOL, "new", 4)]);
         assert_eq!(shares(&before, &after), "attempts: swift 2, new 4");
     }
 }

@@ -159,32 +159,34 @@ fn blocks(share: f64, most: usize) -> String {
     "█".repeat((share / 100.0 * most as f64).round() as usize)
 }
 
+/// A backend that has been asked so often, for the tests of this room.
+#[cfg(test)]
+pub(super) fn sample(pool: &str, backend: &str, requests: u64) -> Sample {
+    Sample {
+        pool: pool.into(),
+        backend: backend.into(),
+        weight: 1,
+        standing: "up".into(),
+        in_flight: 0,
+        requests,
+        failures: 0,
+        p50: Some(Duration::from_micros(2_500)),
+        p99: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sample(backend: &str, requests: u64) -> Sample {
-        Sample {
-            pool: "web".into(),
-            backend: backend.into(),
-            weight: 1,
-            standing: "up".into(),
-            in_flight: 0,
-            requests,
-            failures: 0,
-            p50: Some(Duration::from_micros(2_500)),
-            p99: None,
-        }
-    }
-
     #[test]
     fn a_recent_share_forgets_what_was_long_ago() {
         let mut history = History::default();
-        history.push(vec![sample("a", 900), sample("b", 100)]);
+        history.push(vec![sample("web", "a", 900), sample("web", "b", 100)]);
         for _ in 0..WINDOW - 1 {
-            history.push(vec![sample("a", 900), sample("b", 100)]);
+            history.push(vec![sample("web", "a", 900), sample("web", "b", 100)]);
         }
-        history.push(vec![sample("a", 901), sample("b", 103)]);
+        history.push(vec![sample("web", "a", 901), sample("web", "b", 103)]);
         let recent: Vec<_> = history.shares("web", Span::Recent).into_iter().map(|(_, share)| share).collect();
         assert_eq!(recent, [Some(25.0), Some(75.0)]);
         let whole = history.shares("web", Span::Whole)[0].1.unwrap();
@@ -194,7 +196,7 @@ mod tests {
     #[test]
     fn without_requests_there_is_no_share() {
         let mut history = History::default();
-        history.push(vec![sample("a", 0)]);
+        history.push(vec![sample("web", "a", 0)]);
         assert_eq!(history.shares("web", Span::Whole)[0].1, None);
         assert_eq!(line(&history, |_| "2 requests".into()), " | web 2 requests: a –");
     }
@@ -202,7 +204,7 @@ mod tests {
     #[test]
     fn no_line_is_wider_than_the_terminal() {
         let mut history = History::default();
-        history.push(vec![sample("a-backend-with-a-long-name", 10), sample("b", 10)]);
+        history.push(vec![sample("web", "a-backend-with-a-long-name", 10), sample("web", "b", 10)]);
         for width in [20, 80, 200] {
             let lines = table(&history, Span::Whole, |_| "http://127.0.0.1:8080".into(), width);
             assert!(lines.iter().all(|line| line.chars().count() <= width), "{lines:#?}");
@@ -216,8 +218,8 @@ mod tests {
     #[test]
     fn who_is_not_simply_up_stands_out() {
         let mut history = History::default();
-        let down = Sample { standing: "going down 1/2, open 1.4 s".into(), failures: 3, ..sample("b", 10) };
-        history.push(vec![sample("a", 30), down]);
+        let down = Sample { standing: "going down 1/2, open 1.4 s".into(), failures: 3, ..sample("web", "b", 10) };
+        history.push(vec![sample("web", "a", 30), down]);
         assert_eq!(
             line(&history, |_| "40 served".into()),
             " | web 40 served: a 75.0 % b 25.0 % (going down 1/2, open 1.4 s)"
