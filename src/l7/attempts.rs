@@ -9,18 +9,17 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::bodies::{IS_RUNNING, Patience, Running, put_away};
+use super::backend::Upstream;
+use super::bodies::{IS_RUNNING, Patience, Running};
 use super::body::Pump;
+use super::client::{Client, Front};
 use super::exchange::{Course, Opened, Way};
-use super::h1::Connection;
 use super::pace::Pace;
 use super::replies::Answer;
 use super::retry::{self, Charge, Next, is_lost};
 use super::talk::{Talk, overdue, watch_client};
-use super::wire::Wire;
 use crate::balance::{Rung, Tried};
 use crate::clock::{self, Instant};
-use crate::http::h1::write;
 use crate::http::{Framing, MOST_KEPT};
 use crate::l4::elsewhere::{self, Elsewhere};
 use crate::l4::wait::{Unserved, Waiting, Wanted, wait};
@@ -133,7 +132,7 @@ impl<'a> Way<'a> {
     /// Tries backends until one responds or no attempt is left.
     pub(super) async fn attempts(
         &'a self,
-        connection: &mut Connection,
+        client: &mut Client<impl Front>,
         desk: &mut Desk,
         course: &mut Course,
     ) -> Opened {
@@ -141,7 +140,7 @@ impl<'a> Way<'a> {
         let mut now = clock::now();
         self.view.count_request(self.pool, now);
         let begun = *course.begun.get_or_insert(now);
-        connection.deadline.limit(self.route.request_timeout.map(|whole| begun + whole));
+        client.deadline.limit(self.route.request_timeout.map(|whole| begun + whole));
         if self.idempotent(desk) {
             desk.kept.keep();
         }
@@ -158,16 +157,16 @@ impl<'a> Way<'a> {
             };
             let lease = match taken {
                 Ok(lease) => lease,
-                Err(none) => match self.wait(connection, &mut tries, none, &mut course.waiting).await {
+                Err(none) => match self.wait(client, &mut tries, none, &mut course.waiting).await {
                     Ok(lease) => lease,
                     Err(Unserved::Outdated) => {
                         course.made -= 1;
                         return Opened::Outdated;
                     }
-                    Err(unserved) => return self.unserved(connection, unserved, failure),
+                    Err(unserved) => return self.unserved(client, unserved, failure),
                 },
             };
-            let failed = match self.attempt(connection, desk, lease, now, &mut tries, &mut course.running).await {
+            let failed = match self.attempt(client, desk, lease, now, &mut tries, &mut course.running).await {
                 Ok(opened) => return opened,
                 Err(failed) => failed,
             };
@@ -184,7 +183,7 @@ impl<'a> Way<'a> {
             };
             if !again {
                 let answer = Answer::plain(status);
-                return Opened::Answer(if connection.wire.inbound.is_done() { answer } else { answer.closing() });
+                return Opened::Answer(if client.wire.is_read() { answer } else { answer.closing() });
             }
             failure = Some(status);
         }
@@ -193,19 +192,19 @@ impl<'a> Way<'a> {
     /// A backend after a wait in the pool's queue, because there is none at once.
     async fn wait(
         &self,
-        connection: &mut Connection,
+        client: &mut Client<impl Front>,
         tries: &mut Tries<'_>,
         none: NoBackend,
         waiting: &mut Waiting,
     ) -> Result<Lease, Unserved> {
         let (local, tried) = (self.local, &mut tries.tried);
         let wanted = Wanted { view: self.view, pool: self.pool, key: tries.key };
-        let Connection { wire, session, deadline, .. } = connection;
-        let had_ended = wire.inbound.ended;
+        let Client { wire, session, deadline, .. } = client;
+        let had_ended = wire.has_ended();
         let watch = |cx: &mut Context<'_>| {
-            watch_client(&mut wire.split(&local.buffers).0, cx)?;
+            watch_client(wire, &local.buffers, cx)?;
             // Nothing was done for it yet, and who closes his side now, and not with his request, has given up as a rule.
-            if wire.inbound.ended && !had_ended { Err(Outcome::ClientGone) } else { Ok(()) }
+            if wire.has_ended() && !had_ended { Err(Outcome::ClientGone) } else { Ok(()) }
         };
         // In a block of its own: it is seldom needed, and would be a part of every exchange.
         let taken = Box::pin(wait(session, deadline, &wanted, tried, none, waiting, watch)).await;
@@ -213,13 +212,13 @@ impl<'a> Way<'a> {
     }
 
     /// The answer where there is no backend; `failure` is how an earlier attempt is answered for.
-    fn unserved(&self, connection: &Connection, unserved: Unserved, failure: Option<u16>) -> Opened {
+    fn unserved(&self, client: &Client<impl Front>, unserved: Unserved, failure: Option<u16>) -> Opened {
         let pool = self.view.pool(self.pool);
         let status = failure.unwrap_or(503);
         let busy = Answer::busy(status, pool.timeouts.queue);
         match unserved {
             // It may still read: who closed only his own side gets an answer, and nobody else minds it.
-            Unserved::Ended(Outcome::ClientGone) if connection.wire.inbound.ended => Opened::Answer(busy.closing()),
+            Unserved::Ended(Outcome::ClientGone) if client.wire.has_ended() => Opened::Answer(busy.closing()),
             Unserved::Ended(Outcome::ClientGone) => Opened::ClientGone,
             Unserved::Ended(Outcome::RequestLate) => Opened::Answer(Answer::plain(504)),
             Unserved::Ended(_) | Unserved::Outdated => Opened::Answer(Answer::plain(status).closing()),
@@ -237,7 +236,7 @@ impl<'a> Way<'a> {
     /// One attempt on one backend: on an idle connection if there is one, and once more on a fresh one when that was stale.
     async fn attempt(
         &self,
-        connection: &mut Connection,
+        client: &mut Client<impl Front>,
         desk: &mut Desk,
         mut lease: Lease,
         now: Instant,
@@ -267,14 +266,15 @@ impl<'a> Way<'a> {
             let (idempotent, body_kept) = (self.idempotent(desk), desk.kept.is_whole());
             let unsent = Repeatable { idempotent, body_kept, sent: false, heard: false };
             let mut leaves = |cx: &mut Context<'_>| tries.leaves(&lease, unsent, cx);
-            let mut failed = match self.reach(connection, idle.take(), &lease, timeouts.connect, &mut leaves).await {
+            let mut failed = match self.reach(client, idle.take(), &lease, timeouts.connect, &mut leaves).await {
                 Ok(stream) => {
-                    let stage = running.insert(self.stage(connection, stream, lease));
-                    match self.converse(connection, desk, stage, reused, tries).await {
-                        Ok(()) => return Ok(self.begin_response(connection, desk, stage)),
+                    let stage = running.insert(self.stage(client, stream, lease));
+                    match self.converse(client, desk, stage, reused, tries).await {
+                        Ok(()) => return Ok(self.begin_response(client, desk, stage)),
                         Err(failed) => {
-                            let Running { mut upstream, lease: back, .. } = running.take().expect(IS_RUNNING);
-                            put_away(local, desk, &mut upstream);
+                            let Running { upstream, lease: back, .. } = running.take().expect(IS_RUNNING);
+                            // Nobody uses it again, whatever it says of itself.
+                            drop(upstream.end(local, desk));
                             lease = back;
                             failed
                         }
@@ -296,7 +296,7 @@ impl<'a> Way<'a> {
     /// wanted, and whether the request leaves for another backend.
     async fn reach(
         &self,
-        connection: &mut Connection,
+        client: &mut Client<impl Front>,
         idle: Option<Stream>,
         lease: &Lease,
         limit: Duration,
@@ -305,9 +305,9 @@ impl<'a> Way<'a> {
         if let Some(stream) = idle {
             return Ok(stream);
         }
-        let announcement = upstream::announcement(self.view.pool(self.pool), connection.peer, connection.local);
+        let announcement = upstream::announcement(self.view.pool(self.pool), client.peer, client.local);
         let mut connecting = pin!(upstream::connect(lease.address(), &announcement));
-        let Connection { wire, session, deadline, .. } = connection;
+        let Client { wire, session, deadline, .. } = client;
         let begun = clock::now();
         deadline.set(begun + limit);
         poll_fn(|cx| {
@@ -316,7 +316,7 @@ impl<'a> Way<'a> {
                 return Poll::Ready(reached);
             }
             let local = session.local();
-            watch_client(&mut wire.split(&local.buffers).0, cx)?;
+            watch_client(wire, &local.buffers, cx)?;
             if leaves(cx) {
                 return Poll::Ready(Err(Outcome::Withdrawn));
             }
@@ -330,10 +330,10 @@ impl<'a> Way<'a> {
     }
 
     /// An attempt that is connected and has said nothing yet.
-    fn stage(&self, connection: &Connection, stream: Stream, lease: Lease) -> Running {
-        let Terms { min_rate, body, tunnel_idle, .. } = *connection.terms;
+    fn stage(&self, client: &Client<impl Front>, stream: Stream, lease: Lease) -> Running {
+        let Terms { min_rate, body, tunnel_idle, .. } = *client.terms;
         Running {
-            upstream: Wire::new(stream),
+            upstream: Upstream::new(stream),
             lease,
             timeouts: Patience::of(self.view.pool(self.pool), tunnel_idle, self.route.request_timeout),
             sending: Pump::paced(Pace::of_sender(min_rate, body)),
@@ -345,18 +345,16 @@ impl<'a> Way<'a> {
     /// Sends the request, passes interim responses on, and reads the head of the final response into `desk.response`.
     async fn converse(
         &self,
-        connection: &mut Connection,
+        client: &mut Client<impl Front>,
         desk: &mut Desk,
         stage: &mut Running,
         reused: bool,
         tries: &mut Tries<'_>,
     ) -> Result<(), Failed> {
         let Running { upstream, lease, sending, .. } = stage;
-        upstream.outbound.lend(std::mem::take(&mut desk.to_backend));
         let address = Self::fallback_host(desk, lease);
-        write::request(&mut upstream.outbound.pending, &desk.request, &self.forwarding(connection, &address));
-        upstream.outbound.begin(desk.request.framing);
-        let mut talk = Talk::new(self, connection, upstream, desk, lease, sending, reused);
+        upstream.send(desk, &self.forwarding(client, &address));
+        let mut talk = Talk::new(self, client, upstream, desk, lease, sending, reused);
         let repeats = self.route.retry.repeats;
         let got = poll_fn(|cx| match talk.poll(cx) {
             // The backend is given up by others, or cut off: this request need not share its fate.

@@ -4,15 +4,15 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::body::{Pump, PumpFault, Repeating, Sink, SourceFault, Waits};
-use super::h1::{After, Connection};
+use super::backend::Upstream;
+use super::body::{Pump, PumpFault, Repeating, SourceFault, Waits};
+use super::client::{After, Client, Front};
 use super::pace::Pace;
 use super::talk::{overdue, watch_client};
-use super::wire::Wire;
 use crate::clock::{self, Instant};
 use crate::config::Timeouts;
 use crate::http::{Framing, Kept};
-use crate::local::{Desk, Local, Phase};
+use crate::local::{Desk, Phase};
 use crate::outcome::Outcome;
 use crate::state::{Lease, Pool, Terms};
 
@@ -21,7 +21,7 @@ pub(super) const IS_RUNNING: &str = "who has got a response has an attempt runni
 
 /// An attempt that is connected. It stays in one place for as long as its exchange lasts, as it is large.
 pub(super) struct Running {
-    pub upstream: Wire,
+    pub upstream: Upstream,
     pub lease: Lease,
     pub timeouts: Patience,
     pub sending: Pump,
@@ -52,34 +52,35 @@ impl Patience {
 
 /// The bodies' part: moves the response down, and what is left of the request up, and puts everything away.
 pub(super) async fn run(
-    connection: &mut Connection,
+    client: &mut Client<impl Front>,
     desk: &mut Desk,
     slot: &mut Option<Running>,
     framing: Framing,
 ) -> After {
     let running = slot.as_mut().expect(IS_RUNNING);
-    let local = connection.session.local().clone();
-    let Terms { min_rate, write, .. } = *connection.terms;
-    let mut answering = Pump::paced(Pace::of_taker(min_rate, write, connection.wire.outbound.written()));
+    let local = client.session.local().clone();
+    let Terms { min_rate, write, .. } = *client.terms;
+    let mut answering = Pump::paced(Pace::of_taker(min_rate, write, client.wire.written()));
     desk.kept.settle();
-    let outcome = poll_fn(|cx| running.poll_bodies(cx, connection, &mut desk.kept, &mut answering)).await;
-    connection.deadline.limit(None);
+    let outcome = poll_fn(|cx| running.poll_bodies(cx, client, &mut desk.kept, &mut answering)).await;
+    client.deadline.limit(None);
     let status = desk.response.status;
     let outcome = outcome.map_or_else(|fault| fault, |()| Outcome::Completed { status });
     let now = clock::now();
     local.ended(running.lease.state().id(), outcome);
     tracing::debug!(backend = %running.lease.backend().name, status, cause = outcome.code(), "request ended");
     let complete = matches!(outcome, Outcome::Completed { .. });
-    let reusable = complete && running.sending.is_done() && running.leaves_connection(desk);
-    put_away(&local, desk, &mut running.upstream);
-    let Running { upstream, lease, timeouts, keep_client, .. } = slot.take().expect(IS_RUNNING);
-    if reusable && let Some(keep) = timeouts.upstream_idle {
-        local.put_idle(lease.state().id(), upstream.stream, now, keep);
+    let Running { upstream, lease, timeouts, keep_client, sending, .. } = slot.take().expect(IS_RUNNING);
+    let reusable = complete && sending.is_done() && !lease.state().is_draining();
+    if let Some(stream) = upstream.end(&local, desk).filter(|_| reusable)
+        && let Some(keep) = timeouts.upstream_idle
+    {
+        local.put_idle(lease.state().id(), stream, now, keep);
     }
     lease.finish(now, outcome);
     match outcome {
-        Outcome::Completed { .. } if keep_client && !connection.wire.inbound.is_over() => After::KeepAlive,
-        Outcome::Completed { .. } => connection.farewell(desk),
+        Outcome::Completed { .. } if keep_client && !client.is_over() => After::KeepAlive,
+        Outcome::Completed { .. } => client.farewell(desk),
         _ if framing == Framing::ToClose => After::Reset,
         // The length or the missing last chunk tells; what was received before the cut arrives.
         Outcome::BackendCut
@@ -87,7 +88,7 @@ pub(super) async fn run(
         | Outcome::ResponseBodyTimeout
         | Outcome::RequestTimeout
         | Outcome::RequestLate => {
-            if connection.flush().await {
+            if client.flush().await {
                 After::BreakOff
             } else {
                 After::Reset
@@ -97,18 +98,59 @@ pub(super) async fn run(
     }
 }
 
+/// How far the bodies are.
+enum Moving {
+    /// The response's is at its end.
+    Done,
+    /// Something is still to come; whether anything has moved.
+    On { moved: bool },
+}
+
 impl Running {
     fn poll_bodies(
         &mut self,
         cx: &mut Context<'_>,
-        connection: &mut Connection,
+        client: &mut Client<impl Front>,
         kept: &mut Kept,
         answering: &mut Pump,
     ) -> Poll<Result<(), Outcome>> {
-        connection.session.watch(cx);
-        let local = connection.session.local();
-        let (mut from_client, mut to_client) = connection.wire.split(&local.buffers);
-        let (mut from_backend, mut to_backend) = self.upstream.split(&local.buffers);
+        client.session.watch(cx);
+        let moved = match self.poll_pumps(cx, client, kept, answering) {
+            Ok(Moving::Done) => return Poll::Ready(Ok(())),
+            Ok(Moving::On { moved }) => moved,
+            Err(fault) => return Poll::Ready(Err(fault)),
+        };
+        let local = client.session.local();
+        if !self.sending.is_running() {
+            watch_client(&mut client.wire, &local.buffers, cx)?;
+        }
+        if local.phase() == Phase::Cut || self.lease.is_cut() {
+            return Poll::Ready(Err(Outcome::Cut));
+        }
+        let (late, since) = match self.late {
+            Some(late) if !moved => late,
+            _ => {
+                let now = clock::now();
+                let (until, late) = self.patience(now, answering, client.wire.written(), client.terms.write);
+                client.deadline.set(until);
+                *self.late.insert((late, now))
+            }
+        };
+        let deadline = &mut client.deadline;
+        deadline.poll(cx).map(|()| Err(overdue(deadline, self.timeouts.whole, since, late)))
+    }
+
+    /// Moves both bodies as far as they go.
+    fn poll_pumps(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<impl Front>,
+        kept: &mut Kept,
+        answering: &mut Pump,
+    ) -> Result<Moving, Outcome> {
+        let buffers = &client.session.local().buffers;
+        let (mut from_client, mut to_client) = client.wire.split(buffers);
+        let (mut from_backend, mut to_backend) = self.upstream.split(buffers);
         if self.sending.is_running() {
             // A request that goes wrong now no longer matters to the response that is under way.
             let mut from_client = Repeating { kept, source: &mut from_client };
@@ -117,32 +159,17 @@ impl Running {
             }
         }
         match answering.poll(cx, &mut from_backend, &mut to_client) {
-            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
-            Poll::Ready(Err(PumpFault::Source(SourceFault::Cut))) => return Poll::Ready(Err(Outcome::BackendCut)),
+            Poll::Ready(Ok(())) => Ok(Moving::Done),
+            Poll::Ready(Err(PumpFault::Source(SourceFault::Cut))) => Err(Outcome::BackendCut),
             Poll::Ready(Err(PumpFault::Source(SourceFault::Malformed | SourceFault::TooLarge))) => {
-                return Poll::Ready(Err(Outcome::MalformedResponse));
+                Err(Outcome::MalformedResponse)
             }
-            Poll::Ready(Err(PumpFault::Sink)) => return Poll::Ready(Err(Outcome::ClientGone)),
-            Poll::Pending => {}
-        }
-        if !self.sending.is_running() {
-            watch_client(&mut from_client, cx)?;
-        }
-        if local.phase() == Phase::Cut || self.lease.is_cut() {
-            return Poll::Ready(Err(Outcome::Cut));
-        }
-        let moved = answering.has_moved(&to_client) | self.sending.has_moved(&to_backend);
-        let (late, since) = match self.late {
-            Some(late) if !moved => late,
-            _ => {
-                let now = clock::now();
-                let (until, late) = self.patience(now, answering, to_client.written(), connection.terms.write);
-                connection.deadline.set(until);
-                *self.late.insert((late, now))
+            Poll::Ready(Err(PumpFault::Sink)) => Err(Outcome::ClientGone),
+            Poll::Pending => {
+                let moved = answering.has_moved(&to_client) | self.sending.has_moved(&to_backend);
+                Ok(Moving::On { moved })
             }
-        };
-        let deadline = &mut connection.deadline;
-        deadline.poll(cx).map(|()| Err(overdue(deadline, self.timeouts.whole, since, late)))
+        }
     }
 
     /// Until when what is waited for now may take, and what it means when it takes longer. So much was `written` to the
@@ -167,21 +194,4 @@ impl Running {
         let slow = slow.or(taker.map(|until| (until, Outcome::ClientWriteTimeout)));
         slow.filter(|slow| slow.0 < between.0).unwrap_or(between)
     }
-
-    /// Whether the backend's connection is where the next exchange can begin: there will be one, the backend said nothing
-    /// against it, its body's end was told by its framing, and nothing came after it.
-    fn leaves_connection(&self, desk: &Desk) -> bool {
-        desk.response.keeps_alive()
-            && !self.lease.state().is_draining()
-            && !desk.request.connection.websocket
-            && desk.response.framing != Framing::ToClose
-            && self.upstream.is_clean()
-            && !self.upstream.inbound.ended
-    }
-}
-
-/// Takes the memory of a backend's wire back.
-pub(super) fn put_away(local: &Local, desk: &mut Desk, upstream: &mut Wire) {
-    upstream.inbound.release(&local.buffers);
-    desk.to_backend = upstream.outbound.give_back();
 }

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::bodies::{self, Running};
-use super::h1::{After, Connection};
+use super::client::{After, Client, Front};
 use super::replies::{self, Answer};
 use super::request_id::RequestId;
 use super::upgrade;
@@ -29,15 +29,15 @@ use crate::state::{Action, HttpPlan, Lease, PoolId, Protocol, Route, RouteAsk, V
 const LOOKS: u32 = 3;
 
 /// Sends the request on the desk to a backend, or answers it ourselves.
-pub(super) async fn run(connection: &mut Connection, desk: &mut Desk) -> After {
-    let local = connection.session.local().clone();
+pub(super) async fn run(client: &mut Client<impl Front>, desk: &mut Desk) -> After {
+    let local = client.session.local().clone();
     let mut id = local.roll(RequestId::roll);
     let mut looks = LOOKS;
     let mut course = Course::default();
     desk.kept.begin();
     // The view lives for the head's part of the exchange only; a long body keeps its lease and no more.
     let opened = loop {
-        match open(&local, connection, desk, &mut id, &mut course).await {
+        match open(&local, client, desk, &mut id, &mut course).await {
             // Who waits in a queue follows every reload until its time is over.
             Opened::Outdated if course.waiting.has_place() => {}
             Opened::Outdated if looks > 1 => looks -= 1,
@@ -46,13 +46,13 @@ pub(super) async fn run(connection: &mut Connection, desk: &mut Desk) -> After {
     };
     if !matches!(opened, Opened::Response(_)) {
         // What we answer has its own time, and a tunnel as long as it likes.
-        connection.deadline.limit(None);
+        client.deadline.limit(None);
     }
     match opened {
-        Opened::Response(framing) => bodies::run(connection, desk, &mut course.running, framing).await,
-        Opened::Tunnel => upgrade::tunnel(connection, desk, &mut course.running).await,
-        Opened::Outdated => Answer::plain(503).send(connection, desk, id.as_str()).await,
-        Opened::Answer(answer) => answer.send(connection, desk, id.as_str()).await,
+        Opened::Response(framing) => bodies::run(client, desk, &mut course.running, framing).await,
+        Opened::Tunnel => upgrade::tunnel(client, desk, &mut course.running).await,
+        Opened::Outdated => Answer::plain(503).send(client, desk, id.as_str()).await,
+        Opened::Answer(answer) => answer.send(client, desk, id.as_str()).await,
         Opened::ClientGone => After::Close,
     }
 }
@@ -87,17 +87,17 @@ pub(super) enum Opened {
 /// Routes the request and brings it to where its response begins.
 async fn open(
     local: &Local,
-    connection: &mut Connection,
+    client: &mut Client<impl Front>,
     desk: &mut Desk,
     id: &mut RequestId,
     course: &mut Course,
 ) -> Opened {
     let view = local.view();
-    let plan = view.listener(connection.listener);
+    let plan = view.listener(client.listener);
     let Some((plan, Protocol::Http(http))) = plan.map(|plan| (plan, &plan.protocol)) else {
         return Opened::Answer(Answer::plain(503).closing());
     };
-    let peer = connection.peer.map(|peer| peer.ip());
+    let peer = client.peer.map(|peer| peer.ip());
     let trusted = peer.is_some_and(|peer| config::is_within(&http.trusted_proxies, peer));
     if let Some(given) = fields::given_request_id(&desk.request.fields, trusted).and_then(RequestId::given) {
         *id = given;
@@ -114,7 +114,7 @@ async fn open(
         Action::Forward(split) => {
             let pool = split.choose(local.roll(|dice| dice.next()));
             let way = Way { local, view: &view, http, route, pool, peer, trusted, id: id.as_str() };
-            way.attempts(connection, desk, course).await
+            way.attempts(client, desk, course).await
         }
         own => Opened::Answer(replies::of_route(own, target).edited(&route.response_edits)),
     }
@@ -135,29 +135,32 @@ pub(super) struct Way<'a> {
 
 impl Way<'_> {
     /// The final head has come: judges the backend by it and makes the head for the client ready.
-    pub(super) fn begin_response(&self, connection: &mut Connection, desk: &mut Desk, running: &mut Running) -> Opened {
+    pub(super) fn begin_response(
+        &self,
+        client: &mut Client<impl Front>,
+        desk: &mut Desk,
+        running: &mut Running,
+    ) -> Opened {
         let response = &desk.response;
         let now = clock::now();
         let Running { upstream, lease, .. } = running;
         lease.responded(now, Verdict::of_status(response.status));
         self.local.responded(lease.state().id(), now.since(lease.sent_at()));
         if response.status == 101 {
-            self.write_head(connection, desk, Framing::None, Persistence::Upgrade);
+            self.write_head(client, desk, Framing::None, Persistence::Upgrade);
             return Opened::Tunnel;
         }
         let framing = write::reply_framing(response, desk.request.version);
-        let keep_client = connection.may_go_on(desk)
-            && framing != Framing::ToClose
-            && connection.wire.inbound.is_done()
-            && !connection.wire.inbound.is_over();
-        upstream.inbound.begin(response.framing);
+        let keep_client =
+            client.may_go_on(desk) && framing != Framing::ToClose && client.wire.is_read() && !client.is_over();
+        upstream.begin(response.framing);
         running.keep_client = keep_client;
         let persistence = if keep_client { Persistence::KeepAlive } else { Persistence::Close };
-        self.write_head(connection, desk, framing, persistence);
+        self.write_head(client, desk, framing, persistence);
         Opened::Response(framing)
     }
 
-    fn write_head(&self, connection: &mut Connection, desk: &Desk, framing: Framing, persistence: Persistence) {
+    fn write_head(&self, client: &mut Client<impl Front>, desk: &Desk, framing: Framing, persistence: Persistence) {
         let reply = Reply {
             client: desk.request.version,
             framing,
@@ -165,8 +168,7 @@ impl Way<'_> {
             edits: &self.route.response_edits,
             via: self.http.via,
         };
-        write::response(&mut connection.wire.outbound.pending, &desk.response, &reply);
-        connection.wire.outbound.begin(framing);
+        client.wire.respond(&desk.response, &reply);
     }
 
     /// The `Host` for a request of HTTP/1.0 that names none, as HTTP/1.1 demands one: the backend's address, where that can
@@ -179,12 +181,12 @@ impl Way<'_> {
         }
     }
 
-    pub(super) fn forwarding<'b>(&'b self, connection: &Connection, fallback_host: &'b str) -> Forwarding<'b> {
+    pub(super) fn forwarding<'b>(&'b self, client: &Client<impl Front>, fallback_host: &'b str) -> Forwarding<'b> {
         Forwarding {
             peer: self.peer,
             trusted: self.trusted,
-            scheme: if connection.wire.stream.is_secure() { Scheme::Https } else { Scheme::Http },
-            port: connection.local.map(|local| local.port()),
+            scheme: if client.wire.is_secure() { Scheme::Https } else { Scheme::Http },
+            port: client.local.map(|local| local.port()),
             request_id: self.id,
             fallback_host,
             forwarded: self.http.forwarded,

@@ -4,21 +4,20 @@
 //! buffer. Between two requests the connection holds no buffer.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::body::Sink;
+use super::client::{After, Client, Front, Gone};
 use super::exchange;
 use super::replies::Answer;
 use super::request_id::RequestId;
-use super::wire::Wire;
+use super::wire::{Wire, WireSink, WireSource};
 use crate::clock::{self, Instant};
-use crate::deadline::Deadline;
 use crate::http::h1::parse::{self, Parsed};
-use crate::http::{Framing, Refusal};
-use crate::local::{Desk, LAST_REQUEST, Local, Phase, Session};
+use crate::http::h1::write::{self, OwnAnswer, Reply};
+use crate::http::{Framing, Refusal, ResponseHead};
+use crate::local::{Desk, LAST_REQUEST, Local, Phase};
 use crate::pipe::Buffers;
 use crate::state::{ListenerId, Terms};
 use crate::stream::Incoming;
@@ -28,34 +27,65 @@ const LINGER_BYTES: usize = 64 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// A client's connection.
-pub(super) struct Connection {
-    pub wire: Wire,
-    pub session: Session,
-    pub deadline: Deadline,
-    pub listener: ListenerId,
-    pub peer: Option<SocketAddr>,
-    /// The address it came to; `None` over a Unix socket.
-    pub local: Option<SocketAddr>,
-    /// The listener's when the latest request began.
-    pub terms: Rc<Terms>,
-    /// How many requests it has brought, the one under way included.
-    requests: u32,
-}
+type Connection = Client<Wire>;
 
-/// What becomes of the client's connection after an exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
-    /// The next request may come.
-    KeepAlive,
-    /// An orderly end.
-    Close,
-    /// An orderly end after which what the client still sends is read and forgotten, so that it gets its answer.
-    Linger,
-    /// An end in the middle of an answer, of which its length or the missing last chunk tells; TLS does not say that all was
-    /// said.
-    BreakOff,
-    /// A reset: the answer is incomplete and must not look otherwise.
-    Reset,
+impl Front for Wire {
+    type Source<'a> = WireSource<'a>;
+    type Sink<'a> = WireSink<'a>;
+
+    fn split<'a>(&'a mut self, buffers: &'a Buffers) -> (WireSource<'a>, WireSink<'a>) {
+        Wire::split(self, buffers)
+    }
+
+    /// Reads ahead: what comes is the next request, an orderly end is fine.
+    fn poll_gone(&mut self, buffers: &Buffers, cx: &mut Context<'_>) -> Result<(), Gone> {
+        Wire::split(self, buffers).0.poll_ahead(cx).map_err(|_| Gone)
+    }
+
+    fn interim(&mut self, head: &ResponseHead) {
+        write::interim(&mut self.outbound.pending, head);
+    }
+
+    fn respond(&mut self, head: &ResponseHead, reply: &Reply<'_>) {
+        write::response(&mut self.outbound.pending, head, reply);
+        self.outbound.begin(reply.framing);
+    }
+
+    fn answer(&mut self, answer: &OwnAnswer<'_>) {
+        write::own_answer(&mut self.outbound.pending, answer);
+    }
+
+    fn is_read(&self) -> bool {
+        self.inbound.is_done()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.inbound.ended
+    }
+
+    fn holds_input(&self) -> bool {
+        !self.inbound.is_empty()
+    }
+
+    fn written(&self) -> u64 {
+        self.outbound.written()
+    }
+
+    fn is_secure(&self) -> bool {
+        self.stream.is_secure()
+    }
+
+    fn give_memory_back(&mut self) -> Vec<u8> {
+        self.outbound.give_back()
+    }
+
+    fn raw(&mut self) -> Option<&mut Wire> {
+        Some(self)
+    }
+
+    fn open_tunnel(&mut self) {
+        self.leave_protocol();
+    }
 }
 
 /// Serves one connection from its acceptance to its end; `seat` is let go of when nothing of it is left.
@@ -71,7 +101,7 @@ pub fn serve(local: &Rc<Local>, incoming: Incoming, seat: impl Sized + 'static) 
     }
 }
 
-impl Connection {
+impl Client<Wire> {
     fn new(local: &Rc<Local>, incoming: Incoming) -> Connection {
         let mut wire = Wire::new(incoming.stream);
         if !incoming.prefix.is_empty() {
@@ -175,7 +205,7 @@ impl Connection {
     async fn read_head(&mut self, desk: &mut Desk) -> Result<(), HeadFault> {
         let Terms { head: limits, header, .. } = *self.terms;
         let mut seen = 0;
-        let Connection { wire, session, deadline, .. } = self;
+        let Client { wire, session, deadline, .. } = self;
         let mut limit: Option<Instant> = None;
         poll_fn(|cx| {
             session.watch(cx);
@@ -214,41 +244,6 @@ impl Connection {
         self.wire.inbound.begin(Framing::None);
         let local = self.session.local().clone();
         self.wire.inbound.release_if_empty(&local.buffers);
-    }
-
-    /// Writes what is pending; false when the client does not take it.
-    pub(super) async fn flush(&mut self) -> bool {
-        self.deadline.set(clock::now() + self.terms.write);
-        let Connection { wire, session, deadline, .. } = self;
-        poll_fn(|cx| {
-            session.watch(cx);
-            let local = session.local();
-            let (_, mut sink) = wire.split(&local.buffers);
-            match sink.poll_flush(cx) {
-                Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
-                Poll::Pending if local.phase() == Phase::Cut => Poll::Ready(false),
-                Poll::Pending => deadline.poll(cx).map(|()| false),
-            }
-        })
-        .await
-    }
-
-    /// Whether another request may follow the one on the desk, once both bodies are at their ends: the client wants that,
-    /// may send more, and what comes will be requests. Bytes behind an upgrade that was not given may be anything
-    /// (security.md R2, R3).
-    pub(super) fn may_go_on(&self, desk: &Desk) -> bool {
-        desk.request.keeps_alive()
-            && !desk.request.connection.websocket
-            && self.requests < self.terms.requests
-            && self.session.local().phase() == Phase::Serving
-    }
-
-    /// How it is closed after a whole answer. A client that may still send is given the time to read first: what comes in
-    /// after a close is answered with a reset, which can take the answer with it.
-    pub(super) fn farewell(&self, desk: &Desk) -> After {
-        let inbound = &self.wire.inbound;
-        let last = inbound.ended || !desk.request.keeps_alive();
-        if last && inbound.is_done() && inbound.is_empty() { After::Close } else { After::Linger }
     }
 
     fn end(mut self, how: After) {

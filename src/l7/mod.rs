@@ -4,8 +4,10 @@
 //! `talk` are the part up to the response's head and `bodies` the rest.
 
 mod attempts;
+mod backend;
 mod bodies;
 mod body;
+mod client;
 mod exchange;
 mod h1;
 mod pace;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::h1::{After, Connection};
+use super::client::{After, Client, Front};
 use super::request_id::RequestId;
 use crate::config::HeaderEdits;
 use crate::http::h1::write::{self, Connection as Persistence, OwnAnswer};
@@ -77,9 +77,9 @@ impl Answer {
     }
 
     /// Sends it. A request body that was not read ends the connection: what is left of it is not the next request.
-    pub(super) async fn send(self, connection: &mut Connection, desk: &mut Desk, id: &str) -> After {
-        let unread = self.close || !connection.wire.inbound.is_done();
-        let keep = !unread && connection.may_go_on(desk);
+    pub(super) async fn send(self, client: &mut Client<impl Front>, desk: &mut Desk, id: &str) -> After {
+        let unread = self.close || !client.wire.is_read();
+        let keep = !unread && client.may_go_on(desk);
         // No answer has both.
         let location = self.location.as_deref().map(|to| ("Location", to));
         let extra = location.or(self.retry_after.as_deref().map(|seconds| ("Retry-After", seconds)));
@@ -93,12 +93,12 @@ impl Answer {
             edits: &self.edits,
             head_request: desk.request.method == Method::Head,
         };
-        write::own_answer(&mut connection.wire.outbound.pending, &answer);
-        match (connection.flush().await, keep, unread) {
+        client.wire.answer(&answer);
+        match (client.flush().await, keep, unread) {
             (false, ..) => After::Reset,
             (true, true, _) => After::KeepAlive,
             (true, false, true) => After::Linger,
-            (true, false, false) => connection.farewell(desk),
+            (true, false, false) => client.farewell(desk),
         }
     }
 }

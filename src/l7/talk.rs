@@ -1,29 +1,29 @@
 //! The head's part of an attempt: the request goes up, interim responses come down, until the final head is there.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use super::backend::{HeadFault, Upstream};
 use super::body::{Pump, PumpFault, Repeating, Sink, SourceFault, Waits};
+use super::client::{Client, Front, Gone};
 use super::exchange::Way;
-use super::h1::Connection;
-use super::wire::{Wire, WireSource};
 use crate::clock::{self, Instant};
 use crate::config::{Repeats, Timeouts};
 use crate::deadline::Deadline;
-use crate::http::h1::parse::{self, HeadLimits, Parsed};
-use crate::http::h1::write;
-use crate::http::{Framing, Version};
+use crate::http::Version;
+use crate::http::h1::parse::HeadLimits;
 use crate::local::{Desk, Phase};
 use crate::outcome::{Outcome, Repeatable};
+use crate::pipe::Buffers;
 use crate::state::Lease;
 
 /// How many interim responses a backend may send before its final one (security.md checklist 7).
 const MOST_INTERIM: u32 = 10;
 
 /// The head's part of an attempt: the request goes up, interim responses come down, until the final head is there.
-pub(super) struct Talk<'a> {
-    connection: &'a mut Connection,
-    upstream: &'a mut Wire,
+pub(super) struct Talk<'a, F> {
+    client: &'a mut Client<F>,
+    upstream: &'a mut Upstream,
     desk: &'a mut Desk,
     lease: &'a mut Lease,
     timeouts: &'a Timeouts,
@@ -36,15 +36,11 @@ pub(super) struct Talk<'a> {
     since: Instant,
     /// How long the whole request may take.
     whole: Option<Duration>,
-    /// How much of the response's head was there when it was last looked at.
-    seen: usize,
     /// How many interim responses have come, and how many bytes they had.
     interim: u32,
     interim_bytes: usize,
     /// One of them was the 100 that lets the client send its body.
     continued: bool,
-    /// Any byte of a response has come.
-    begun: bool,
 }
 
 /// What is to be done about the deadline when there is nothing to do but to wait.
@@ -58,20 +54,20 @@ enum Wait {
     On,
 }
 
-impl<'a> Talk<'a> {
+impl<'a, F: Front> Talk<'a, F> {
     pub(super) fn new(
         way: &'a Way<'_>,
-        connection: &'a mut Connection,
-        upstream: &'a mut Wire,
+        client: &'a mut Client<F>,
+        upstream: &'a mut Upstream,
         desk: &'a mut Desk,
         lease: &'a mut Lease,
         sending: &'a mut Pump,
         reused: bool,
-    ) -> Talk<'a> {
+    ) -> Talk<'a, F> {
         let (timeouts, whole) = (&way.view.pool(way.pool).timeouts, way.route.request_timeout);
         let (wait, since) = (Wait::Anew, lease.sent_at());
         Talk {
-            connection,
+            client,
             upstream,
             desk,
             lease,
@@ -81,22 +77,20 @@ impl<'a> Talk<'a> {
             wait,
             since,
             whole,
-            seen: 0,
             interim: 0,
             interim_bytes: 0,
             continued: false,
-            begun: false,
         }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
-        self.connection.session.watch(cx);
+        self.client.session.watch(cx);
         self.poll_request(cx)?;
         if let Poll::Ready(got) = self.poll_response(cx) {
             return Poll::Ready(got);
         }
         self.poll_client(cx)?;
-        if self.connection.session.local().phase() == Phase::Cut || self.lease.is_cut() {
+        if self.client.session.local().phase() == Phase::Cut || self.lease.is_cut() {
             return Poll::Ready(Err(Outcome::Cut));
         }
         self.poll_deadline(cx)
@@ -107,7 +101,7 @@ impl<'a> Talk<'a> {
         Repeatable {
             idempotent: repeats == Repeats::All || self.desk.request.method.is_idempotent(),
             body_kept: self.desk.kept.is_whole(),
-            sent: self.upstream.outbound.written() > 0,
+            sent: self.upstream.has_sent(),
             heard: self.interim > 0,
         }
     }
@@ -122,12 +116,8 @@ impl<'a> Talk<'a> {
         if !self.sending.is_running() {
             return Ok(());
         }
-        let Connection { wire, session, .. } = &mut *self.connection;
-        let buffers = &session.local().buffers;
-        let (mut from_client, _) = wire.split(buffers);
-        let (_, mut to_backend) = self.upstream.split(buffers);
-        let mut from_client = Repeating { kept: &mut self.desk.kept, source: &mut from_client };
-        match self.sending.poll(cx, &mut from_client, &mut to_backend) {
+        let (sent, moved) = self.poll_sending(cx);
+        match sent {
             Poll::Ready(Ok(())) => self.is_sent(),
             // It may have answered before it stopped listening: wait for that answer.
             Poll::Ready(Err(PumpFault::Sink)) => {
@@ -135,10 +125,21 @@ impl<'a> Talk<'a> {
                 self.is_sent();
             }
             Poll::Ready(Err(PumpFault::Source(fault))) => return Err(client_fault(fault)),
-            Poll::Pending if self.sending.has_moved(&to_backend) => self.wait = Wait::Anew,
+            Poll::Pending if moved => self.wait = Wait::Anew,
             Poll::Pending => {}
         }
         Ok(())
+    }
+
+    /// Moves what there is of the request; says also whether anything moved, if that is not all.
+    fn poll_sending(&mut self, cx: &mut Context<'_>) -> (Poll<Result<(), PumpFault>>, bool) {
+        let buffers = &self.client.session.local().buffers;
+        let (mut from_client, _) = self.client.wire.split(buffers);
+        let (_, mut to_backend) = self.upstream.split(buffers);
+        let mut from_client = Repeating { kept: &mut self.desk.kept, source: &mut from_client };
+        let sent = self.sending.poll(cx, &mut from_client, &mut to_backend);
+        let moved = sent.is_pending() && self.sending.has_moved(&to_backend);
+        (sent, moved)
     }
 
     fn is_sent(&mut self) {
@@ -149,12 +150,12 @@ impl<'a> Talk<'a> {
 
     /// Passes on what waits for the client; once the request is sent, looks whether the client is still there.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Result<(), Outcome> {
-        let Connection { wire, session, .. } = &mut *self.connection;
-        let (mut from_client, mut to_client) = wire.split(&session.local().buffers);
+        let Client { wire, session, .. } = &mut *self.client;
+        let buffers = &session.local().buffers;
         if !self.sending.is_running() {
-            watch_client(&mut from_client, cx)?;
+            watch_client(wire, buffers, cx)?;
         }
-        match to_client.poll_flush(cx) {
+        match wire.split(buffers).1.poll_flush(cx) {
             Poll::Ready(Err(_)) => Err(Outcome::ClientGone),
             _ => Ok(()),
         }
@@ -162,7 +163,7 @@ impl<'a> Talk<'a> {
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
         let (wait, late) = self.patience();
-        let deadline = &mut self.connection.deadline;
+        let deadline = &mut self.client.deadline;
         match std::mem::replace(&mut self.wait, Wait::On) {
             Wait::Anew => {
                 let now = clock::now();
@@ -185,7 +186,7 @@ impl<'a> Talk<'a> {
         let held_back = self.desk.request.expects_continue && !self.continued && self.sending.taken == 0;
         match (self.sending.is_running(), self.sending.waits) {
             (true, Waits::ForSource) if held_back => (self.timeouts.response_header, Outcome::ContinueTimeout),
-            (true, Waits::ForSource) => (self.connection.terms.body, Outcome::ClientTimeout),
+            (true, Waits::ForSource) => (self.client.terms.body, Outcome::ClientTimeout),
             (true, Waits::ForSink) => (self.timeouts.response_body, Outcome::BackendWriteTimeout),
             _ => (self.timeouts.response_header, Outcome::ResponseHeaderTimeout),
         }
@@ -194,37 +195,19 @@ impl<'a> Talk<'a> {
     /// Reads heads until the final one; interim ones are passed on.
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
         loop {
-            let (mut from_backend, _) = self.upstream.split(&self.connection.session.local().buffers);
-            let limits = HeadLimits::default();
+            let buffers = &self.client.session.local().buffers;
             let method = self.desk.request.method;
-            match parse::response(from_backend.bytes(), self.seen, &limits, method, &mut self.desk.response) {
-                Ok(Parsed::Complete(length)) => {
-                    from_backend.begin(length, Framing::None);
-                    self.seen = 0;
-                    if !self.desk.response.is_interim() {
-                        return Poll::Ready(self.accept());
-                    }
-                    self.pass_on_interim(length)?;
-                    continue;
-                }
-                Ok(Parsed::Partial) => self.seen = from_backend.bytes().len(),
-                Err(refusal) => {
+            match ready!(self.upstream.poll_head(cx, buffers, method, &mut self.desk.response)) {
+                Ok(_) if !self.desk.response.is_interim() => return Poll::Ready(self.accept()),
+                Ok(length) => self.pass_on_interim(length)?,
+                Err(HeadFault::Refused(refusal)) => {
                     tracing::debug!(backend = %self.lease.backend().name, why = refusal.why(), "response refused");
                     return Poll::Ready(Err(Outcome::MalformedResponse));
                 }
-            }
-            from_backend.make_room(2 * limits.head_bytes);
-            match from_backend.poll_fill(cx) {
-                Poll::Ready(Ok(true)) => self.begun = true,
-                Poll::Ready(_) => return Poll::Ready(Err(self.closed())),
-                Poll::Pending => return Poll::Pending,
+                Err(HeadFault::Closed { heard: false }) if self.reused => return Poll::Ready(Err(Outcome::StaleIdle)),
+                Err(HeadFault::Closed { .. }) => return Poll::Ready(Err(Outcome::BackendClosed)),
             }
         }
-    }
-
-    /// The backend closed before its head was complete.
-    fn closed(&self) -> Outcome {
-        if self.reused && !self.begun { Outcome::StaleIdle } else { Outcome::BackendClosed }
     }
 
     /// A switch of protocols is only for those who asked for it (security.md R2).
@@ -250,7 +233,7 @@ impl<'a> Talk<'a> {
             }
         }
         if self.desk.request.version == Version::Http11 {
-            write::interim(&mut self.connection.wire.outbound.pending, &self.desk.response);
+            self.client.wire.interim(&self.desk.response);
         }
         Ok(())
     }
@@ -266,9 +249,9 @@ pub(super) fn overdue(deadline: &Deadline, whole: Option<Duration>, since: Insta
     }
 }
 
-/// Reads ahead on the client's side: what comes is the next request, an orderly end is fine, a reset ends the exchange.
-pub(super) fn watch_client(from_client: &mut WireSource<'_>, cx: &mut Context<'_>) -> Result<(), Outcome> {
-    from_client.poll_ahead(cx).map_err(|_| Outcome::ClientGone)
+/// Looks whether the client is still there, though nothing of it is waited for.
+pub(super) fn watch_client(wire: &mut impl Front, buffers: &Buffers, cx: &mut Context<'_>) -> Result<(), Outcome> {
+    wire.poll_gone(buffers, cx).map_err(|Gone| Outcome::ClientGone)
 }
 
 fn client_fault(fault: SourceFault) -> Outcome {

@@ -37,6 +37,12 @@ impl Wire {
         (WireSource { reader, inbound: &mut self.inbound, buffers }, WireSink { writer, outbound: &mut self.outbound })
     }
 
+    /// HTTP is left: everything that comes from here on is body up to the end of the direction, and so is what goes.
+    pub fn leave_protocol(&mut self) {
+        self.inbound.begin(Framing::ToClose);
+        self.outbound.coding = Coding::Raw { ending: false };
+    }
+
     /// Whether no byte waits in either direction.
     pub fn is_clean(&self) -> bool {
         self.inbound.is_empty() && self.outbound.is_flushed()
@@ -105,11 +111,6 @@ impl Inbound {
     /// Whether all that came was used.
     pub fn is_empty(&self) -> bool {
         self.buffer.as_ref().is_none_or(Buffer::is_empty) && self.pipe.is_none()
-    }
-
-    /// Whether the sender has ended its direction and all that it sent was used.
-    pub fn is_over(&self) -> bool {
-        self.ended && self.is_empty()
     }
 
     /// Forgets everything and gives back what it lies in.
@@ -321,6 +322,8 @@ enum Coding {
     Plain,
     /// In chunks; so many bytes of the begun chunk are missing.
     Chunked { missing: usize },
+    /// As it is, and its end is that of the direction; whether it has come.
+    Raw { ending: bool },
 }
 
 /// What goes out on a wire.
@@ -366,8 +369,10 @@ impl Outbound {
 
     /// Ends the body.
     fn end(&mut self, trailers: &Fields) {
-        if matches!(self.coding, Coding::Chunked { .. }) {
-            body::last_chunk(&mut self.pending, trailers);
+        match &mut self.coding {
+            Coding::Plain => {}
+            Coding::Chunked { .. } => body::last_chunk(&mut self.pending, trailers),
+            Coding::Raw { ending } => *ending = true,
         }
     }
 
@@ -435,7 +440,7 @@ impl Sink for WireSink<'_> {
     }
 
     fn takes_pipes(&self) -> bool {
-        self.outbound.coding == Coding::Plain && !self.writer.is_secure()
+        matches!(self.outbound.coding, Coding::Plain | Coding::Raw { .. }) && !self.writer.is_secure()
     }
 
     fn poll_pipe(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
@@ -455,7 +460,10 @@ impl Sink for WireSink<'_> {
             let count = ready!(self.writer.poll_write(cx, pending, &[]))?;
             self.outbound.wrote(count);
         }
-        self.writer.poll_flush(cx)
+        match self.outbound.coding {
+            Coding::Raw { ending: true } => self.writer.poll_shutdown(cx),
+            _ => self.writer.poll_flush(cx),
+        }
     }
 
     fn written(&self) -> u64 {
@@ -711,9 +719,9 @@ mod tests {
         assert!(!from.inbound.ended);
         from.inbound.consume(SMALLEST, &buffers);
         read_ahead(&mut from, &buffers, |inbound| inbound.ended).await;
-        assert!(!from.inbound.is_over(), "five bytes are unused");
+        assert!(!from.inbound.is_empty(), "five bytes are unused");
         from.inbound.consume(5, &buffers);
-        assert!(from.inbound.is_over() && from.inbound.buffer.is_none());
+        assert!(from.inbound.is_empty() && from.inbound.buffer.is_none());
     }
 
     #[tokio::test]
