@@ -86,6 +86,7 @@ fn heads(bench: &Bench) {
         port: Some(8080),
         request_id: "0123456789abcdef0123456789abcdef",
         fallback_host: "",
+        websocket_key: None,
         forwarded: false,
         via: false,
         edits: &[],

@@ -45,6 +45,8 @@ pub struct Forwarding<'a> {
     pub request_id: &'a str,
     /// The `Host` of a request that named none (HTTP/1.0).
     pub fallback_host: &'a str,
+    /// The `Sec-WebSocket-Key` for a backend that speaks HTTP/1.1, where the client speaks HTTP/2, which has none.
+    pub websocket_key: Option<&'a str>,
     /// Whether `Forwarded` is written.
     pub forwarded: bool,
     /// Whether `Via` is written.

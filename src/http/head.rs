@@ -15,6 +15,8 @@ pub enum Version {
     /// HTTP/1.1
     #[default]
     Http11,
+    /// HTTP/2
+    Http2,
 }
 
 /// A request method; [`RequestHead::method_text`] has the token as it came.
@@ -61,6 +63,9 @@ impl Method {
 }
 
 /// How long a message's body is, decided by RFC 9112 §6.3 before anything is read of it.
+///
+/// In HTTP/2 the stream tells where a body ends (RFC 9113 §8.1): [`Framing::Chunked`] then means that its length was not
+/// told, [`Framing::Length`] that it was, and [`Framing::ToClose`] is never there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
     /// There is none.
@@ -68,7 +73,7 @@ pub enum Framing {
     None,
     /// So many bytes.
     Length(u64),
-    /// Chunks.
+    /// Chunks; in HTTP/2, data of untold length.
     Chunked,
     /// Until the sender closes (responses only).
     ToClose,
@@ -243,6 +248,32 @@ impl Fields {
         self.table.push(Entry { name, value, known, plain: true });
     }
 
+    /// Makes the value of the field copied in last longer.
+    pub(super) fn lengthen(&mut self, separator: &[u8], more: &[u8]) {
+        let Some(entry) = self.table.last_mut() else { return };
+        self.bytes.truncate(entry.value.end as usize);
+        self.bytes.extend_from_slice(separator);
+        self.bytes.extend_from_slice(more);
+        entry.value.end = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
+    /// Takes all fields of this name out.
+    pub(super) fn remove(&mut self, name: &str) {
+        let bytes = &self.bytes;
+        self.table.retain(|entry| !entry.name.of(bytes).eq_ignore_ascii_case(name.as_bytes()));
+    }
+
+    /// The text that all of them lie in.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// All of them, and where in the text their values lie.
+    pub(super) fn places(&self) -> impl Iterator<Item = (Field<'_>, Range<usize>)> {
+        self.table.iter().map(|entry| (self.field(entry), entry.value.start as usize..entry.value.end as usize))
+    }
+
     /// Notes where a field lies in a text that [`Fields::adopt`] copies in afterwards, before anything else is copied.
     pub(super) fn note(&mut self, known: Known, name: Range<usize>, value: Range<usize>, plain: bool) {
         self.table.push(Entry { name: Span::new(name), value: Span::new(value), known, plain });
@@ -311,7 +342,7 @@ pub struct ConnectionOptions {
     /// `keep-alive` is among the options.
     pub keep_alive: bool,
     /// `upgrade` is among the options and `Upgrade` names exactly `websocket`: the one protocol switched to
-    /// (security.md checklist 5).
+    /// (security.md checklist 5). In HTTP/2, the request is an extended CONNECT for it (RFC 8441), and the answer takes it.
     pub websocket: bool,
     /// Options other than the three well-known ones are there: fields are nominated as hop-by-hop.
     pub nominates: bool,
@@ -331,7 +362,7 @@ pub struct RequestHead {
     pub framing: Framing,
     /// What `Connection` asks for.
     pub connection: ConnectionOptions,
-    /// `Expect: 100-continue` is there (and a body, and HTTP/1.1).
+    /// `Expect: 100-continue` is there (and a body, and not HTTP/1.0).
     pub expects_continue: bool,
     /// Its fields.
     pub fields: Fields,
@@ -413,7 +444,7 @@ impl ResponseHead {
 
 fn keeps_alive(version: Version, connection: ConnectionOptions) -> bool {
     match version {
-        Version::Http11 => !connection.close,
+        Version::Http11 | Version::Http2 => !connection.close,
         Version::Http10 => connection.keep_alive && !connection.close,
     }
 }

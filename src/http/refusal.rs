@@ -1,6 +1,7 @@
 //! Why a head is refused: one word a rule, with the status of the answer and a sentence for people.
 //!
-//! A refusal always ends the connection: after it nobody knows where the next message would begin.
+//! In HTTP/1.1 a refusal always ends the connection: after it nobody knows where the next message would begin. In HTTP/2 it
+//! ends the stream.
 
 use std::fmt;
 
@@ -67,6 +68,18 @@ pub enum Refusal {
     CodingUnknown,
     /// `Expect` names something other than `100-continue`.
     ExpectUnknown,
+    /// A field that is about an HTTP/1.1 connection, in HTTP/2.
+    ConnectionField,
+    /// A `:scheme` other than `http` and `https`.
+    Scheme,
+    /// `:authority` and `Host` name different hosts.
+    HostDiffers,
+    /// `Content-Length` tells of a body, and the stream ends with the head.
+    LengthWithoutBody,
+    /// An extended CONNECT for a protocol other than `websocket`.
+    ProtocolNotOffered,
+    /// A 101, which HTTP/2 does not have.
+    SwitchedInHttp2,
 }
 
 impl Refusal {
@@ -77,7 +90,10 @@ impl Refusal {
             Refusal::RequestLineTooLong => 414,
             Refusal::ExpectUnknown => 417,
             Refusal::TooManyFields | Refusal::HeadTooLarge | Refusal::TooManyOptions => 431,
-            Refusal::MethodTooLong | Refusal::MethodNotOffered | Refusal::CodingUnknown => 501,
+            Refusal::MethodTooLong
+            | Refusal::MethodNotOffered
+            | Refusal::CodingUnknown
+            | Refusal::ProtocolNotOffered => 501,
             Refusal::Version => 505,
             _ => 400,
         }
@@ -119,6 +135,12 @@ impl Refusal {
             Refusal::CodingMalformed => "Transfer-Encoding is malformed or repeated.",
             Refusal::CodingUnknown => "The only transfer coding spoken here is chunked.",
             Refusal::ExpectUnknown => "The only expectation that can be met is 100-continue.",
+            Refusal::ConnectionField => "A field that is about a connection stands in an HTTP/2 message.",
+            Refusal::Scheme => "The scheme is neither http nor https.",
+            Refusal::HostDiffers => "The Host field names another host than the request itself.",
+            Refusal::LengthWithoutBody => "Content-Length tells of a body, and there is none.",
+            Refusal::ProtocolNotOffered => "The only protocol that is switched to here is websocket.",
+            Refusal::SwitchedInHttp2 => "HTTP/2 has no status 101.",
         }
     }
 }

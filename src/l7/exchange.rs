@@ -189,6 +189,7 @@ impl Way<'_> {
             port: client.local.map(|local| local.port()),
             request_id: self.id,
             fallback_host,
+            websocket_key: None,
             forwarded: self.http.forwarded,
             via: self.http.via,
             edits: &self.route.request_edits,

@@ -4,8 +4,8 @@
 //! complete, and nothing is allocated once the head's buffers are warm. A head that drips in is not read again and
 //! again: until its end is there only the new bytes are looked at.
 
-use super::framing::{Authority, Notes};
 use crate::http::bytes::{NAME, UNDERSCORE, find_below_or_del};
+use crate::http::framing::{Authority, Notes};
 use crate::http::head::{Fields, Known, Method, RequestHead, ResponseHead, Version};
 use crate::http::target::Target;
 
@@ -56,7 +56,7 @@ pub enum Parsed {
 }
 
 /// No method that exists is longer; the longest registered one has 17 letters.
-const LONGEST_METHOD: usize = 32;
+pub(in crate::http) const LONGEST_METHOD: usize = 32;
 /// Empty lines passed over before a request line (RFC 9112 §2.2): some clients end a body with one too many.
 const MOST_EMPTY_LINES: usize = 2;
 

@@ -60,6 +60,7 @@ fn ways() -> [Forwarding<'static>; 3] {
         port: Some(443),
         request_id: "ours",
         fallback_host: "fallback",
+        websocket_key: None,
         forwarded: false,
         via: false,
         edits: &[],

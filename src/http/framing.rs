@@ -10,6 +10,15 @@ use crate::http::target::Target;
 /// A bound for the work of comparing nominated names with all fields.
 const MOST_OPTIONS: usize = 32;
 
+/// Whether a stream goes on behind a head in HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// The head is all (END_STREAM).
+    Ended,
+    /// Data, trailer fields, or the end of the stream alone, are to come.
+    Follows,
+}
+
 /// Where the authority of a request comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Authority {
@@ -122,7 +131,7 @@ impl<'a> Notes<'a> {
     pub(super) fn settle_request(self, authority: Authority, into: &mut RequestHead) -> Result<(), Refusal> {
         into.framing = self.framing(into.version, Framing::None)?;
         let has_body = !matches!(into.framing, Framing::None | Framing::Length(0));
-        into.expects_continue = self.expects_continue && has_body && into.version == Version::Http11;
+        into.expects_continue = self.expects_continue && has_body && into.version != Version::Http10;
         into.connection = self.options(into.version);
         // an upgrade with a body is how one message becomes two (security.md R3), and WebSocket has GET alone (RFC 6455 §4.1)
         into.connection.websocket &= !has_body && into.method == Method::Get;
@@ -134,17 +143,66 @@ impl<'a> Notes<'a> {
         }
     }
 
+    /// Decides what the fields of a request in HTTP/2 mean together; its target has the `:authority`, where there is one.
+    pub(super) fn settle_stream_request(self, body: Body, into: &mut RequestHead) -> Result<(), Refusal> {
+        into.framing = match (body, self.length) {
+            (Body::Ended, Some(1..)) => return Err(Refusal::LengthWithoutBody),
+            // what follows is the tunnel: a request that also has a body would be two messages in one (security.md R3)
+            (Body::Follows, Some(1..)) if into.connection.websocket => return Err(Refusal::LengthWithoutBody),
+            _ if into.connection.websocket => Framing::None,
+            (_, Some(length)) => Framing::Length(length),
+            (Body::Ended, None) => Framing::None,
+            (Body::Follows, None) => Framing::Chunked,
+        };
+        let has_body = !matches!(into.framing, Framing::None | Framing::Length(0));
+        into.expects_continue = self.expects_continue && has_body;
+        match (self.host, into.target.authority()) {
+            (None, "") => Err(Refusal::HostMissing),
+            (None, _) => Ok(()),
+            (Some(host), "") => into.target.set_authority(host),
+            (Some(host), authority) => {
+                let mut told = Target::default();
+                told.set_authority(host)?;
+                if told.authority() == authority { Ok(()) } else { Err(Refusal::HostDiffers) }
+            }
+        }
+    }
+
+    /// Decides what the fields of a response in HTTP/2 mean together.
+    pub(super) fn settle_stream_response(self, to: Method, body: Body, into: &mut ResponseHead) -> Result<(), Refusal> {
+        if has_no_body(to, into.status) {
+            into.framing = Framing::None;
+            into.told_length = self.told_length(to, into.status);
+            return Ok(());
+        }
+        into.framing = match (body, self.length) {
+            (Body::Ended, Some(1..)) => return Err(Refusal::LengthWithoutBody),
+            (Body::Ended, _) => Framing::Length(0),
+            (Body::Follows, Some(length)) => Framing::Length(length),
+            (Body::Follows, None) => Framing::Chunked,
+        };
+        Ok(())
+    }
+
+    /// The length that a response without a body may tell of one.
+    fn told_length(&self, to: Method, status: u16) -> Option<u64> {
+        let tells = to == Method::Head && !matches!(status, 100..200 | 204) || status == 304;
+        self.length.filter(|_| tells)
+    }
+
     /// Decides what a response's fields mean together, for a request of method `to`.
     pub(super) fn settle_response(self, to: Method, into: &mut ResponseHead) -> Result<(), Refusal> {
         let framing = self.framing(into.version, Framing::ToClose)?;
         into.connection = self.options(into.version);
-        let no_body = to == Method::Head || matches!(into.status, 100..200 | 204 | 304);
-        into.framing = if no_body { Framing::None } else { framing };
-        if to == Method::Head && !matches!(into.status, 100..200 | 204) || into.status == 304 {
-            into.told_length = self.length;
-        }
+        into.framing = if has_no_body(to, into.status) { Framing::None } else { framing };
+        into.told_length = self.told_length(to, into.status);
         Ok(())
     }
+}
+
+/// Whether a response has no body, whatever else it says.
+fn has_no_body(to: Method, status: u16) -> bool {
+    to == Method::Head || matches!(status, 100..200 | 204 | 304)
 }
 
 /// Digits alone, and not more than a signed number holds: some programs read lengths as one.
