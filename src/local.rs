@@ -89,8 +89,10 @@ pub struct Local {
     pub worker: usize,
     /// Its buffers.
     pub buffers: Buffers,
-    /// Where its exchanges live.
+    /// Where its exchanges live that have a connection to themselves.
     pub housing: Housing,
+    /// Where those live that share one.
+    pub streams: Housing,
     seed: u64,
     snapshots: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     view: RefCell<Rc<View>>,
@@ -117,6 +119,7 @@ impl Local {
             worker,
             buffers: Buffers::default(),
             housing: Housing::default(),
+            streams: Housing::default(),
             seed,
             snapshots: RefCell::new(cache),
             view: RefCell::new(view),

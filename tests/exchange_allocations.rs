@@ -99,7 +99,7 @@ impl Worker {
                 let stream = Stream::Tcp(tokio::net::TcpStream::from_std(stream).expect("there is a runtime"));
                 let incoming =
                     Incoming { stream, listener, peer: Some(peer), local: Some(address), prefix: Vec::new() };
-                l7::serve(&local, incoming, ()).await;
+                l7::h1::serve(&local, incoming, ()).await;
             });
         });
         client.join().expect("the client got its answers");

@@ -11,8 +11,8 @@ use allocations::allocations;
 use evenkeel::balance::{Dice, Tried};
 use evenkeel::clock::Instant;
 use evenkeel::config::{
-    self, Address, Backend, Bytes, Config, HashOn, HeaderRules, HostPattern, Http, Limits, Listener, PathPattern,
-    Policy, Pool, Protocol, Reload, Runtime, Service, Timeouts, WeightedPool,
+    self, Address, Backend, Bytes, Config, HashOn, HeaderRules, HostPattern, Http, HttpVersions, Limits, Listener,
+    PathPattern, Policy, Pool, Protocol, Reload, Runtime, Service, Timeouts, WeightedPool,
 };
 use evenkeel::http::Fields;
 use evenkeel::outcome::{Outcome, Verdict};
@@ -102,8 +102,14 @@ fn config() -> Config {
         route(vec![wildcard], PathPattern::Prefix("/v1".to_owned()), &pools),
         route(Vec::new(), PathPattern::Any, &pools),
     ];
-    let http =
-        Http { trusted_proxies: Vec::new(), forwarded: false, via: false, routes, headers: HeaderRules::default() };
+    let http = Http {
+        versions: HttpVersions::H1,
+        trusted_proxies: Vec::new(),
+        forwarded: false,
+        via: false,
+        routes,
+        headers: HeaderRules::default(),
+    };
     let listener = Listener {
         proxy_protocol: None,
         tls: None,

@@ -504,6 +504,14 @@ pub static LISTENER: Shape = Shape {
             doc: "What happens to which requests.",
         },
         Key {
+            name: "http_versions",
+            forms: &[Form::List(&[Form::Choice(&["h1", "h2"])])],
+            absent: Means("`[\"h1\", \"h2\"]` with `tls`, `[\"h1\"]` without"),
+            doc: "What its clients may speak: HTTP/1 (`h1`), HTTP/2 (`h2`) or both. Over TLS they choose by ALPN. Without `tls`, \
+                  HTTP/2 is for those who begin with it (prior knowledge, RFC 9113 §3.3); an upgrade from HTTP/1.1 is not \
+                  offered. Only for http.",
+        },
+        Key {
             name: "trusted_proxies",
             forms: &[Form::List(&[Form::Text("network")])],
             absent: Means("none is believed"),
@@ -587,6 +595,7 @@ pub static LIMITS: Shape = Shape {
         HEADERS_LIMIT,
         REQUEST_LINE,
         REQUESTS_PER_CONNECTION,
+        STREAMS,
         LISTENER_CONNECTIONS,
         CONNECTIONS_PER_IP,
     ],
@@ -620,7 +629,16 @@ pub const REQUESTS_PER_CONNECTION: Key = Key {
     name: "requests_per_connection",
     forms: &[Form::Integer(1, u32::MAX as i64)],
     absent: Default("10000"),
-    doc: "How many requests a client may send on one connection. The last one is answered with `Connection: close`.",
+    doc: "How many requests a client may send on one connection. The last one is answered with `Connection: close`, in \
+          HTTP/2 with a GOAWAY.",
+};
+/// `listeners.*.limits.streams`
+pub const STREAMS: Key = Key {
+    name: "streams",
+    forms: &[Form::Integer(1, 10_000)],
+    absent: Default("100"),
+    doc: "How many requests a client may have under way at once on one connection of HTTP/2. It is told so; who begins more \
+          is refused those (REFUSED_STREAM).",
 };
 const LISTENER_CONNECTIONS: Key = Key {
     name: "connections",

@@ -161,6 +161,8 @@ pub struct Limits {
     pub connections_per_ip: Option<NonZeroU32>,
     /// Requests on one connection, at least one. Default 10,000. Only for http.
     pub requests_per_connection: u32,
+    /// Requests at once on one connection of HTTP/2, at least one. Default 100. Only for http.
+    pub streams: u32,
 }
 
 impl Default for Limits {
@@ -168,6 +170,7 @@ impl Default for Limits {
         Limits {
             head: HeadLimits::default(),
             requests_per_connection: 10_000,
+            streams: 100,
             connections: None,
             connections_per_ip: None,
         }
@@ -177,7 +180,7 @@ impl Default for Limits {
 /// What a listener speaks.
 #[derive(Clone, Debug)]
 pub enum Protocol {
-    /// HTTP/1.1, by routes.
+    /// HTTP, by routes.
     Http(Http),
     /// Raw bytes, to one pool.
     Tcp {
@@ -186,9 +189,22 @@ pub enum Protocol {
     },
 }
 
+/// Which protocols of HTTP clients may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersions {
+    /// HTTP/1.0 and HTTP/1.1.
+    H1,
+    /// HTTP/2.
+    H2,
+    /// Whichever they choose.
+    Both,
+}
+
 /// The HTTP side of a listener.
 #[derive(Clone, Debug)]
 pub struct Http {
+    /// What clients may speak.
+    pub versions: HttpVersions,
     /// Networks whose X-Forwarded-For and X-Request-Id are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether `Forwarded` (RFC 7239) is sent to backends too. Default false.

@@ -436,7 +436,7 @@ mod tests {
             let listener = view.snapshot().listeners().next().unwrap().id;
             let stream = Stream::Tcp(stream);
             let incoming = Incoming { stream, listener, peer: Some(peer), local: None, prefix: Vec::new() };
-            tokio::task::spawn_local(crate::l7::serve(&self.local, incoming, ()));
+            tokio::task::spawn_local(crate::l7::h1::serve(&self.local, incoming, ()));
             client
         }
 

@@ -1,6 +1,6 @@
 //! One HTTP connection: its requests, one after the other, each through one exchange with a backend.
 //!
-//! [`serve`] is the connection; `exchange` is one request's way (route, attempts, response, record), of which `attempts` and
+//! [`h1::serve`] and [`h2::serve`] are the connection; `exchange` is one request's way (route, attempts, response, record), of which `attempts` and
 //! `talk` are the part up to the response's head and `bodies` the rest.
 
 mod attempts;
@@ -9,14 +9,15 @@ mod bodies;
 mod body;
 mod client;
 mod exchange;
-mod h1;
+pub mod h1;
+pub mod h2;
 mod pace;
 mod replies;
 mod request_id;
 pub mod retry;
+pub mod spoken;
 mod talk;
 mod upgrade;
 mod wire;
 
-pub use h1::serve;
 pub use replies::turn_away;

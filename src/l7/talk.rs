@@ -232,7 +232,7 @@ impl<'a, F: Front> Talk<'a, F> {
                 self.wait = Wait::Anew;
             }
         }
-        if self.desk.request.version == Version::Http11 {
+        if self.desk.request.version != Version::Http10 {
             self.client.wire.interim(&self.desk.response);
         }
         Ok(())

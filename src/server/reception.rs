@@ -20,6 +20,7 @@ use super::introduction::{self, Client};
 use super::spread::{Acceptors, Loads, Open};
 use crate::clock;
 use crate::config::Address;
+use crate::l7::spoken::{self, Spoken};
 use crate::local::Local;
 use crate::state::{ListenerId, Protocol, Snapshot};
 use crate::stream::{Incoming, Stream};
@@ -168,7 +169,7 @@ fn serve(local: &Rc<Local>, incoming: Incoming, seat: Seat) {
     let view = local.view();
     // By a reload, the listener can have gone while the connection was handed over: then so does the connection.
     let Some(plan) = view.snapshot().listener(incoming.listener) else { return incoming.stream.reset() };
-    match plan.protocol {
+    match &plan.protocol {
         Protocol::Tcp { .. } => {
             let local = Rc::clone(local);
             start(async move {
@@ -176,7 +177,26 @@ fn serve(local: &Rc<Local>, incoming: Incoming, seat: Seat) {
                 drop(seat);
             });
         }
-        Protocol::Http(_) => start(l7::serve(local, incoming, seat)),
+        Protocol::Http(http) => {
+            let spoken = Spoken::on(&incoming.stream, http.versions);
+            serve_http(local, incoming, spoken, seat);
+        }
+    }
+}
+
+fn serve_http(local: &Rc<Local>, incoming: Incoming, spoken: Spoken, seat: Seat) {
+    match spoken {
+        Spoken::H1 => start(l7::h1::serve(local, incoming, seat)),
+        Spoken::H2 => start(l7::h2::serve(local, incoming, seat)),
+        Spoken::Unsaid => {
+            let local = Rc::clone(local);
+            // In a task of its own, so that the connection does not keep room for it.
+            start(async move {
+                if let Some((incoming, spoken)) = spoken::listen(&local, incoming).await {
+                    serve_http(&local, incoming, spoken, seat);
+                }
+            });
+        }
     }
 }
 

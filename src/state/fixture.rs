@@ -68,6 +68,7 @@ pub fn tcp(name: &str, pool: &str) -> Listener {
 /// A listener without a route.
 pub fn http(name: &str) -> Listener {
     let http = Http {
+        versions: crate::config::HttpVersions::H1,
         trusted_proxies: Vec::new(),
         forwarded: false,
         via: false,

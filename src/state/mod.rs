@@ -34,7 +34,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::clock::Instant;
-use crate::config::{self, Address, Config, Initial, Limits, Name, Service, Timeouts};
+use crate::config::{self, Address, Config, HttpVersions, Initial, Limits, Name, Service, Timeouts};
 use crate::tls::{Materials, ServerTls};
 
 pub use backend::{Backend, BackendKey, BackendState, Epoch, Refused, Transport, Turn};
@@ -89,6 +89,8 @@ pub enum Protocol {
 /// The HTTP side of a listener.
 #[derive(Debug)]
 pub struct HttpPlan {
+    /// What clients may speak.
+    pub versions: HttpVersions,
     /// Where a request goes.
     pub routes: RouteTable,
     /// Networks whose X-Forwarded-For and X-Request-Id are believed.
@@ -359,6 +361,7 @@ fn plan_protocol(protocol: &config::Protocol, pools: &Roster) -> Protocol {
     match protocol {
         config::Protocol::Tcp { pool } => Protocol::Tcp { pool: resolve(pool) },
         config::Protocol::Http(http) => Protocol::Http(HttpPlan {
+            versions: http.versions,
             routes: RouteTable::compile(&http.routes, &http.headers, resolve),
             trusted_proxies: http.trusted_proxies.clone(),
             forwarded: http.forwarded,

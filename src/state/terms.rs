@@ -25,6 +25,8 @@ pub struct Terms {
     pub head: HeadLimits,
     /// How many requests one connection may bring.
     pub requests: u32,
+    /// How many of them may be under way at once, where one connection carries several.
+    pub streams: u32,
 }
 
 impl Terms {
@@ -40,6 +42,7 @@ impl Terms {
             tunnel_idle: timeouts.tunnel_idle,
             head: limits.head,
             requests: limits.requests_per_connection,
+            streams: limits.streams,
         }
     }
 }

@@ -76,6 +76,12 @@ impl Stream {
         matches!(self, Stream::Tls(_))
     }
 
+    /// Whether this is what both sides have agreed to speak (ALPN), which they can over TLS only.
+    #[must_use]
+    pub fn speaks(&self, protocol: &str) -> bool {
+        matches!(self, Stream::Tls(stream) if stream.speaks(protocol))
+    }
+
     /// Waits until there is something to read, or an end.
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

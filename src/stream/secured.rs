@@ -121,6 +121,11 @@ impl Secured {
         }
     }
 
+    /// Whether this is what both sides have agreed to speak on top of TLS.
+    pub(super) fn speaks(&self, protocol: &str) -> bool {
+        self.session.borrow().get_ref().1.alpn_protocol() == Some(protocol.as_bytes())
+    }
+
     /// Whether there is nothing to read, nor an end, nor an error. What belongs to TLS itself, such as tickets for a later
     /// resumption, is read and dealt with by this.
     pub(super) fn is_silent(&self) -> bool {

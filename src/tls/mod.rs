@@ -19,10 +19,12 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 pub use book::Book;
 pub use server::{Current, ServerTls};
 
-use crate::config::{Config, Diagnostic, Listener, Material, Name, Protocol};
+use crate::config::{Config, Diagnostic, HttpVersions, Listener, Material, Name, Protocol};
 
 /// What HTTP/1.1 is called in a TLS handshake (RFC 7301).
 const HTTP_1: &str = "http/1.1";
+/// What HTTP/2 is called there (RFC 9113 §3.1).
+pub const HTTP_2: &str = "h2";
 
 /// Everything that a configuration needs of files beside its own.
 #[derive(Clone, Debug, Default)]
@@ -78,8 +80,12 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 /// What a client may choose to speak on top of TLS.
 fn alpn(listener: &Listener) -> &'static [&'static str] {
-    match listener.protocol {
-        Protocol::Http(_) => &[HTTP_1],
+    match &listener.protocol {
+        Protocol::Http(http) => match http.versions {
+            HttpVersions::H1 => &[HTTP_1],
+            HttpVersions::H2 => &[HTTP_2],
+            HttpVersions::Both => &[HTTP_2, HTTP_1],
+        },
         Protocol::Tcp { .. } => &[],
     }
 }

@@ -3,20 +3,28 @@
 use ipnet::IpNet;
 
 use super::super::diagnostic::{Diagnostic, Place};
-use super::super::read::{Entry, Table};
+use super::super::read::{Entry, Node, Table};
 use super::super::{
-    Action, Address, HeadLimits, HeaderRules, Http, Limits, Listener, Name, PathPattern, Protocol, Retry, Route,
-    Timeouts, UnderscoreNames, WeightedPool, keys,
+    Action, Address, HeadLimits, HeaderRules, Http, HttpVersions, Limits, Listener, Name, PathPattern, Protocol, Retry,
+    Route, Timeouts, UnderscoreNames, WeightedPool, keys,
 };
 use super::shadow::Placed;
 use super::{Checking, own_timeouts, to_count};
 
 /// What only an http listener can have.
-const HTTP_KEYS: &[&str] =
-    &["redirect_to_https", "routes", "trusted_proxies", "forwarded", "via", "underscore_names", "headers"];
+const HTTP_KEYS: &[&str] = &[
+    "redirect_to_https",
+    "routes",
+    "http_versions",
+    "trusted_proxies",
+    "forwarded",
+    "via",
+    "underscore_names",
+    "headers",
+];
 
 /// Which of its limits only an http listener can have.
-const HTTP_LIMITS: &[&str] = &["header_bytes", "headers", "request_line", "requests_per_connection"];
+const HTTP_LIMITS: &[&str] = &["header_bytes", "headers", "request_line", "requests_per_connection", "streams"];
 
 impl Checking<'_> {
     pub(super) fn listener(&mut self, entry: &Entry, defaults: &Timeouts) -> Option<Listener> {
@@ -91,6 +99,7 @@ impl Checking<'_> {
         Limits {
             head,
             requests_per_connection: count(table, &keys::REQUESTS_PER_CONNECTION),
+            streams: count(table, &keys::STREAMS),
             connections: limit("connections"),
             connections_per_ip: limit("connections_per_ip"),
         }
@@ -166,11 +175,28 @@ impl Checking<'_> {
         let proxies = table.list("trusted_proxies").unwrap_or_default();
         let proxies = proxies.iter().filter_map(|node| node.as_text());
         Http {
+            versions: self.http_versions(table),
             trusted_proxies: proxies.filter_map(|(text, place)| self.network(text, place)).collect(),
             forwarded: table.flag("forwarded").unwrap_or(false),
             via: table.flag("via").unwrap_or(false),
             routes: placed.into_iter().map(|placed| placed.route).collect(),
             headers: self.header_rules(table),
+        }
+    }
+
+    fn http_versions(&mut self, table: &Table) -> HttpVersions {
+        let Some((written, nodes)) = table.node("http_versions").zip(table.list("http_versions")) else {
+            return if table.node("tls").is_some() { HttpVersions::Both } else { HttpVersions::H1 };
+        };
+        let has = |version| nodes.iter().filter_map(Node::as_text).any(|(text, _)| text == version);
+        match (has("h1"), has("h2")) {
+            (true, true) => HttpVersions::Both,
+            (false, true) => HttpVersions::H2,
+            (true, false) => HttpVersions::H1,
+            (false, false) => {
+                self.error(written.place, "`http_versions` has no version", "write `[\"h1\", \"h2\"]` or one of them");
+                HttpVersions::Both
+            }
         }
     }
 
@@ -282,6 +308,22 @@ mod tests {
     }
 
     #[test]
+    fn clients_may_speak_what_is_written_and_over_tls_both() {
+        let versions = |lines: &str| {
+            let config = meant(&with(&format!("[listeners.w]\nbind = '127.0.0.1:1'\npool = 'a'\n{lines}")));
+            http(&config, "w").versions
+        };
+        assert_eq!(versions(""), HttpVersions::H1);
+        assert_eq!(versions("tls.certificates = [{ cert = 'a', key = 'b' }]"), HttpVersions::Both);
+        assert_eq!(versions("http_versions = ['h1', 'h2']"), HttpVersions::Both);
+        assert_eq!(versions("http_versions = ['h2']"), HttpVersions::H2);
+        assert_eq!(
+            versions("tls.certificates = [{ cert = 'a', key = 'b' }]\nhttp_versions = ['h1']"),
+            HttpVersions::H1
+        );
+    }
+
+    #[test]
     fn who_may_send_a_proxy_header_is_said_or_nobody_may() {
         let trusted = |lines: &str| {
             let config = meant(&with(&format!("[listeners.w]\npool = 'a'\n{lines}")));
@@ -318,6 +360,12 @@ mod tests {
             ("bind = '127.0.0.1:1'\npool = 'a'\nredirect_to_https = true", &["both `pool` and `redirect_to_https`"]),
             ("bind = '127.0.0.1:1'\npool = 'a'\ntrusted_proxies = ['10.0.0.1/8']", &["\"10.0.0.0/8\"", "\"10.0.0.1\""]),
             ("bind = '127.0.0.1:1'\npool = 'a'\nprotocol = 'https'", &["not a value of `protocol`"]),
+            ("bind = '127.0.0.1:1'\npool = 'a'\nhttp_versions = []", &["no version"]),
+            ("bind = '127.0.0.1:1'\npool = 'a'\nhttp_versions = ['h3']", &["h3", "\"h2\""]),
+            (
+                "bind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\nhttp_versions = ['h1']",
+                &["no meaning on a tcp listener"],
+            ),
             ("bind = '127.0.0.1:1'\nprotocol = 'tcp'", &["the tcp listener `w` has no `pool`"]),
             ("bind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\nvia = true", &["no meaning on a tcp listener"]),
             (

@@ -1,0 +1,287 @@
+//! A client's HTTP/2 connection: its streams, each one request through one exchange, and how the connection ends.
+//!
+//! The `h2` crate speaks the protocol; here is what it leaves to its user: whose turn an end is, how much a client may ask
+//! for, and how long it may take. The connection is one task, each of its streams another that it owns: when the connection
+//! is gone, so are they.
+
+mod front;
+mod streams;
+mod watched;
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::ext::Protocol;
+use h2::server::{self, SendResponse};
+use h2::{Reason, RecvStream};
+use http::Request;
+use http::request::Parts;
+use tokio::task::JoinSet;
+
+use self::front::Stream;
+pub(super) use self::streams::{Incoming as IncomingBody, Outgoing as OutgoingBody};
+use self::watched::{Seen, Watched};
+use super::client::Client;
+use super::exchange;
+use super::replies::Answer;
+use super::request_id::RequestId;
+use crate::clock::{self, Instant};
+use crate::deadline::Deadline;
+use crate::http::h2::{Body, read_request};
+use crate::local::{Desk, Local, Phase, Session};
+use crate::state::{ListenerId, Terms};
+use crate::stream::Incoming;
+
+/// What a client may send on one stream, and on all of a connection together, before we have used any of it, in bytes
+/// (security.md §2).
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What waits on one stream for its turn on the connection, in bytes.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that a client resets before they were begun, and errors of its that we answer with a reset: with more the
+/// connection ends (security.md R19).
+const RESETS_AHEAD: usize = 20;
+const RESETS_OF_OURS: usize = 200;
+/// Reset streams that are remembered, so that what was under way for them is no fault.
+const REMEMBERED: usize = 50;
+/// What the `h2` crate adds for each field when it counts how large a head is (RFC 9113 §6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+
+/// How long the end of a connection may take on which nothing is under way any more.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Serves one connection from its acceptance to its end; `seat` is let go of when nothing of it is left.
+pub fn serve(local: &Rc<Local>, incoming: Incoming, seat: impl Sized + 'static) -> impl Future<Output = ()> + 'static {
+    let local = Rc::clone(local);
+    async move {
+        if let Some(mut connection) = Connection::open(&local, incoming).await {
+            poll_fn(|cx| connection.poll(cx)).await;
+        }
+        drop(seat);
+    }
+}
+
+/// A client's connection.
+struct Connection {
+    h2: server::Connection<Watched, Bytes>,
+    seen: Rc<Seen>,
+    session: Session,
+    deadline: Deadline,
+    client: Whose,
+    streams: JoinSet<()>,
+    /// How many requests it has brought.
+    requests: u32,
+    course: Course,
+}
+
+/// Whose a connection is.
+#[derive(Clone)]
+struct Whose {
+    listener: ListenerId,
+    peer: Option<SocketAddr>,
+    local: Option<SocketAddr>,
+    terms: Rc<Terms>,
+    secure: bool,
+}
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// It takes requests.
+    Serving,
+    /// Nothing is under way, since then.
+    Idle(Instant),
+    /// It was told that it ends.
+    Closing,
+    /// The same, and nothing is under way, since then.
+    Leaving(Instant),
+}
+
+impl Connection {
+    /// Agrees with the client on the terms of the protocol; `None` when it does not come to that.
+    async fn open(local: &Rc<Local>, incoming: Incoming) -> Option<Connection> {
+        let terms = local.view().terms(incoming.listener).cloned().unwrap_or_default();
+        let Incoming { stream, listener, peer, local: own, prefix } = incoming;
+        let client = Whose { listener, peer, local: own, terms, secure: stream.is_secure() };
+        let (session, mut deadline) = (local.session(), local.deadline());
+        let (watched, seen) = Watched::new(stream, prefix);
+        let mut handshake = std::pin::pin!(settings(&client.terms).handshake(watched));
+        deadline.set(clock::now() + client.terms.header);
+        let h2 = poll_fn(|cx| {
+            session.watch(cx);
+            if let Poll::Ready(agreed) = handshake.as_mut().poll(cx) {
+                return Poll::Ready(
+                    agreed.map_err(|error| tracing::debug!(peer = ?client.peer, %error, "no HTTP/2")).ok(),
+                );
+            }
+            if local.phase() == Phase::Cut {
+                return Poll::Ready(None);
+            }
+            deadline.poll(cx).map(|()| None)
+        })
+        .await?;
+        let course = Course::Idle(clock::now());
+        Some(Connection { h2, seen, session, deadline, client, streams: JoinSet::new(), requests: 0, course })
+    }
+
+    /// Goes on as far as it can; ready at its end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.session.watch(cx);
+        while let Poll::Ready(Some(ended)) = self.streams.poll_join_next(cx) {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a stream ended in a panic");
+            }
+        }
+        loop {
+            if self.poll_requests(cx).is_ready() || self.session.local().phase() == Phase::Cut {
+                return Poll::Ready(());
+            }
+            self.take_stock();
+            if self.seen.flood().is_none() && self.course_is_over() {
+                self.h2.graceful_shutdown();
+                self.course = Course::Closing;
+                continue;
+            }
+            return match ready!(self.poll_deadline(cx)) {
+                Late::Idle => {
+                    self.h2.graceful_shutdown();
+                    self.course = Course::Closing;
+                    continue;
+                }
+                Late::Gone => Poll::Ready(()),
+            };
+        }
+    }
+
+    /// Begins the streams that the client has; ready when the connection has ended.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.h2.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond),
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::debug!(peer = ?self.client.peer, %error, "connection failed");
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => match self.seen.flood() {
+                    Some(flood) if self.course != Course::Closing => {
+                        tracing::debug!(peer = ?self.client.peer, why = %flood, "connection refused");
+                        self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                        self.course = Course::Closing;
+                    }
+                    _ => return Poll::Pending,
+                },
+            }
+        }
+    }
+
+    /// Begins a stream, on the terms that hold now.
+    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let local = self.session.local();
+        if let Some(terms) = local.view().terms(self.client.listener)
+            && !Rc::ptr_eq(terms, &self.client.terms)
+        {
+            self.client.terms = Rc::clone(terms);
+        }
+        self.requests = self.requests.saturating_add(1);
+        let (head, body) = request.into_parts();
+        let Whose { listener, peer, local: own, terms, secure } = self.client.clone();
+        let wire = Stream::new(IncomingBody::new(body, terms.head), respond, secure);
+        let (session, deadline) = (local.session(), local.deadline());
+        let requests = self.requests;
+        let client = Client { wire, session, deadline, listener, peer, local: own, terms, requests };
+        self.streams.spawn_local(answer(client, head));
+        if self.course != Course::Closing {
+            self.course = Course::Serving;
+        }
+    }
+
+    /// Notes since when nothing is under way.
+    fn take_stock(&mut self) {
+        if self.streams.is_empty() {
+            self.course = match self.course {
+                Course::Serving => Course::Idle(clock::now()),
+                Course::Closing => Course::Leaving(clock::now()),
+                since => since,
+            };
+        }
+    }
+
+    /// Whether its client is to be told that nothing new is taken: there were enough requests, or the worker or the listener
+    /// takes leave.
+    fn course_is_over(&self) -> bool {
+        let local = self.session.local();
+        matches!(self.course, Course::Serving | Course::Idle(_))
+            && (self.requests >= self.client.terms.requests
+                || local.phase() != Phase::Serving
+                || local.view().listener(self.client.listener).is_none())
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
+        let stalled = self.seen.stalled().map(|since| (since + self.client.terms.write, Late::Gone));
+        let idle = match self.course {
+            Course::Idle(since) => Some((since + self.client.terms.idle, Late::Idle)),
+            Course::Leaving(since) => Some((since + FAREWELL, Late::Gone)),
+            Course::Serving | Course::Closing => None,
+        };
+        let first = stalled.into_iter().chain(idle).min_by_key(|(until, _)| *until);
+        let Some((until, late)) = first else { return Poll::Pending };
+        self.deadline.set(until);
+        self.deadline.poll(cx).map(|()| late)
+    }
+}
+
+/// What it means that time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Late {
+    /// No request has come for long enough: it is told that none will be taken.
+    Idle,
+    /// The client does not take part in it any more.
+    Gone,
+}
+
+/// What a client is granted by the protocol (security.md §2).
+fn settings(terms: &Terms) -> server::Builder {
+    let list = terms.head.head_bytes + terms.head.fields * FIELD_OVERHEAD;
+    let mut builder = server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(terms.streams)
+        .max_header_list_size(u32::try_from(list).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(RESETS_AHEAD)
+        .max_local_error_reset_streams(Some(RESETS_OF_OURS))
+        .max_concurrent_reset_streams(REMEMBERED)
+        .enable_connect_protocol();
+    builder
+}
+
+/// Answers the one request of a stream.
+async fn answer(mut client: Client<Stream>, head: Parts) {
+    let local = Rc::clone(client.session.local());
+    let mut desk = local.desk();
+    let after = local.streams.house(respond(&mut client, head, &mut desk)).await;
+    local.give_desk(desk);
+    client.wire.end(after);
+}
+
+async fn respond(client: &mut Client<Stream>, head: Parts, desk: &mut Desk) -> super::client::After {
+    let protocol = head.extensions.get::<Protocol>().map(Protocol::as_str);
+    let body = if client.wire.is_bodiless() { Body::Ended } else { Body::Follows };
+    match read_request(&head, protocol, body, &client.terms.head, &mut desk.request) {
+        Ok(()) => {
+            drop(head);
+            exchange::run(client, desk).await
+        }
+        Err(refusal) => {
+            tracing::debug!(peer = ?client.peer, why = refusal.why(), "request refused");
+            let id = client.session.local().roll(RequestId::roll);
+            Answer::refusal(refusal).closing().send(client, desk, id.as_str()).await
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The two directions of one HTTP/2 stream as a source and a sink of bodies, towards clients and towards backends alike.
+//!
+//! What a source has lent is counted as read, so that the other side may send more, when it is consumed and not before: a
+//! slow taker holds its sender back. A sink takes no more than the other side's windows and the bound of what may wait here
+//! allow.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use h2::{Reason, RecvStream, SendStream};
+
+use crate::http::h1::parse::HeadLimits;
+use crate::http::{Fields, Framing, h2 as heads};
+use crate::l7::body::{Piece, Sink, Source, SourceFault};
+
+/// A sink takes at most so much at once: what fits into one frame.
+const MOST_AT_ONCE: usize = 16 * 1024;
+
+/// What comes in on a stream.
+pub(in crate::l7) struct Incoming {
+    stream: RecvStream,
+    /// Data that was not consumed yet.
+    held: Bytes,
+    trailers: Fields,
+    limits: HeadLimits,
+    ended: bool,
+}
+
+impl Incoming {
+    /// The body on this stream, whose trailer fields have to keep to these limits.
+    pub(in crate::l7) fn new(stream: RecvStream, limits: HeadLimits) -> Incoming {
+        let ended = stream.is_end_stream();
+        Incoming { stream, held: Bytes::new(), trailers: Fields::new(), limits, ended }
+    }
+
+    /// Whether the body has been read to its end.
+    pub(in crate::l7) fn is_read(&self) -> bool {
+        self.held.is_empty() && (self.ended || self.stream.is_end_stream())
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, SourceFault>> {
+        if let Some(trailers) = ready!(self.stream.poll_trailers(cx)).map_err(|_| SourceFault::Cut)? {
+            self.trailers =
+                heads::read_trailers(&trailers, &self.limits).map_err(|refusal| match refusal.status() {
+                    431 => SourceFault::TooLarge,
+                    _ => SourceFault::Malformed,
+                })?;
+        }
+        self.ended = true;
+        Poll::Ready(Ok(Piece::End))
+    }
+}
+
+impl Source for &mut Incoming {
+    fn poll_ready(&mut self, cx: &mut Context<'_>, _: bool) -> Poll<Result<Piece, SourceFault>> {
+        loop {
+            if !self.held.is_empty() {
+                return Poll::Ready(Ok(Piece::Data));
+            }
+            if self.ended {
+                return Poll::Ready(Ok(Piece::End));
+            }
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => self.held = data,
+                Some(Err(_)) => return Poll::Ready(Err(SourceFault::Cut)),
+                None => return self.poll_end(cx),
+            }
+        }
+    }
+
+    fn data(&self) -> &[u8] {
+        &self.held
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.held.advance(count);
+        // It fails for a stream that is gone, and then nobody waits for it.
+        let _ = self.stream.flow_control().release_capacity(count);
+    }
+
+    fn take_trailers(&mut self) -> Fields {
+        std::mem::take(&mut self.trailers)
+    }
+}
+
+/// What goes out on a stream, behind its head.
+pub(in crate::l7) struct Outgoing {
+    stream: SendStream<Bytes>,
+    /// How much is missing of a body whose length was told: with its last byte goes the stream's end.
+    left: Option<u64>,
+    written: u64,
+    ended: bool,
+}
+
+impl Outgoing {
+    /// A body that is framed so; the end of the stream has been said with the head where there is none.
+    pub(in crate::l7) fn new(stream: SendStream<Bytes>, framing: Framing) -> Outgoing {
+        let left = if let Framing::Length(length) = framing { Some(length) } else { None };
+        Outgoing { stream, left, written: 0, ended: framing == Framing::None }
+    }
+
+    /// How many bytes of the body were taken.
+    pub(in crate::l7) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Ends the stream at once, so that the other side sees that it is not complete.
+    pub(in crate::l7) fn reset(&mut self, reason: Reason) {
+        self.stream.send_reset(reason);
+    }
+
+    /// Whether the other side has ended the stream or the connection.
+    pub(in crate::l7) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_reset(cx).map(drop)
+    }
+
+    /// Says all of a short body at once.
+    pub(in crate::l7) fn say(&mut self, body: Bytes) {
+        self.written += body.len() as u64;
+        self.ended = true;
+        // It fails for a stream that is gone; who polls it next is told.
+        let _ = self.stream.send_data(body, true);
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
+        if self.stream.capacity() == 0 {
+            self.stream.reserve_capacity(wanted);
+            while self.stream.capacity() == 0 {
+                match ready!(self.stream.poll_capacity(cx)) {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                }
+            }
+        }
+        Poll::Ready(Ok(self.stream.capacity().min(wanted)))
+    }
+}
+
+impl Sink for &mut Outgoing {
+    fn poll_data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let room = ready!(self.poll_room(cx, data.len().min(MOST_AT_ONCE)))?;
+        self.left = self.left.map(|left| left.saturating_sub(room as u64));
+        let last = self.left == Some(0);
+        let sent = self.stream.send_data(Bytes::copy_from_slice(&data[..room]), last);
+        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        self.ended |= last;
+        self.written += room as u64;
+        Poll::Ready(Ok(room))
+    }
+
+    fn end(&mut self, trailers: &Fields) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        // Both fail for a stream that is gone; who polls it next is told.
+        let _ = match trailers.is_empty() {
+            true => self.stream.send_data(Bytes::new(), true),
+            false => self.stream.send_trailers(heads::write_trailers(trailers)),
+        };
+    }
+
+    /// What was taken is with the connection, which holds no more of it than the windows allow.
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn written(&self) -> u64 {
+        self.written
+    }
+}
