@@ -6,6 +6,7 @@
 mod bytes;
 pub mod fields;
 mod forward;
+pub mod frames;
 mod framing;
 pub mod h1;
 pub mod h2;
