@@ -5,7 +5,6 @@
 use std::cell::Cell;
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::answer::{Answer, Fault, Stage};
@@ -70,14 +69,12 @@ fn is_mirror(stream: &Stream) -> bool {
     }
 }
 
-async fn ask_over(
-    connection: impl AsyncRead + AsyncWrite + Unpin,
-    probe: &Probe,
-    to: &Address,
-    stage: &Cell<Stage>,
-) -> Result<(), Fault> {
+async fn ask_over(connection: Stream, probe: &Probe, to: &Address, stage: &Cell<Stage>) -> Result<(), Fault> {
     match probe {
-        Probe::Tcp => Ok(()),
+        Probe::Tcp => {
+            connection.close();
+            Ok(())
+        }
         Probe::Http(probe) => http::ask(connection, probe, &host(probe.host.as_deref(), to), stage).await,
         Probe::Grpc { service, host: own } => grpc::ask(connection, service, &host(own.as_deref(), to), stage).await,
     }
