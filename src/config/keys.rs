@@ -183,7 +183,14 @@ deadline!(
     "\"10s\"",
     "For a TLS handshake with a client, from the moment it is connected."
 );
-deadline!(CONNECT, OWN_CONNECT, "connect", DAY, "\"2s\"", "For making a connection to a backend.");
+deadline!(
+    CONNECT,
+    OWN_CONNECT,
+    "connect",
+    DAY,
+    "\"2s\"",
+    "For making a connection to a backend, its TLS handshake included."
+);
 deadline!(
     RESPONSE_HEADER,
     OWN_RESPONSE_HEADER,

@@ -36,10 +36,13 @@ pub struct ClientTls {
 struct Current {
     /// Of which each backend has its own copy; it keeps no sessions.
     config: ClientConfig,
-    backends: Mutex<BTreeMap<Address, Vec<(Alpn, Arc<ClientConfig>)>>>,
+    backends: Mutex<BTreeMap<Address, Configs>>,
     /// Of the contents of all files.
     digest: u64,
 }
+
+/// Those of one backend, by what is to be spoken with it.
+type Configs = Vec<(Alpn, Arc<ClientConfig>)>;
 
 /// How many sessions are kept for one backend. One that knows them gives each out once and has it replaced in the handshake,
 /// so this is how many connections at once can be short ones; it is what the library keeps for one server.
