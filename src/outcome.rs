@@ -18,6 +18,8 @@ pub enum Outcome {
     ConnectFailed,
     /// The connection was not made in `connect` time: nothing was sent.
     ConnectTimeout,
+    /// The backend was connected, and TLS could not be agreed upon, or it is not who it should be: nothing was sent.
+    TlsHandshakeFailed,
     /// We had no descriptor, local port or memory left to make the connection with: nothing was sent.
     NoSocket,
     /// A connection from the idle pool turned out closed before any byte of the response.
@@ -134,6 +136,7 @@ impl Outcome {
             Completed { .. }
             | ConnectFailed
             | ConnectTimeout
+            | TlsHandshakeFailed
             | BackendClosed
             | ResponseHeaderTimeout
             | MalformedResponse
@@ -152,7 +155,7 @@ impl Outcome {
     pub fn phase(self) -> Phase {
         use Outcome::*;
         match self {
-            ConnectFailed | ConnectTimeout | NoSocket => Phase::Connect,
+            ConnectFailed | ConnectTimeout | TlsHandshakeFailed | NoSocket => Phase::Connect,
             StaleIdle | BackendClosed | ResponseHeaderTimeout | ContinueTimeout | Withdrawn | MalformedResponse => {
                 Phase::Headers
             }
@@ -200,6 +203,7 @@ impl Outcome {
         let unanswered = match self {
             ConnectFailed
             | ConnectTimeout
+            | TlsHandshakeFailed
             | NoSocket
             | StaleIdle
             | BackendClosed
@@ -220,7 +224,9 @@ impl Outcome {
     pub fn own_status(self) -> Option<u16> {
         use Outcome::*;
         match self {
-            ConnectFailed | StaleIdle | BackendClosed | MalformedResponse | BackendCut => Some(502),
+            ConnectFailed | TlsHandshakeFailed | StaleIdle | BackendClosed | MalformedResponse | BackendCut => {
+                Some(502)
+            }
             ConnectTimeout
             | ResponseHeaderTimeout
             | ContinueTimeout
@@ -244,6 +250,7 @@ impl Outcome {
             Completed { .. } => "completed",
             ConnectFailed => "connect_failed",
             ConnectTimeout => "connect_timeout",
+            TlsHandshakeFailed => "tls_handshake",
             NoSocket => "no_socket",
             StaleIdle => "stale_idle",
             BackendClosed => "backend_closed",
@@ -275,7 +282,7 @@ mod tests {
     #[test]
     fn only_the_backends_own_endings_count_against_it() {
         assert!(Outcome::Completed { status: 500 }.is_failure());
-        assert!(Outcome::ConnectFailed.is_failure());
+        assert!(Outcome::ConnectFailed.is_failure() && Outcome::TlsHandshakeFailed.is_failure());
         for fine in [
             Outcome::Completed { status: 404 },
             Outcome::Completed { status: 501 },
@@ -304,7 +311,9 @@ mod tests {
             assert!(outcome.may_repeat(unsent) && outcome.may_repeat(get), "{outcome:?}");
             assert!(!outcome.may_repeat(Repeatable { body_kept: false, ..unsent }), "{outcome:?}");
         }
-        assert!(Outcome::ConnectFailed.may_repeat(unsent) && Outcome::NoSocket.may_repeat(unsent));
+        for outcome in [Outcome::ConnectFailed, Outcome::TlsHandshakeFailed, Outcome::NoSocket] {
+            assert!(outcome.may_repeat(unsent), "{outcome:?}");
+        }
     }
 
     #[test]

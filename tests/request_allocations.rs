@@ -57,6 +57,7 @@ fn pool(number: usize, policy: Policy) -> Pool {
         breaker: Some(evenkeel::breaker::Settings::default()),
         health_check: None,
         send_proxy_protocol: None,
+        tls: None,
         fail_open: true,
         panic_threshold: 0.0,
         queue: 10,

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 pub use health::{CHECK_INTERVAL, CHECK_JITTER, CHECK_TIMEOUT, EXPECT, FALL, HEALTH_CHECK, PROBE_METHODS, RISE};
 use health::{FAIL_OPEN, HEALTH_CHECK_KEY, PANIC_THRESHOLD};
-use tls::LISTENER_TLS_KEY;
-pub use tls::{CERTIFICATE, CLIENT_AUTH, LISTENER_TLS};
+pub use tls::{CERTIFICATE, CLIENT_AUTH, LISTENER_TLS, POOL_TLS};
+use tls::{LISTENER_TLS_KEY, POOL_TLS_KEY};
 
 use crate::breaker::LONGEST_WINDOW;
 
@@ -183,7 +183,14 @@ deadline!(
     "\"10s\"",
     "For a TLS handshake with a client, from the moment it is connected."
 );
-deadline!(CONNECT, OWN_CONNECT, "connect", DAY, "\"2s\"", "For making a connection to a backend.");
+deadline!(
+    CONNECT,
+    OWN_CONNECT,
+    "connect",
+    DAY,
+    "\"2s\"",
+    "For making a connection to a backend, its TLS handshake included."
+);
 deadline!(
     RESPONSE_HEADER,
     OWN_RESPONSE_HEADER,
@@ -999,6 +1006,7 @@ pub static POOL: Shape = Shape {
                   waits goes on by the new file, and keeps the place if that still leads to this pool.",
         },
         RETRY_BUDGET,
+        POOL_TLS_KEY,
         Key {
             name: "send_proxy_protocol",
             forms: &[Form::Choice(&["v1", "v2"])],

@@ -33,7 +33,7 @@ pub use diagnostic::{Colour, Diagnostic, Report, Severity};
 pub use health::{Aim, Expect, HealthCheck, HttpProbe, Initial, OnDown, Pattern, Probe};
 pub use load::{Loaded, from_text, load};
 pub use shape::Bytes;
-pub use tls::{Certificate, ClientAuth, ListenerTls, Material, TlsVersion, Whence};
+pub use tls::{Certificate, ClientAuth, ListenerTls, Material, PoolTls, TlsVersion, Trust, Whence};
 pub use words::counted;
 
 /// A name given in the file to a listener, pool, route or backend.
@@ -408,6 +408,8 @@ pub struct Pool {
     pub panic_threshold: f64,
     /// Which PROXY header each connection to its backends begins with; `None`: none.
     pub send_proxy_protocol: Option<proxy_protocol::Version>,
+    /// TLS towards its backends; `None`: they are spoken to in the clear.
+    pub tls: Option<PoolTls>,
 }
 
 /// `balance = …`, with what belongs to the algorithm.

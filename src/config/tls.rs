@@ -1,7 +1,11 @@
 //! What TLS is to be: the files it needs, and what is demanded of the other side.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
+
+use rustls::pki_types::ServerName;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::diagnostic::Place;
 
@@ -18,8 +22,52 @@ pub struct ListenerTls {
     pub place: Place,
 }
 
+/// `[pools.NAME.tls]`
+#[derive(Clone, Debug)]
+pub struct PoolTls {
+    /// Who may have signed the certificates of backends.
+    pub trust: Trust,
+    /// The name that is asked for and verified; `None`: that of each backend's address. Never `None` where a backend is at a
+    /// Unix socket.
+    pub sni: Option<ServerName<'static>>,
+    /// What is shown to backends that ask for a certificate.
+    pub identity: Option<Certificate>,
+    /// The oldest version that is spoken. Default 1.2.
+    pub min_version: TlsVersion,
+    /// Where the table stands.
+    pub place: Place,
+}
+
+/// Whose word is taken for who a backend is.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// That of those whom the system trusts.
+    System,
+    /// That of those in this file (PEM), and of nobody else.
+    Ca(Material),
+    /// Anybody's: nothing is verified.
+    Anybody,
+}
+
+impl PoolTls {
+    /// A number for all that a connection made by it depends on, which where it is written is not. It is the same as long as
+    /// the process lasts.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut hasher = Xxh3::new();
+        let trust = match &self.trust {
+            Trust::System => (0, None),
+            Trust::Ca(ca) => (1, Some(&ca.from)),
+            Trust::Anybody => (2, None),
+        };
+        let identity = self.identity.as_ref().map(|own| (&own.cert.from, &own.key.from));
+        (trust, &self.sni, identity, self.min_version).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
 /// A version of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TlsVersion {
     /// RFC 5246, with forward secrecy and authenticated encryption only.
     V12,

@@ -132,6 +132,26 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
         &["send_proxy", "send_proxy_v2", "proxy_protocol", "proxy_protocol_version"],
         "write `send_proxy_protocol = \"v2\"`; a listener has `proxy_protocol`",
     ),
+    (
+        "a pool",
+        &["ssl", "https", "proxy_ssl", "ca", "sni", "verify", "insecure_skip_verify", "tls_ca"],
+        "write `tls = {}`, with `ca = \"ca.pem\"` or `sni = \"app.internal\"` in it where they are needed",
+    ),
+    (
+        "the tls of a pool",
+        &["server_name", "servername", "hostname", "name", "verifyhost", "proxy_ssl_name"],
+        "write `sni = \"app.internal\"`",
+    ),
+    (
+        "the tls of a pool",
+        &["ca_file", "cafile", "ca_cert", "cacert", "root_ca", "trusted_certificate"],
+        "write `ca = \"ca.pem\"`",
+    ),
+    (
+        "the tls of a pool",
+        &["verify", "insecure", "skip_verify", "ssl_verify", "tls_verify"],
+        "certificates are verified unless you write `insecure_skip_verify = true`",
+    ),
     ("a listener", &["redirect_https", "https_redirect", "force_https"], "write `redirect_to_https = true`"),
     ("a listener", &["real_ip", "set_real_ip_from", "trusted"], "write `trusted_proxies = [\"10.0.0.0/8\"]`"),
     (

@@ -24,6 +24,8 @@ pub enum Answer {
 pub enum Fault {
     /// No connection could be made.
     Connect(io::Error),
+    /// TLS could not be agreed upon, or it is not who it should be.
+    Handshake(io::Error),
     /// The connection broke.
     Broken(io::Error),
     /// It was closed before the answer was whole.
@@ -87,6 +89,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Connect(error) => write!(f, "cannot connect: {error}"),
+            Fault::Handshake(error) => write!(f, "TLS handshake failed: {error}"),
             Fault::Broken(error) => write!(f, "the connection broke: {error}"),
             Fault::Closed => f.write_str("closed before the whole answer"),
             Fault::Timeout { after, stage } => write!(f, "not within {after:?}: {stage}"),

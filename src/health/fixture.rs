@@ -30,5 +30,5 @@ pub fn subject(id: u64, check: HealthCheck) -> Subject {
     let address = Address::Unix(format!("/run/{id}").into());
     let key = BackendKey { pool: "app".into(), address, transport: Transport::Plain };
     let state = Arc::new(BackendState::beginning(id, key, check.initial));
-    Subject { name: "a".into(), state, queue: Arc::default(), check: Arc::new(check), announced: None }
+    Subject { name: "a".into(), state, queue: Arc::default(), check: Arc::new(check), announced: None, tls: None }
 }

@@ -33,6 +33,7 @@ use crate::clock::{self, Instant};
 use crate::config::{HealthCheck, Name, OnDown};
 use crate::proxy_protocol;
 use crate::state::{BackendState, Health, Queue, Sessions, Snapshot};
+use crate::tls::ClientTls;
 use checker::{Shared, check, come_back};
 pub use streak::{Finding, Streak, Transition};
 
@@ -55,6 +56,8 @@ pub struct Subject {
     pub check: Arc<HealthCheck>,
     /// Which PROXY header a connection to it begins with.
     pub announced: Option<proxy_protocol::Version>,
+    /// What is agreed upon with it; `None`: it is spoken to in the clear.
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 /// What is to be done under one configuration.
@@ -109,7 +112,8 @@ impl Order {
         let subjects = snapshot.checked().filter_map(|(pool, backend)| {
             let check = Arc::clone(pool.health_check.as_ref()?);
             let (state, queue) = (Arc::clone(&backend.state), Arc::clone(&pool.queue));
-            Some(Subject { name: backend.name.clone(), state, queue, check, announced: pool.send_proxy_protocol })
+            let (announced, tls) = (pool.send_proxy_protocol, pool.tls.clone());
+            Some(Subject { name: backend.name.clone(), state, queue, check, announced, tls })
         });
         Order { subjects: subjects.collect(), unchecked: snapshot.unchecked().cloned().collect() }
     }
@@ -216,7 +220,8 @@ impl Station {
 
     fn begin(&mut self, subject: Subject) {
         let checker = check(subject.clone(), Rc::clone(&self.shared), async |subject: &Subject| {
-            probe::ask(&subject.check, &subject.state.key().address, subject.announced).await
+            let (address, tls) = (&subject.state.key().address, subject.tls.as_deref());
+            probe::ask(&subject.check, address, subject.announced, tls).await
         });
         let task = self.tasks.spawn_local(checker);
         self.lanes.insert(subject.state.id(), Lane { subject, task });
@@ -260,7 +265,11 @@ impl Subject {
 
     /// Whether nothing changes for the task that asks it.
     fn is_asked_like(&self, other: &Subject) -> bool {
-        let alike = self.name == other.name && self.announced == other.announced;
+        let same_tls = match (&self.tls, &other.tls) {
+            (Some(own), Some(other)) => own.is_like(other),
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        let alike = self.name == other.name && self.announced == other.announced && same_tls;
         alike && (Arc::ptr_eq(&self.check, &other.check) || self.check == other.check)
     }
 

@@ -5,7 +5,6 @@
 use std::cell::Cell;
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::answer::{Answer, Fault, Stage};
@@ -13,10 +12,16 @@ use super::{grpc, http};
 use crate::config::{Address, Aim, HealthCheck, Probe};
 use crate::proxy_protocol::{self, Version};
 use crate::stream::Stream;
-use crate::upstream;
+use crate::tls::{Alpn, ClientTls, HTTP_1, HTTP_2, RAW};
+use crate::upstream::{self, Approach, Unreached};
 
-/// Asks a backend at `address` once, which expects such a PROXY header. Cancelling it closes its connection.
-pub(super) async fn ask(check: &HealthCheck, address: &Address, announced: Option<Version>) -> Answer {
+/// Asks a backend at `address` once, which expects such a PROXY header and this TLS. Cancelling it closes its connection.
+pub(super) async fn ask(
+    check: &HealthCheck,
+    address: &Address,
+    announced: Option<Version>,
+    tls: Option<&ClientTls>,
+) -> Answer {
     let stage = Cell::new(Stage::Connecting);
     let to = check.aim.of(address);
     let announcement = match announced {
@@ -25,22 +30,33 @@ pub(super) async fn ask(check: &HealthCheck, address: &Address, announced: Optio
         _ => Vec::new(),
     };
     // What has come is read before the time is looked at, so a thread that was held up does not make late what was in time.
-    match timeout(check.timeout, ask_at(&check.probe, &to, &announcement, &stage)).await {
+    let approach = Approach { address: &to, announcement: &announcement, tls, alpn: alpn(&check.probe) };
+    match timeout(check.timeout, ask_at(&check.probe, approach, &stage)).await {
         Ok(answer) => answer,
         Err(_) => Answer::Bad(Fault::Timeout { after: check.timeout, stage: stage.get() }),
     }
 }
 
-async fn ask_at(probe: &Probe, to: &Address, announcement: &[u8], stage: &Cell<Stage>) -> Answer {
-    let stream = match upstream::dial(to, announcement).await {
+/// What it speaks on top of TLS.
+fn alpn(probe: &Probe) -> Alpn {
+    match probe {
+        Probe::Tcp => RAW,
+        Probe::Http(_) => HTTP_1,
+        Probe::Grpc { .. } => HTTP_2,
+    }
+}
+
+async fn ask_at(probe: &Probe, approach: Approach<'_>, stage: &Cell<Stage>) -> Answer {
+    let stream = match upstream::dial(approach).await {
         Ok(stream) => stream,
-        Err(error) => return Answer::of_connect(error),
+        Err(Unreached::Connect(error)) => return Answer::of_connect(error),
+        Err(Unreached::Handshake(error)) => return Answer::Bad(Fault::Handshake(error)),
     };
     if is_mirror(&stream) {
         return Answer::of_connect(io::ErrorKind::ConnectionRefused.into());
     }
     stage.set(Stage::Waiting);
-    ask_over(stream, probe, to, stage).await.map_or_else(Answer::Bad, |()| Answer::Good)
+    ask_over(stream, probe, approach.address, stage).await.map_or_else(Answer::Bad, |()| Answer::Good)
 }
 
 /// Whether we reached ourselves: where nobody listens on a port of this machine, a connection to it can get that very port as
@@ -48,18 +64,17 @@ async fn ask_at(probe: &Probe, to: &Address, announcement: &[u8], stage: &Cell<S
 fn is_mirror(stream: &Stream) -> bool {
     match stream {
         Stream::Tcp(stream) => stream.local_addr().is_ok_and(|own| stream.peer_addr().is_ok_and(|peer| peer == own)),
+        // Over TLS the handshake with ourselves has failed.
         Stream::Unix(_) | Stream::Tls(_) => false,
     }
 }
 
-async fn ask_over(
-    connection: impl AsyncRead + AsyncWrite + Unpin,
-    probe: &Probe,
-    to: &Address,
-    stage: &Cell<Stage>,
-) -> Result<(), Fault> {
+async fn ask_over(connection: Stream, probe: &Probe, to: &Address, stage: &Cell<Stage>) -> Result<(), Fault> {
     match probe {
-        Probe::Tcp => Ok(()),
+        Probe::Tcp => {
+            connection.close();
+            Ok(())
+        }
         Probe::Http(probe) => http::ask(connection, probe, &host(probe.host.as_deref(), to), stage).await,
         Probe::Grpc { service, host: own } => grpc::ask(connection, service, &host(own.as_deref(), to), stage).await,
     }

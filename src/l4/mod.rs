@@ -19,7 +19,8 @@ use crate::outcome::{Outcome, Verdict};
 use crate::record::PoolEvent;
 use crate::state::{Lease, Protocol, View};
 use crate::stream::{Incoming, Stream};
-use crate::upstream;
+use crate::tls::RAW;
+use crate::upstream::{self, Approach};
 use elsewhere::Elsewhere;
 use relay::{Side, relay};
 use wait::{Unserved, Waiting, Wanted, wait};
@@ -130,7 +131,9 @@ async fn reach_by(
             }
             next.is_some()
         };
-        match connect(session, &lease, deadline, settings.timeouts.connect, &announcement, leaves).await {
+        let (address, tls) = (lease.address(), settings.tls.as_deref());
+        let approach = Approach { address, announcement: &announcement, tls, alpn: RAW };
+        match connect(session, &lease, deadline, settings.timeouts.connect, approach, leaves).await {
             Ok(stream) => {
                 let now = clock::now();
                 lease.responded(now, Verdict::Good);
@@ -216,10 +219,10 @@ async fn connect(
     lease: &Lease,
     deadline: &mut Deadline,
     limit: Duration,
-    announcement: &[u8],
+    approach: Approach<'_>,
     mut leaves: impl FnMut(&mut Context<'_>) -> bool,
 ) -> Result<Stream, Outcome> {
-    let mut connecting = pin!(upstream::connect(lease.address(), announcement));
+    let mut connecting = pin!(upstream::connect(approach));
     deadline.set(clock::now() + limit);
     poll_fn(|cx| {
         session.watch(cx);

@@ -28,7 +28,8 @@ use crate::outcome::{Outcome, Repeatable, Verdict};
 use crate::record::PoolEvent;
 use crate::state::{Lease, NoBackend, Permit, Terms};
 use crate::stream::Stream;
-use crate::upstream;
+use crate::tls::HTTP_1;
+use crate::upstream::{self, Approach};
 
 /// A request that can not be repeated takes an idle connection only when it was used this short a time ago: servers close
 /// idle ones after 5 s and more, and one that is closed under a POST costs the client a 502.
@@ -305,8 +306,11 @@ impl<'a> Way<'a> {
         if let Some(stream) = idle {
             return Ok(stream);
         }
-        let announcement = upstream::announcement(self.view.pool(self.pool), client.peer, client.local);
-        let mut connecting = pin!(upstream::connect(lease.address(), &announcement));
+        let pool = self.view.pool(self.pool);
+        let announcement = upstream::announcement(pool, client.peer, client.local);
+        let (address, tls) = (lease.address(), pool.tls.as_deref());
+        let mut connecting =
+            pin!(upstream::connect(Approach { address, announcement: &announcement, tls, alpn: HTTP_1 }));
         let Client { wire, session, deadline, .. } = client;
         let begun = clock::now();
         deadline.set(begun + limit);

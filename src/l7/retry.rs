@@ -33,7 +33,9 @@ pub fn next(outcome: Outcome, request: Repeatable, rules: &Retry, attempts_left:
     match outcome {
         Outcome::StaleIdle => Next::FreshConnection,
         _ if attempts_left == 0 || !is_reason(outcome, rules) => Next::GiveUp,
-        Outcome::ConnectFailed | Outcome::ConnectTimeout => Next::AnotherBackend(Charge::Free),
+        Outcome::ConnectFailed | Outcome::ConnectTimeout | Outcome::TlsHandshakeFailed => {
+            Next::AnotherBackend(Charge::Free)
+        }
         Outcome::Withdrawn if !request.sent => Next::AnotherBackend(Charge::Free),
         _ => Next::AnotherBackend(Charge::Budget),
     }
@@ -42,7 +44,7 @@ pub fn next(outcome: Outcome, request: Repeatable, rules: &Retry, attempts_left:
 /// Whether the route repeats for this.
 fn is_reason(outcome: Outcome, rules: &Retry) -> bool {
     let reason = match outcome {
-        Outcome::ConnectFailed | Outcome::ConnectTimeout => RetryOn::Connect,
+        Outcome::ConnectFailed | Outcome::ConnectTimeout | Outcome::TlsHandshakeFailed => RetryOn::Connect,
         Outcome::BackendClosed => RetryOn::Reset,
         Outcome::ResponseHeaderTimeout | Outcome::BackendWriteTimeout => RetryOn::Timeout,
         Outcome::Completed { status } => RetryOn::Status(status),
@@ -88,6 +90,7 @@ mod tests {
         let unsent = |request| Repeatable { sent: false, ..request };
         for (outcome, request, expected) in [
             (Outcome::ConnectFailed, unsent(GET), FREE),
+            (Outcome::TlsHandshakeFailed, UNSENT_POST, FREE),
             (Outcome::ConnectFailed, UNSENT_POST, FREE),
             (Outcome::ConnectTimeout, UNSENT_POST, FREE),
             (Outcome::ConnectFailed, unsent(LARGE), Next::GiveUp),

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::config::HttpVersions;
 use crate::local::{Local, Phase};
 use crate::stream::{Incoming, Stream};
-use crate::tls::HTTP_2;
+use crate::tls::H2;
 
 /// What a client of HTTP/2 says first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -38,7 +38,7 @@ impl Spoken {
             HttpVersions::H1 => Spoken::H1,
             HttpVersions::H2 => Spoken::H2,
             HttpVersions::Both if !stream.is_secure() => Spoken::Unsaid,
-            HttpVersions::Both if stream.speaks(HTTP_2) => Spoken::H2,
+            HttpVersions::Both if stream.speaks(H2) => Spoken::H2,
             // Who agrees on nothing knows nothing newer.
             HttpVersions::Both => Spoken::H1,
         }

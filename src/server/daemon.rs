@@ -219,6 +219,13 @@ impl Daemon {
                 Err(more) => faults.extend(more),
             }
         }
+        for (pool, tls) in self.serving.materials.pools() {
+            match tls.renew() {
+                Ok(false) => {}
+                Ok(true) => tracing::info!(%pool, "certificates renewed"),
+                Err(more) => faults.extend(more),
+            }
+        }
         let detail = (!faults.is_empty()).then(|| self.serving.loaded.report(faults).to_string());
         if let Some(detail) =
             detail.as_ref().filter(|detail| why == Event::Hangup || self.stale.as_ref() != Some(*detail))

@@ -360,6 +360,7 @@ mod tests {
                 retry_budget: 0.2,
                 health_check: None,
                 send_proxy_protocol: None,
+                tls: None,
                 fail_open: true,
                 panic_threshold: 0.0,
             }],

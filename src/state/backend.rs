@@ -25,6 +25,12 @@ use crate::sync::{AtomicU64, Ordering};
 pub enum Transport {
     /// As they are.
     Plain,
+    /// Over TLS. Other settings make another backend of it: what was said under less strict ones must not be believed, nor a
+    /// connection be used that they let stand.
+    Tls {
+        /// The digest of its settings.
+        settings: u64,
+    },
 }
 
 /// Who a backend is: two backends of one key are the same backend, in whatever configuration.
@@ -42,16 +48,14 @@ impl BackendKey {
     /// A hash of the key that is the same in every process, for the policies that hash.
     fn identity(&self) -> u64 {
         let mut text = self.pool.as_bytes().to_vec();
-        // No name holds a NUL, so no two keys make the same text.
+        // No name holds a NUL, so no two keys of one configuration make the same text. How a backend is spoken to is no part of
+        // it: that is the same for all of a pool, and changing it would send clients elsewhere.
         match &self.address {
             Address::Ip(address) => text.extend_from_slice(format!("\0ip\0{address}").as_bytes()),
             Address::Unix(path) => {
                 text.extend_from_slice(b"\0unix\0");
                 text.extend_from_slice(path.as_os_str().as_encoded_bytes());
             }
-        }
-        match self.transport {
-            Transport::Plain => {}
         }
         hash_key(&text)
     }

@@ -54,6 +54,7 @@ pub fn pool(name: &str, policy: Policy, backends: Vec<Backend>) -> Pool {
         retry_budget,
         breaker,
         send_proxy_protocol: None,
+        tls: None,
     }
 }
 

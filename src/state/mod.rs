@@ -132,7 +132,7 @@ impl Snapshot {
         let mut pool_names = previous.map(|previous| previous.pool_names.clone()).unwrap_or_default();
         let mut queues = previous.map(|previous| previous.queues.clone()).unwrap_or_default();
         let bells = previous.map(|previous| Arc::clone(&previous.bells)).unwrap_or_default();
-        let pools = plan_pools(config, previous, &mut pool_names, &mut queues, &mut registry, &bells);
+        let pools = plan_pools(config, materials, previous, &mut pool_names, &mut queues, &mut registry, &bells);
         let mut listener_names = previous.map(|previous| previous.listener_names.clone()).unwrap_or_default();
         let listeners = plan_listeners(config, materials, &mut listener_names, &pool_names);
         Snapshot {
@@ -289,6 +289,7 @@ impl Snapshot {
 
 fn plan_pools(
     config: &Config,
+    materials: &Materials,
     previous: Option<&Snapshot>,
     names: &mut Roster,
     queues: &mut Vec<Arc<Queue>>,
@@ -304,7 +305,8 @@ fn plan_pools(
         let bound = |backend| bind(backend, pool, breaker.clone(), registry);
         let backends = pool.backends.iter().map(bound).collect();
         queues.resize_with(queues.len().max(id.index() + 1), Arc::default);
-        put(&mut pools, id.index(), Pool::new(pool, backends, &queues[id.index()], breaker.clone(), before));
+        let tls = pool.tls.as_ref().map(|_| materials.pool(&pool.name).expect(MATERIALS));
+        put(&mut pools, id.index(), Pool::new(pool, backends, &queues[id.index()], breaker.clone(), tls, before));
     }
     pools
 }
@@ -316,7 +318,8 @@ fn bind(
     registry: &mut Registry,
 ) -> Backend {
     let initial = pool.health_check.as_ref().map_or(Initial::Up, |check| check.initial);
-    let key = BackendKey { pool: pool.name.clone(), address: backend.address.clone(), transport: Transport::Plain };
+    let transport = pool.tls.as_ref().map_or(Transport::Plain, |tls| Transport::Tls { settings: tls.digest() });
+    let key = BackendKey { pool: pool.name.clone(), address: backend.address.clone(), transport };
     Backend {
         name: backend.name.clone(),
         weight: backend.weight,

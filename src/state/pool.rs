@@ -12,6 +12,7 @@ use crate::balance::{self, Candidate, ConsistentHash, Reach, Rung, Standing};
 use crate::clock::Instant;
 use crate::config::{self, HashOn, HealthCheck, Name, Policy, Timeouts};
 use crate::proxy_protocol;
+use crate::tls::ClientTls;
 
 /// How often a TCP connection is tried in all, the first included (semantics.md §6).
 const ATTEMPTS: usize = 2;
@@ -94,6 +95,8 @@ pub struct Pool {
     pub health_check: Option<Arc<HealthCheck>>,
     /// Which PROXY header each connection to its backends begins with.
     pub send_proxy_protocol: Option<proxy_protocol::Version>,
+    /// TLS towards its backends; `None`: they are spoken to in the clear.
+    pub tls: Option<Arc<ClientTls>>,
     /// What it does when too few of its backends are well.
     pub reach: Reach,
     /// On which rung its requests stand.
@@ -112,6 +115,7 @@ impl Pool {
         backends: Arc<[Backend]>,
         queue: &Arc<Queue>,
         breaker: Option<Arc<PoolBreaker>>,
+        tls: Option<&Arc<ClientTls>>,
         previous: Option<&Pool>,
     ) -> Pool {
         let picking = match previous {
@@ -133,6 +137,7 @@ impl Pool {
             reserve: previous.map(|previous| Arc::clone(&previous.reserve)).unwrap_or_default(),
             health_check: config.health_check.clone(),
             send_proxy_protocol: config.send_proxy_protocol,
+            tls: tls.cloned(),
             reach: Reach { fail_open: config.fail_open, panic_threshold: config.panic_threshold },
             footing: previous.map(|previous| Arc::clone(&previous.footing)).unwrap_or_default(),
             picking,

@@ -31,7 +31,7 @@ impl Book {
     ) -> Result<Book, Vec<Diagnostic>> {
         let (mut book, mut faults) = (Book { keys: Vec::new(), names: Names::default() }, Vec::new());
         for certificate in certificates {
-            match entry(certificate, files, provider) {
+            match certified(certificate, files, provider) {
                 Ok((key, names)) => book.add(key, &names),
                 Err(fault) => faults.push(fault),
             }
@@ -59,7 +59,8 @@ impl Book {
     }
 }
 
-fn entry(
+/// A certificate with its key, which belong together, and the names it is for.
+pub(super) fn certified(
     certificate: &Certificate,
     files: &mut Files,
     provider: &CryptoProvider,

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
+use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use x509_parser::certificate::X509Certificate;
@@ -56,10 +57,15 @@ impl Files {
         self.0.digest()
     }
 
+    /// Counts these bytes as read.
+    pub fn note(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
     fn read(&mut self, material: &Material) -> Result<Vec<u8>, Diagnostic> {
         let bytes = read(material)?;
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(&bytes);
+        self.note(&bytes);
         Ok(bytes)
     }
 
@@ -74,6 +80,18 @@ impl Files {
             Ok(all) => Ok(all),
             Err(error) => Err(wrong(material, &format!("this is not PEM: {error}"), "make the file again")),
         }
+    }
+
+    /// The certificates of a PEM file, as those who may sign others.
+    pub fn roots(&mut self, ca: &Material) -> Result<RootCertStore, Diagnostic> {
+        let mut roots = RootCertStore::empty();
+        for certificate in self.certificates(ca)? {
+            roots.add(certificate).map_err(|error| {
+                let why = format!("this can not sign certificates: {error}");
+                wrong(ca, &why, "name the certificates of the authority that signs those of the other side")
+            })?;
+        }
+        Ok(roots)
     }
 
     /// The lists of revoked certificates in a PEM file, at least one.

@@ -4,6 +4,7 @@
 //! configuration like any other. What is in use stays in use when a later file is bad.
 
 mod book;
+mod client;
 mod material;
 mod names;
 mod server;
@@ -15,21 +16,34 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{SupportedProtocolVersion, version};
 
 pub use book::Book;
+pub use client::ClientTls;
+use client::System;
 pub use server::{Current, ServerTls};
 
-use crate::config::{Config, Diagnostic, HttpVersions, Listener, Material, Name, Protocol};
+use crate::config::{Config, Diagnostic, HttpVersions, Listener, Material, Name, Protocol, TlsVersion, Trust};
 
-/// What HTTP/1.1 is called in a TLS handshake (RFC 7301).
-const HTTP_1: &str = "http/1.1";
-/// What HTTP/2 is called there (RFC 9113 §3.1).
-pub const HTTP_2: &str = "h2";
+/// What may be spoken on top of TLS, by the names of RFC 7301, the best first; none: that is not talked about.
+pub type Alpn = &'static [&'static str];
+
+/// Raw bytes of whatever kind.
+pub const RAW: Alpn = &[];
+/// HTTP/1.1 alone.
+pub const HTTP_1: Alpn = &["http/1.1"];
+/// HTTP/2 alone.
+pub const HTTP_2: Alpn = &[H2];
+/// Both.
+pub const HTTP: Alpn = &[H2, "http/1.1"];
+/// What HTTP/2 is called (RFC 9113 §3.1).
+pub const H2: &str = "h2";
 
 /// Everything that a configuration needs of files beside its own.
 #[derive(Clone, Debug, Default)]
 pub struct Materials {
     listeners: BTreeMap<Name, Arc<ServerTls>>,
+    pools: BTreeMap<Name, Arc<ClientTls>>,
     /// Where all of it lies.
     files: Vec<PathBuf>,
 }
@@ -50,6 +64,16 @@ impl Materials {
                 Err(more) => faults.extend(more),
             }
         }
+        let system = System::default();
+        for pool in &config.pools {
+            let Some(tls) = &pool.tls else { continue };
+            let before = previous.and_then(|previous| previous.pool(&pool.name)).map(|before| &**before);
+            let backends = pool.backends.iter().map(|backend| &backend.address);
+            match ClientTls::new(tls, backends, before, &system, &provider) {
+                Ok(tls) => drop(materials.pools.insert(pool.name.clone(), Arc::new(tls))),
+                Err(more) => faults.extend(more),
+            }
+        }
         materials.files = files(config);
         if faults.is_empty() { Ok(materials) } else { Err(faults) }
     }
@@ -63,6 +87,17 @@ impl Materials {
     /// All listeners that speak TLS.
     pub fn listeners(&self) -> impl Iterator<Item = (&Name, &Arc<ServerTls>)> {
         self.listeners.iter()
+    }
+
+    /// What the connections to the backends of this pool need; `None` where those are spoken to in the clear.
+    #[must_use]
+    pub fn pool(&self, name: &str) -> Option<&Arc<ClientTls>> {
+        self.pools.get(name)
+    }
+
+    /// All pools whose backends are spoken to over TLS.
+    pub fn pools(&self) -> impl Iterator<Item = (&Name, &Arc<ClientTls>)> {
+        self.pools.iter()
     }
 
     /// The files all of it was read from.
@@ -79,14 +114,24 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 /// What a client may choose to speak on top of TLS.
-fn alpn(listener: &Listener) -> &'static [&'static str] {
+fn alpn(listener: &Listener) -> Alpn {
     match &listener.protocol {
         Protocol::Http(http) => match http.versions {
-            HttpVersions::H1 => &[HTTP_1],
-            HttpVersions::H2 => &[HTTP_2],
-            HttpVersions::Both => &[HTTP_2, HTTP_1],
+            HttpVersions::H1 => HTTP_1,
+            HttpVersions::H2 => HTTP_2,
+            HttpVersions::Both => HTTP,
         },
-        Protocol::Tcp { .. } => &[],
+        Protocol::Tcp { .. } => RAW,
+    }
+}
+
+/// All versions that are spoken, newest first.
+static VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+
+fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    match oldest {
+        TlsVersion::V12 => &VERSIONS,
+        TlsVersion::V13 => &VERSIONS[..1],
     }
 }
 
@@ -98,7 +143,16 @@ pub fn files(config: &Config) -> Vec<PathBuf> {
         let clients = tls.client_auth.iter().flat_map(|auth| [Some(&auth.ca), auth.crl.as_ref()]);
         certificates.chain(clients).flatten().collect::<Vec<&Material>>()
     });
-    let mut files: Vec<_> = of_listeners.filter_map(|material| material::path_of(&material.from).ok()).collect();
+    let of_pools = config.pools.iter().filter_map(|pool| pool.tls.as_ref()).flat_map(|tls| {
+        let own = tls.identity.iter().flat_map(|own| [&own.cert, &own.key]);
+        let ca = match &tls.trust {
+            Trust::Ca(ca) => Some(ca),
+            Trust::System | Trust::Anybody => None,
+        };
+        own.chain(ca)
+    });
+    let all = of_listeners.chain(of_pools);
+    let mut files: Vec<_> = all.filter_map(|material| material::path_of(&material.from).ok()).collect();
     files.sort();
     files.dedup();
     files

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 
 use super::book::{Book, Resolver};
 use super::material::Files;
-use crate::config::{ClientAuth, Diagnostic, ListenerTls, TlsVersion};
+use super::versions;
+use crate::config::{ClientAuth, Diagnostic, ListenerTls};
 
 /// What a listener needs for handshakes.
 #[derive(Debug)]
@@ -110,16 +111,6 @@ fn read(
     Ok(Current { config: Arc::new(config), book, digest: files.digest() })
 }
 
-/// All versions that are spoken, newest first.
-static VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
-
-fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
-    match oldest {
-        TlsVersion::V12 => &VERSIONS,
-        TlsVersion::V13 => &VERSIONS[..1],
-    }
-}
-
 /// Who is let in.
 fn verifier(
     wanted: Option<&ClientAuth>,
@@ -128,13 +119,7 @@ fn verifier(
 ) -> Result<Arc<dyn ClientCertVerifier>, Vec<Diagnostic>> {
     let Some(wanted) = wanted else { return Ok(WebPkiClientVerifier::no_client_auth()) };
     let ca = &wanted.ca;
-    let mut roots = RootCertStore::empty();
-    for certificate in files.certificates(ca).map_err(|fault| vec![fault])? {
-        roots.add(certificate).map_err(|error| {
-            let fault = Diagnostic::error(format!("{}: this can not sign certificates: {error}", ca.from)).at(ca.place);
-            vec![fault.help("name the certificates of the authority that signs those of clients")]
-        })?;
-    }
+    let roots = files.roots(ca).map_err(|fault| vec![fault])?;
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     if let Some(crl) = &wanted.crl {
         // A list that has ended says nothing of what was revoked since; who is on none of them is not revoked.
@@ -153,6 +138,7 @@ mod tests {
     use super::super::provider;
     use super::super::testing::{Authority, Folder, tls};
     use super::*;
+    use crate::config::TlsVersion;
 
     fn same_tickets(one: &ServerTls, other: &ServerTls) -> bool {
         Arc::ptr_eq(&one.current().config.ticketer, &other.current().config.ticketer)

@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use crate::config::Address;
 use crate::outcome::Outcome;
 use crate::proxy_protocol::{self, Addresses};
 use crate::state::Pool;
-use crate::stream::Stream;
+use crate::stream::{Plain, Secured, Stream};
+use crate::tls::{Alpn, ClientTls};
 
 /// The PROXY header that announces a client who came so; empty where the pool sends none.
 #[must_use]
@@ -23,14 +25,42 @@ pub fn announcement(pool: &Pool, peer: Option<SocketAddr>, local: Option<SocketA
     proxy_protocol::encode(version, addresses)
 }
 
-/// A connection to `address` that begins with `announcement`; else how the attempt ended, which is before anything of the
-/// client's was sent.
+/// How a backend is reached, and what is said to it before anything of the client's.
+#[derive(Clone, Copy, Debug)]
+pub struct Approach<'a> {
+    /// Where it is.
+    pub address: &'a Address,
+    /// Goes first, in the clear.
+    pub announcement: &'a [u8],
+    /// What is agreed upon then; `None`: all of it is in the clear.
+    pub tls: Option<&'a ClientTls>,
+    /// What is to be spoken on top of that.
+    pub alpn: Alpn,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum Unreached {
+    /// None could be made, or it broke at once.
+    Connect(io::Error),
+    /// It stood, and the TLS handshake failed.
+    Handshake(io::Error),
+}
+
+/// A connection to a backend; else how the attempt ended, which is before anything of the client's was sent.
 ///
 /// Whoever calls it has the deadline. Cancelling it closes the half-made connection.
-pub async fn connect(address: &Address, announcement: &[u8]) -> Result<Stream, Outcome> {
-    dial(address, announcement).await.map_err(|error| {
-        tracing::debug!(%address, %error, "cannot connect");
-        of_error(&error)
+pub async fn connect(approach: Approach<'_>) -> Result<Stream, Outcome> {
+    let address = approach.address;
+    dial(approach).await.map_err(|unreached| match unreached {
+        Unreached::Connect(error) => {
+            tracing::debug!(%address, %error, "cannot connect");
+            of_error(&error)
+        }
+        Unreached::Handshake(error) => {
+            tracing::debug!(%address, %error, "TLS handshake with the backend failed");
+            Outcome::TlsHandshakeFailed
+        }
     })
 }
 
@@ -43,16 +73,34 @@ fn of_error(error: &io::Error) -> Outcome {
     }
 }
 
-/// The same with what the system says of a failure.
+/// The same with what is known of a failure.
 ///
 /// # Errors
-/// No connection could be made, or it broke at once.
-pub async fn dial(address: &Address, announcement: &[u8]) -> io::Result<Stream> {
-    let mut stream = open(address).await?;
-    if !announcement.is_empty() {
-        stream.write_all(announcement).await?;
+/// No connection could be made.
+pub async fn dial(approach: Approach<'_>) -> Result<Stream, Unreached> {
+    let stream = reach(&approach).await.map_err(Unreached::Connect)?;
+    match approach.tls {
+        None => Ok(stream),
+        Some(tls) => secure(stream, tls, &approach).await.map_err(Unreached::Handshake),
+    }
+}
+
+async fn reach(approach: &Approach<'_>) -> io::Result<Stream> {
+    let mut stream = open(approach.address).await?;
+    if !approach.announcement.is_empty() {
+        stream.write_all(approach.announcement).await?;
     }
     Ok(stream)
+}
+
+async fn secure(stream: Stream, tls: &ClientTls, approach: &Approach<'_>) -> io::Result<Stream> {
+    let named = tls.towards(approach.address, approach.alpn).zip(Plain::new(stream, Vec::new()));
+    let Some(((config, name), plain)) = named else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no name to verify: the pool needs `sni`"));
+    };
+    // In a block of its own: it is large, and not needed for most connections.
+    let session = Box::pin(TlsConnector::from(config).connect(name, plain)).await?;
+    Ok(Stream::Tls(Box::new(Secured::new(session))))
 }
 
 async fn open(address: &Address) -> io::Result<Stream> {

@@ -7,9 +7,12 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{RecvStream, server};
 use http::{HeaderMap, Request, Response};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Daemon, backends, eventually, web};
+use crate::support::tls::{Authority, Hands};
+use crate::support::{Daemon, Launch, backends, eventually, web};
 
 /// What a server answers: the status of the service, or that of the call.
 #[derive(Clone, Copy)]
@@ -37,6 +40,10 @@ struct Server {
 impl Server {
     /// Runs until the test process ends.
     fn start(says: Says) -> Server {
+        Server::start_over(says, None)
+    }
+
+    fn start_over(says: Says, hands: Option<Hands>) -> Server {
         let (tell, told) = std::sync::mpsc::channel();
         let (says, calls) = (Arc::new(Mutex::new(says)), Calls::default());
         let (saying, remembering) = (says.clone(), calls.clone());
@@ -46,7 +53,14 @@ impl Server {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
                 tell.send(listener.local_addr().expect("it is bound")).expect("the test waits");
                 while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream, saying.clone(), remembering.clone()));
+                    let (saying, remembering) = (saying.clone(), remembering.clone());
+                    match &hands {
+                        None => drop(tokio::spawn(serve(stream, saying, remembering))),
+                        Some(hands) => {
+                            let Ok(stream) = TlsAcceptor::from(hands.config()).accept(stream).await else { continue };
+                            tokio::spawn(serve(stream, saying, remembering));
+                        }
+                    }
                 }
             });
         });
@@ -63,7 +77,7 @@ impl Server {
     }
 }
 
-async fn serve(stream: TcpStream, says: Arc<Mutex<Says>>, calls: Calls) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, says: Arc<Mutex<Says>>, calls: Calls) {
     let Ok(mut connection) = server::handshake(stream).await else { return };
     while let Some(Ok((request, respond))) = connection.accept().await {
         let says = *says.lock().expect("no holder panics");
@@ -131,4 +145,15 @@ fn a_server_that_does_not_know_the_call_or_the_service_is_down() {
     server.say(Says::Call("5"));
     let call = server.calls().remove(0);
     assert_eq!((call.authority, call.message.as_slice()), (server.address.to_string(), &[0; 5][..]));
+}
+
+#[test]
+fn a_pool_with_tls_is_asked_over_tls() {
+    let authority = Authority::new("ca");
+    let server = Server::start_over(Says::Service(1), Some(Hands::showing(&authority.sign(&["app.internal"]))));
+    let check = "tls = { ca = 'ca.pem', sni = 'app.internal' }\n\
+                 health_check = { type = 'grpc', initial = 'down', rise = 1, interval = '500ms' }\n";
+    let launch = Launch::new().write("ca.pem", &authority.pem);
+    let text = web("", &(backends(&[&server.address.to_string()]) + check));
+    launch.write("evenkeel.toml", &text).start().wait_log("backend is up");
 }

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backend_tls;
 mod balance;
 mod breaker;
 mod cli;

@@ -7,10 +7,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rustls::ServerConfig;
 use socket2::{Domain, Socket, Type};
 
 use super::message::{Body, Framing};
-use super::wire::read_to_ending;
+use super::tls::Hands;
+use super::wire::{Shaken, read_to_ending};
 use super::{End, Ending, Head, Wire};
 
 /// A server on a free loopback port, or on a Unix socket; it stops accepting when dropped.
@@ -27,6 +29,7 @@ struct Memory {
     accepted: AtomicUsize,
     open: AtomicUsize,
     stopped: AtomicBool,
+    shaken: Mutex<Vec<Shaken>>,
 }
 
 /// A request as it came to the origin.
@@ -51,6 +54,7 @@ pub struct Connection {
 enum Listening {
     Tcp(TcpListener),
     Unix(UnixListener),
+    Tls(TcpListener, Arc<ServerConfig>),
 }
 
 impl Origin {
@@ -65,6 +69,17 @@ impl Origin {
     pub fn scripted_at(path: &Path, script: impl Fn(Connection) + Send + Sync + 'static) -> Origin {
         let listener = UnixListener::bind(path).expect("the path is free");
         Origin::accepting(format!("unix:{}", path.display()), Listening::Unix(listener), script)
+    }
+
+    /// The same over TLS: a connection is handed to the script after its handshake, and closed when that fails.
+    pub fn secured(hands: &Hands, script: impl Fn(Connection) + Send + Sync + 'static) -> Origin {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+        let address = listener.local_addr().expect("a bound socket has an address").to_string();
+        Origin::accepting(address, Listening::Tls(listener, hands.config()), move |mut connection| {
+            if connection.shake() {
+                script(connection);
+            }
+        })
     }
 
     fn accepting(address: String, listening: Listening, script: impl Fn(Connection) + Send + Sync + 'static) -> Origin {
@@ -143,6 +158,11 @@ impl Origin {
         requests.remove(0)
     }
 
+    /// What came of all handshakes that worked, in their order.
+    pub fn shaken(&self) -> Vec<Shaken> {
+        self.memory.shaken.lock().expect("no holder panics").clone()
+    }
+
     /// How many connections have been accepted.
     pub fn accepted(&self) -> usize {
         self.memory.accepted.load(Ordering::SeqCst)
@@ -167,6 +187,7 @@ impl Listening {
         let wire = match self {
             Listening::Tcp(listener) => Wire::tcp(listener.accept().ok()?.0),
             Listening::Unix(listener) => Wire::unix(listener.accept().ok()?.0),
+            Listening::Tls(listener, config) => Wire::tls(listener.accept().ok()?.0, Arc::clone(config)),
         };
         if memory.stopped.load(Ordering::SeqCst) {
             return None;
@@ -178,6 +199,24 @@ impl Listening {
 }
 
 impl Connection {
+    fn shake(&mut self) -> bool {
+        let shaken = self.reader.get_mut().shake();
+        if let Ok(Some(shaken)) = &shaken {
+            self.memory.shaken.lock().expect("no holder panics").push(shaken.clone());
+        }
+        shaken.is_ok()
+    }
+
+    /// Says something in TLS that is none of the application's.
+    pub fn change_keys(&mut self) {
+        self.reader.get_mut().change_keys();
+    }
+
+    /// Says in TLS that nothing more comes.
+    pub fn say_end(&mut self) {
+        self.reader.get_mut().say_end();
+    }
+
     /// The next request with its body, `None` when the other side ended the connection.
     pub fn request(&mut self) -> Option<Request> {
         let head = Head::read(&mut self.reader).ok()??;

@@ -1,4 +1,4 @@
-//! Certificates made on the spot, and a client that speaks TLS.
+//! Certificates made on the spot, a client that speaks TLS, and how an origin does.
 
 #![allow(clippy::unwrap_used, reason = "what can fail here is the test's own doing")]
 
@@ -9,9 +9,13 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod};
 use rcgen::{KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd};
+use rustls::SupportedProtocolVersion;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, StreamOwned};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig, StreamOwned,
+};
 
 use super::DEADLINE;
 
@@ -36,6 +40,13 @@ impl Signed {
     }
 }
 
+impl Signed {
+    fn parsed(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(self.chain.as_bytes()).collect();
+        (chain.unwrap(), PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap())
+    }
+}
+
 impl Authority {
     pub fn new(name: &str) -> Authority {
         let mut params = CertificateParams::default();
@@ -54,14 +65,29 @@ impl Authority {
 
     /// The same with a serial number.
     pub fn sign_numbered(&self, names: &[&str], serial: u64) -> Signed {
+        self.sign_until(names, serial, 2100)
+    }
+
+    /// A certificate whose time is over.
+    pub fn sign_expired(&self, names: &[&str]) -> Signed {
+        self.sign_until(names, 1, 2020)
+    }
+
+    fn sign_until(&self, names: &[&str], serial: u64, year: i32) -> Signed {
         let mut params =
             CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.distinguished_name.push(DnType::CommonName, names[0]);
         params.serial_number = Some(SerialNumber::from(serial));
-        params.not_after = date_time_ymd(2100, 1, 1);
+        params.not_after = date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
         let own = params.signed_by(&key, &self.issuer).unwrap().pem();
         Signed { chain: format!("{own}{}", self.pem), key: key.serialize_pem() }
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
+        roots
     }
 
     /// A list on which these serial numbers are revoked.
@@ -81,6 +107,49 @@ impl Authority {
             key_identifier_method: KeyIdMethod::Sha256,
         };
         list.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+}
+
+/// How an origin shakes hands; sessions are kept in it.
+#[derive(Clone)]
+pub struct Hands(Arc<ServerConfig>);
+
+impl Hands {
+    /// Shows this certificate.
+    pub fn showing(own: &Signed) -> Hands {
+        Hands::of(own, rustls::ALL_VERSIONS, None)
+    }
+
+    /// Speaks only TLS 1.2.
+    pub fn old(own: &Signed) -> Hands {
+        Hands::of(own, &[&rustls::version::TLS12], None)
+    }
+
+    /// Demands a certificate of this authority.
+    pub fn demanding(own: &Signed, authority: &Authority) -> Hands {
+        Hands::of(own, rustls::ALL_VERSIONS, Some(authority))
+    }
+
+    fn of(own: &Signed, versions: &[&'static SupportedProtocolVersion], clients: Option<&Authority>) -> Hands {
+        let builder = ServerConfig::builder_with_provider(evenkeel::tls::provider());
+        let builder = builder.with_protocol_versions(versions).unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let (roots, provider) = (Arc::new(authority.roots()), evenkeel::tls::provider());
+                builder.with_client_cert_verifier(
+                    WebPkiClientVerifier::builder_with_provider(roots, provider).build().unwrap(),
+                )
+            }
+        };
+        let (chain, key) = own.parsed();
+        let mut config = builder.with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Hands(Arc::new(config))
+    }
+
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0)
     }
 }
 
@@ -104,17 +173,15 @@ impl Tls {
         Tls::of(authority, rustls::ALL_VERSIONS, Some(own))
     }
 
-    fn of(authority: &Authority, versions: &[&'static rustls::SupportedProtocolVersion], own: Option<&Signed>) -> Tls {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
+    fn of(authority: &Authority, versions: &[&'static SupportedProtocolVersion], own: Option<&Signed>) -> Tls {
+        let roots = authority.roots();
         let builder = ClientConfig::builder_with_provider(evenkeel::tls::provider());
         let builder = builder.with_protocol_versions(versions).unwrap().with_root_certificates(roots);
         let mut config = match own {
             None => builder.with_no_client_auth(),
             Some(own) => {
-                let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(own.chain.as_bytes()).collect();
-                let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
-                builder.with_client_auth_cert(chain.unwrap(), key).unwrap()
+                let (chain, key) = own.parsed();
+                builder.with_client_auth_cert(chain, key).unwrap()
             }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -1,10 +1,12 @@
-//! A TCP or Unix stream under one name, with the ways to end it that tests care about.
+//! A TCP, Unix or TLS stream under one name, with the ways to end it that tests care about.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
 
 use super::DEADLINE;
@@ -23,9 +25,45 @@ pub enum Ending {
 pub enum Wire {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// The side of an origin; its handshake is done by [`Wire::shake`].
+    Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
+}
+
+/// What came of the handshake of a client.
+#[derive(Clone, Debug)]
+pub struct Shaken {
+    /// An old session was taken up again.
+    pub resumed: bool,
+    /// The name that was asked for.
+    pub name: Option<String>,
+    /// Whether the client showed a certificate.
+    pub has_shown: bool,
+    /// What is spoken.
+    pub alpn: Option<String>,
 }
 
 impl Wire {
+    /// A connection on which TLS is to be spoken.
+    pub fn tls(stream: TcpStream, config: Arc<ServerConfig>) -> Wire {
+        let Wire::Tcp(stream) = Wire::tcp(stream) else { unreachable!("it is TCP") };
+        let session = ServerConnection::new(config).expect("a good configuration");
+        Wire::Tls(Box::new(StreamOwned::new(session, stream)))
+    }
+
+    /// Shakes hands; nothing comes of it on a plain stream.
+    pub fn shake(&mut self) -> io::Result<Option<Shaken>> {
+        let Wire::Tls(stream) = self else { return Ok(None) };
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Some(Shaken {
+            resumed: stream.conn.handshake_kind() == Some(HandshakeKind::Resumed),
+            name: stream.conn.server_name().map(str::to_owned),
+            has_shown: stream.conn.peer_certificates().is_some(),
+            alpn: stream.conn.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()),
+        }))
+    }
+
     pub fn tcp(stream: TcpStream) -> Wire {
         stream.set_nodelay(true).expect("a connected stream takes options");
         Wire::Tcp(stream).with_deadline()
@@ -54,13 +92,16 @@ impl Wire {
         match self {
             Wire::Tcp(stream) => SockRef::from(stream),
             Wire::Unix(stream) => SockRef::from(stream),
+            Wire::Tls(stream) => SockRef::from(&stream.sock),
         }
     }
 
+    /// A second handle; of TLS that of what is under it.
     pub fn try_clone(&self) -> Wire {
         match self {
             Wire::Tcp(stream) => stream.try_clone().map(Wire::Tcp),
             Wire::Unix(stream) => stream.try_clone().map(Wire::Unix),
+            Wire::Tls(stream) => stream.sock.try_clone().map(Wire::Tcp),
         }
         .expect("descriptors are not used up")
     }
@@ -79,6 +120,20 @@ impl Wire {
         self.options().shutdown(Shutdown::Write).expect("a stream that is still connected");
     }
 
+    /// Says in TLS that nothing more comes (close_notify).
+    pub fn say_end(&mut self) {
+        let Wire::Tls(stream) = self else { panic!("only said in TLS") };
+        stream.conn.send_close_notify();
+        drop(stream.flush());
+    }
+
+    /// Changes the keys, which is a message of TLS itself.
+    pub fn change_keys(&mut self) {
+        let Wire::Tls(stream) = self else { panic!("only done in TLS") };
+        stream.conn.refresh_traffic_keys().expect("TLS 1.3 was agreed upon");
+        drop(stream.flush());
+    }
+
     /// Ends with a RST instead of a FIN (a Unix stream knows no such thing and is closed).
     pub fn reset(self) {
         if let Wire::Tcp(stream) = &self {
@@ -92,6 +147,7 @@ impl Read for Wire {
         match self {
             Wire::Tcp(stream) => stream.read(into),
             Wire::Unix(stream) => stream.read(into),
+            Wire::Tls(stream) => stream.read(into),
         }
     }
 }
@@ -101,11 +157,15 @@ impl Write for Wire {
         match self {
             Wire::Tcp(stream) => stream.write(bytes),
             Wire::Unix(stream) => stream.write(bytes),
+            Wire::Tls(stream) => stream.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Wire::Tcp(_) | Wire::Unix(_) => Ok(()),
+            Wire::Tls(stream) => stream.flush(),
+        }
     }
 }
 

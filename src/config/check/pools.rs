@@ -47,6 +47,7 @@ impl Checking<'_> {
         let slow_start = self.slow_start(table);
         let panic_threshold = self.panic_threshold(table, fail_open, breaker.is_some());
         self.warn_of_idle_queue(table, &backends);
+        let tls = table.entry("tls").map(|tls| self.pool_tls(entry, tls, &backends));
         let (queue, mut timeouts) = (table.table("queue"), own_timeouts(table, defaults));
         if let Some(timeout) = queue.and_then(|queue| queue.duration("timeout")) {
             timeouts.queue = timeout;
@@ -68,6 +69,11 @@ impl Checking<'_> {
                 "v1" => Version::V1,
                 _ => Version::V2,
             }),
+            tls: match tls {
+                Some(None) => return None,
+                Some(understood) => understood,
+                None => None,
+            },
         })
     }
 

@@ -1,10 +1,15 @@
-//! `tls` of a listener. What stands in the files is looked at when they are read.
+//! `tls` of a listener and of a pool. What stands in the files is looked at when they are read.
 
 use std::path::Path;
 
+use rustls::pki_types::ServerName;
+
 use super::super::diagnostic::{Diagnostic, Place};
+use super::super::keys;
 use super::super::read::{Entry, Node, Table};
-use super::super::{Certificate, ClientAuth, ListenerTls, Material, TlsVersion, Whence, keys};
+use super::super::{
+    Address, Backend, Certificate, ClientAuth, ListenerTls, Material, PoolTls, TlsVersion, Trust, Whence,
+};
 use super::Checking;
 
 impl Checking<'_> {
@@ -26,10 +31,7 @@ impl Checking<'_> {
         let is_whole = certificates.len() == nodes.len() && !certificates.is_empty();
         Some(ListenerTls {
             certificates: is_whole.then_some(certificates)?,
-            min_version: match table.text("min_version") {
-                Some(("1.3", _)) => TlsVersion::V13,
-                _ => TlsVersion::V12,
-            },
+            min_version: min_version(table),
             client_auth: match client_auth {
                 Some(None) => return None,
                 Some(understood) => understood,
@@ -37,6 +39,82 @@ impl Checking<'_> {
             },
             place: entry.key_place,
         })
+    }
+
+    /// What the `tls` of `pool`, which has these backends, means; `None` where it is faulty.
+    pub(super) fn pool_tls(&mut self, pool: &Entry, entry: &Entry, backends: &[Backend]) -> Option<PoolTls> {
+        let table = entry.node.as_table()?;
+        let sni = table.text("sni").map(|(name, place)| self.server_name(name, place));
+        let at_socket = backends.iter().find(|backend| matches!(backend.address, Address::Unix(_)));
+        if let (None, Some(backend)) = (&sni, at_socket) {
+            let help = "write `sni = \"app.internal\"`: the name in its certificate";
+            let why = format!("the backend `{}` is at a Unix socket, which has no name to verify", backend.name);
+            self.error(entry.key_place, why, help);
+            return None;
+        }
+        let (trust, identity) = (self.trust(pool, table), self.own_certificate(table, entry.key_place));
+        Some(PoolTls {
+            trust: trust?,
+            sni: match sni {
+                Some(None) => return None,
+                Some(understood) => understood,
+                None => None,
+            },
+            identity: identity.ok()?,
+            min_version: min_version(table),
+            place: entry.key_place,
+        })
+    }
+
+    fn server_name(&mut self, text: &str, place: Place) -> Option<ServerName<'static>> {
+        let name = ServerName::try_from(text.to_owned()).ok();
+        if name.is_none() {
+            let help = "write the name alone, such as \"app.internal\", without a port, `https://` or `*`";
+            self.error(place, format!("`{text}` is not a name that a certificate can be for"), help);
+        }
+        name
+    }
+
+    fn trust(&mut self, pool: &Entry, table: &Table) -> Option<Trust> {
+        let skips = table.entry("insecure_skip_verify").filter(|_| table.flag("insecure_skip_verify") == Some(true));
+        match (table.entry("ca"), skips) {
+            (Some(ca), Some(skips)) => {
+                let fault = Diagnostic::error("nothing is verified, so `ca` has no effect");
+                let fault = fault.label(skips.key_place, "because of this").label(ca.key_place, "has no effect");
+                self.faults.push(fault.help("remove `insecure_skip_verify`: then `ca` says who is trusted"));
+                None
+            }
+            (Some(_), None) => self.material(table, "ca").map(Trust::Ca),
+            (None, Some(skips)) => {
+                let why = format!(
+                    "INSECURE: the pool `{}` takes any certificate for that of its backends; whoever stands between can \
+                     read and change everything",
+                    pool.key
+                );
+                let warning = Diagnostic::warning(why).at(skips.key_place);
+                self.faults.push(warning.help("write `ca = \"ca.pem\"` instead, with who signed their certificates"));
+                Some(Trust::Anybody)
+            }
+            (None, None) => Some(Trust::System),
+        }
+    }
+
+    /// What is shown to backends, if anything.
+    fn own_certificate(&mut self, table: &Table, place: Place) -> Result<Option<Certificate>, Faulty> {
+        let (cert, key) = (table.node("cert"), table.node("key"));
+        let missing = match (cert, key) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => None,
+            (Some(_), None) => Some("key"),
+            (None, Some(_)) => Some("cert"),
+        };
+        if let Some(missing) = missing {
+            let help = "`cert` and `key` belong together: write both, or none; both may name the same file";
+            self.needs(table, &keys::POOL_TLS, missing, place, help);
+            return Err(Faulty);
+        }
+        let (cert, key) = (self.material(table, "cert").ok_or(Faulty)?, self.material(table, "key").ok_or(Faulty)?);
+        Ok(Some(Certificate { cert, key, ocsp: None }))
     }
 
     /// Who is redirected to https and comes there must not be redirected again.
@@ -100,6 +178,16 @@ impl Checking<'_> {
     }
 }
 
+/// What was written is not what can be meant, which has been said.
+struct Faulty;
+
+fn min_version(table: &Table) -> TlsVersion {
+    match table.text("min_version") {
+        Some(("1.3", _)) => TlsVersion::V13,
+        _ => TlsVersion::V12,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{POOLS, assert_said, meant};
@@ -155,5 +243,64 @@ mod tests {
         ] {
             assert_said(&with(wrong), &[part]);
         }
+    }
+
+    fn to(backends: &str, tls: &str) -> String {
+        let listener = "listeners.w = { bind = '127.0.0.1:1', pool = 'app' }";
+        format!("{listener}\npools.app = {{ backends = [{backends}], tls = {{ {tls} }} }}\n")
+    }
+
+    #[test]
+    fn tls_to_backends_is_understood_and_verifies_by_default() {
+        let tls = |text: &str| meant(&to("'10.0.0.1:443'", text)).pools[0].tls.clone().unwrap();
+        let plain = tls("");
+        assert!(matches!(plain.trust, Trust::System) && plain.sni.is_none() && plain.identity.is_none());
+        assert_eq!(plain.min_version, TlsVersion::V12);
+        let full =
+            tls("ca = 'ca.pem', sni = 'app.internal', cert = 'me.crt', key = 'credential:me', min_version = '1.3'");
+        assert!(matches!(&full.trust, Trust::Ca(ca) if ca.from.to_string() == "ca.pem"));
+        assert_eq!(full.sni.as_ref().unwrap().to_str(), "app.internal");
+        assert_eq!(full.identity.as_ref().unwrap().key.from.to_string(), "credential:me");
+        assert_eq!(full.min_version, TlsVersion::V13);
+        let insecure = tls("ca = 'ca.pem', insecure_skip_verify = false");
+        assert!(matches!(insecure.trust, Trust::Ca(_)));
+        assert!(meant(&to("'unix:/run/a.sock'", "sni = 'a'")).pools[0].tls.is_some());
+    }
+
+    #[test]
+    fn the_digest_is_of_what_is_meant_and_not_of_where_it_stands() {
+        let digest = |text: &str, before: &str| {
+            meant(&format!("{before}{}", to("'10.0.0.1:443'", text))).pools[0].tls.as_ref().unwrap().digest()
+        };
+        assert_eq!(digest("ca = 'a', sni = 'b'", ""), digest("sni = 'b', ca = 'a'", "\n\n"));
+        let different =
+            ["", "ca = 'a'", "ca = 'b'", "sni = 'a'", "sni = 'b'", "min_version = '1.3'", "cert = 'a', key = 'b'"];
+        let digests: std::collections::BTreeSet<_> = different.iter().map(|text| digest(text, "")).collect();
+        assert_eq!(digests.len(), different.len());
+    }
+
+    #[test]
+    fn what_is_not_verified_is_said_loudly_with_the_pool() {
+        let text = to("'10.0.0.1:443'", "insecure_skip_verify = true");
+        assert_said(&text, &["warning: INSECURE: the pool `app` takes any certificate"]);
+    }
+
+    #[test]
+    fn faults_of_tls_to_backends_are_told_apart() {
+        for (wrong, part) in [
+            ("ca = 'a', insecure_skip_verify = true", "so `ca` has no effect"),
+            ("cert = 'a'", "the tls of a pool needs `key`"),
+            ("key = 'a'", "the tls of a pool needs `cert`"),
+            ("sni = 'a:443'", "`a:443` is not a name that a certificate can be for"),
+            ("sni = ''", "is not a name"),
+            ("ca = ''", "a path can not be empty"),
+            ("verify = false", "certificates are verified unless you write"),
+        ] {
+            assert_said(&to("'10.0.0.1:443'", wrong), &[part]);
+        }
+        assert_said(
+            &to("'unix:/run/a.sock'", ""),
+            &["the backend `unix:/run/a.sock` is at a Unix socket", "write `sni"],
+        );
     }
 }

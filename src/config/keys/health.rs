@@ -41,7 +41,8 @@ pub static HEALTH_CHECK: Shape = Shape {
     heading: Some("[pools.NAME.health_check]"),
     doc: "Each backend is asked at an interval, on a connection of its own, by one thread for all of them. `fall` failures one \
           after the other take a backend down, `rise` successes bring it back. No probe of a backend begins before the one \
-          before has ended. A backend keeps its state over reloads; in `maintenance` it is not asked.",
+          before has ended. A pool with `tls` is asked over TLS, also at another `port` or `address`. A \
+          backend keeps its state over reloads; in `maintenance` it is not asked.",
     keys: &[
         Key {
             name: "type",

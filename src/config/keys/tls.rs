@@ -1,9 +1,16 @@
-//! `[listeners.NAME.tls]`: the keys of TLS towards clients.
+//! `[listeners.NAME.tls]` and `[pools.NAME.tls]`: the keys of TLS towards clients and towards backends.
 
 use super::{Form, Key, Shape};
 use crate::config::shape::Absent::{Default, Means, Required};
 
 const FILE: Form = Form::Text("path");
+
+const MIN_VERSION: Key = Key {
+    name: "min_version",
+    forms: &[Form::Choice(&["1.2", "1.3"])],
+    absent: Default("\"1.2\""),
+    doc: "The oldest version that is spoken.",
+};
 
 /// `listeners.*.tls` in a listener.
 pub(super) const LISTENER_TLS_KEY: Key = Key {
@@ -27,12 +34,7 @@ pub static LISTENER_TLS: Shape = Shape {
             doc: "At least one. A client gets the one that has the name it asks for (a name goes before `*.`), of several the \
                   first whose key it can use; who asks for none of them gets the first in the list.",
         },
-        Key {
-            name: "min_version",
-            forms: &[Form::Choice(&["1.2", "1.3"])],
-            absent: Default("\"1.2\""),
-            doc: "The oldest version that is spoken.",
-        },
+        MIN_VERSION,
         Key {
             name: "client_auth",
             forms: &[Form::Table(&CLIENT_AUTH)],
@@ -84,5 +86,57 @@ pub static CLIENT_AUTH: Shape = Shape {
             absent: Means("none is revoked"),
             doc: "Lists of revoked certificates, in PEM; they must not have expired.",
         },
+    ],
+};
+
+/// `pools.*.tls`
+pub(super) const POOL_TLS_KEY: Key = Key {
+    name: "tls",
+    forms: &[Form::Table(&POOL_TLS)],
+    absent: Means("backends are spoken to in the clear"),
+    doc: "TLS towards backends; `tls = {}` is TLS with all defaults. Health checks use it as well.",
+};
+
+/// `[pools.NAME.tls]`
+pub static POOL_TLS: Shape = Shape {
+    what: "the tls of a pool",
+    heading: Some("[pools.NAME.tls]"),
+    doc: "A backend has to show a certificate for its name, from an authority that is trusted: else it gets nothing, and the \
+          attempt has failed as one to connect does. Sessions are taken up again where a backend can. Files may be paths, \
+          relative to the file they are named in, or `\"credential:NAME\"` for a credential that systemd hands over \
+          (`LoadCredential=`); renewed ones are taken up without a reload.",
+    keys: &[
+        Key {
+            name: "ca",
+            forms: &[FILE],
+            absent: Means("whom the system trusts"),
+            doc: "Who may have signed the certificates of backends, in PEM, and nobody else.",
+        },
+        Key {
+            name: "sni",
+            forms: &[Form::Text("name")],
+            absent: Means("the address of the backend"),
+            doc: "The name that is asked for and that certificates have to have. Without it a certificate has to have the IP \
+                  address of its backend; backends at Unix sockets need it.",
+        },
+        Key {
+            name: "insecure_skip_verify",
+            forms: &[Form::Bool],
+            absent: Default("false"),
+            doc: "`true`: any certificate will do, so whoever stands between can read and change everything. Not with `ca`.",
+        },
+        Key {
+            name: "cert",
+            forms: &[FILE],
+            absent: Means("none is shown"),
+            doc: "The certificate that backends are shown which ask for one: the chain in PEM, its own first. With `key`.",
+        },
+        Key {
+            name: "key",
+            forms: &[FILE],
+            absent: Means("none is shown"),
+            doc: "The private key of `cert` in PEM: PKCS#8, SEC1 or PKCS#1.",
+        },
+        MIN_VERSION,
     ],
 };

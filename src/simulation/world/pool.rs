@@ -75,8 +75,14 @@ impl World<'_> {
         let pool = Arc::clone(self.snapshot.pool(self.pool).expect("it is there"));
         for backend in &*pool.backends {
             let (state, queue) = (Arc::clone(&backend.state), Arc::clone(&pool.queue));
-            let subject =
-                Subject { name: backend.name.clone(), state, queue, check: Arc::clone(&check), announced: None };
+            let subject = Subject {
+                name: backend.name.clone(),
+                state,
+                queue,
+                check: Arc::clone(&check),
+                announced: None,
+                tls: None,
+            };
             let streak = Streak::resume(subject.state.checkup().health(), &check);
             let dice = Dice::seeded(self.dice.next());
             self.checkers.push(Checker { subject, streak, asked: Asked::Never, dice, number: 0 });
