@@ -1,6 +1,7 @@
 //! To the backend: making a connection, and keeping those that can be used again.
 
 pub mod idle;
+pub mod shared;
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! The bytes under a connection of HTTP/2, with an eye on them: what control frames its client sends, and since when it takes
-//! nothing of what is to be written.
+//! The bytes under a connection of HTTP/2, with an eye on them: what control frames the other side sends, when it was heard
+//! last, and since when it takes nothing of what is to be written.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -9,37 +9,48 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::Stream;
 use crate::clock::{self, Instant};
 use crate::http::frames::{Flood, Meter, Side};
-use crate::stream::Stream;
 
-/// A client's connection. What was read of it before it was known to speak HTTP/2 comes first.
-pub(super) struct Watched {
+/// A connection that speaks HTTP/2. What was read of it before that was known comes first.
+pub struct Watched {
     stream: Stream,
     prefix: Vec<u8>,
     seen: Rc<Seen>,
 }
 
 /// What is known of a connection's bytes.
-pub(super) struct Seen {
+pub struct Seen {
     meter: RefCell<Meter>,
     flood: Cell<Option<Flood>>,
+    heard: Cell<Option<Instant>>,
     stalled: Cell<Option<Instant>>,
 }
 
 impl Seen {
-    /// What the client sends too much of. From then on nothing of it is read.
-    pub(super) fn flood(&self) -> Option<Flood> {
+    /// What the other side sends too much of. From then on nothing of it is read.
+    #[must_use]
+    pub fn flood(&self) -> Option<Flood> {
         self.flood.get()
     }
 
-    /// Since when the client takes nothing though there is something to write.
-    pub(super) fn stalled(&self) -> Option<Instant> {
+    /// When something came last; `None` before anything did.
+    #[must_use]
+    pub fn heard(&self) -> Option<Instant> {
+        self.heard.get()
+    }
+
+    /// Since when the other side takes nothing though there is something to write.
+    #[must_use]
+    pub fn stalled(&self) -> Option<Instant> {
         self.stalled.get()
     }
 
     fn read(&self, bytes: &[u8]) {
-        if let Err(flood) = self.meter.borrow_mut().feed(bytes, clock::now()) {
+        let now = clock::now();
+        self.heard.set(Some(now));
+        if let Err(flood) = self.meter.borrow_mut().feed(bytes, now) {
             self.flood.set(Some(flood));
         }
     }
@@ -66,10 +77,11 @@ impl Seen {
 }
 
 impl Watched {
-    /// The stream behind `prefix`, from its client's very first byte.
-    pub(super) fn new(stream: Stream, prefix: Vec<u8>) -> (Watched, Rc<Seen>) {
-        let meter = RefCell::new(Meter::new(Side::Server, clock::now()));
-        let seen = Rc::new(Seen { meter, flood: Cell::new(None), stalled: Cell::new(None) });
+    /// The stream behind `prefix`, from the very first byte; which side of it we are.
+    #[must_use]
+    pub fn new(stream: Stream, prefix: Vec<u8>, side: Side) -> (Watched, Rc<Seen>) {
+        let meter = RefCell::new(Meter::new(side, clock::now()));
+        let seen = Rc::new(Seen { meter, flood: Cell::new(None), heard: Cell::new(None), stalled: Cell::new(None) });
         (Watched { stream, prefix, seen: Rc::clone(&seen) }, seen)
     }
 }
