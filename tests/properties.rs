@@ -161,5 +161,5 @@ fn responses_are_forwarded_as_one() {
 
 #[test]
 fn heads_mean_the_same_in_both_protocols() {
-    holds("h2_head", 60000, properties::h2_head);
+    holds("h2_head", 1500, properties::h2_head);
 }
