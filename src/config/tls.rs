@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::PassthroughRoute;
 use super::diagnostic::Place;
 
 /// `[listeners.NAME.tls]`
@@ -14,6 +15,8 @@ pub struct ListenerTls {
     pub min_version: TlsVersion,
     /// Whether clients are asked for a certificate; `None`: no.
     pub client_auth: Option<ClientAuth>,
+    /// Connections that do not end here.
+    pub passthrough: Vec<PassthroughRoute>,
     /// Where the table stands.
     pub place: Place,
 }

@@ -86,7 +86,7 @@ fn alpn(listener: &Listener) -> &'static [&'static str] {
             HttpVersions::H2 => &[HTTP_2],
             HttpVersions::Both => &[HTTP_2, HTTP_1],
         },
-        Protocol::Tcp { .. } => &[],
+        Protocol::Tcp { .. } | Protocol::Passthrough(_) => &[],
     }
 }
 

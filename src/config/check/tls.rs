@@ -21,6 +21,7 @@ impl Checking<'_> {
             self.needs(table, &keys::LISTENER_TLS, "certificates", entry.key_place, help);
         }
         let client_auth = table.entry("client_auth").map(|entry| self.client_auth(entry));
+        let passthrough = self.tls_passthrough(table);
         let nodes = written?;
         let certificates: Vec<_> = nodes.iter().filter_map(|node| self.certificate(node)).collect();
         let is_whole = certificates.len() == nodes.len() && !certificates.is_empty();
@@ -35,6 +36,7 @@ impl Checking<'_> {
                 Some(understood) => understood,
                 None => None,
             },
+            passthrough: passthrough?,
             place: entry.key_place,
         })
     }

@@ -7,6 +7,7 @@
 mod body;
 mod forward;
 mod head;
+mod hello;
 #[allow(dead_code, reason = "the corpus uses the rest of it")]
 #[path = "../letter.rs"]
 mod letter;
@@ -19,6 +20,7 @@ use evenkeel::state::Snapshot;
 pub use body::chunked;
 pub use forward::{forward_request, forward_response};
 pub use head::{request_head, response_head};
+pub use hello::client_hello;
 pub use proxy::proxy_protocol;
 pub use target::target;
 
