@@ -78,7 +78,11 @@ impl Handshakes {
                     return None;
                 }
             };
-            let plan = Arc::clone(local.view().snapshot().listener(listener)?);
+            let plan = local.view().snapshot().listener(listener).cloned();
+            let Some(plan) = plan else {
+                stream.reset();
+                return None;
+            };
             if let Some((route, _)) = plan.through(&hello) {
                 tracing::debug!(?peer, server_name = ?hello.server_name, route, "TLS passes through");
                 return Some(Sorted::Through(with(stream, prefix), Box::new(hello)));

@@ -136,7 +136,12 @@ impl Checking<'_> {
         if table.node("pool").is_none() {
             let fault =
                 Diagnostic::error(format!("the tcp listener `{}` has no `pool`", entry.key)).at(entry.key_place);
-            self.missing(table, &keys::LISTENER, &["pool"], fault.help("write `pool = \"NAME\"`"));
+            self.missing(
+                table,
+                &keys::LISTENER,
+                &["pool"],
+                fault.help("write `pool = \"NAME\"`, or `routes` with `sni`"),
+            );
         }
         Some(Protocol::Tcp { pool: self.tcp_pool(table.node("pool")?)? })
     }

@@ -43,19 +43,17 @@ fn parse(bytes: &[u8]) -> Result<Parsed, Fault> {
 fn split_anew(input: &[u8], hello: &ClientHello) {
     let message = message(input);
     for size in [1, 7, 500] {
-        let records: Vec<u8> = message.chunks(size).flat_map(|part| [&[22, 3, 1, 0, 0][..], part].concat()).collect();
-        let mut records = records;
-        let mut at = 0;
-        while at < records.len() {
-            let length = size.min(message.len() - at / (size + 5) * size);
-            records[at + 3..at + 5].copy_from_slice(&u16::try_from(length).expect("it is small").to_be_bytes());
-            at += 5 + length;
-        }
+        let records: Vec<u8> = message.chunks(size).flat_map(record).collect();
         match parse(&records) {
             Err(Fault::Long) => assert!(records.len() > LONGEST),
             again => assert_eq!(again, Ok(Parsed::Complete(hello.clone())), "in records of {size}"),
         }
     }
+}
+
+fn record(fragment: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(fragment.len()).expect("it is small").to_be_bytes();
+    [&[22, 3, 1][..], &length, fragment].concat()
 }
 
 /// What the records hold, up to the end of the message.
