@@ -47,15 +47,15 @@ fn by_name(listener: &str, pools: &[(&str, &Origin)]) -> String {
 
 #[track_caller]
 fn expect_echo(client: &mut TlsClient, text: &str) {
-    client.send(text).unwrap();
-    assert_eq!(client.bytes(text.len()).unwrap(), text.as_bytes());
+    client.send(text).expect("it is taken");
+    assert_eq!(client.bytes(text.len()).expect("it comes"), text.as_bytes());
 }
 
 /// Asserts that `tls` asking for `name` comes to the origin that says this.
 #[track_caller]
 fn reaches(tls: &Tls, daemon: &Daemon, name: &str, text: &str) -> TlsClient {
-    let mut client = tls.connect(&daemon.address("raw"), name).unwrap();
-    assert_eq!(client.bytes(text.len()).unwrap(), text.as_bytes());
+    let mut client = tls.connect(&daemon.address("raw"), name).expect("they shake hands");
+    assert_eq!(client.bytes(text.len()).expect("it comes"), text.as_bytes());
     expect_echo(&mut client, "and back");
     client
 }
