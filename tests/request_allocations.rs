@@ -56,6 +56,7 @@ fn pool(number: usize, policy: Policy) -> Pool {
         timeouts: timeouts(),
         breaker: Some(evenkeel::breaker::Settings::default()),
         health_check: None,
+        http_version: HttpVersion::H1,
         send_proxy_protocol: None,
         tls: None,
         fail_open: true,

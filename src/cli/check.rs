@@ -43,6 +43,7 @@ pub fn print_report(report: &Report) {
 pub fn summary(config: &Config) -> String {
     let routes = config.listeners.iter().map(|listener| match &listener.protocol {
         Protocol::Http(http) => http.routes.len(),
+        Protocol::Passthrough(routes) => routes.len(),
         Protocol::Tcp { .. } => 0,
     });
     let backends = config.pools.iter().map(|pool| pool.backends.len());

@@ -187,6 +187,21 @@ pub enum Protocol {
         /// The pool's name, which exists.
         pool: Name,
     },
+    /// TLS that does not end here, to pools by what it asks for; at least one route asks for something.
+    Passthrough(Vec<PassthroughRoute>),
+}
+
+/// TLS connections that go through to one pool: one of a tcp listener's `routes`, or of `tls.passthrough`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassthroughRoute {
+    /// Its name; `route-N` or `passthrough-N` (counted from 1) when none is given.
+    pub name: Name,
+    /// What the client asks for; empty: anything, or nothing. A wildcard is one label here.
+    pub sni: Vec<HostPattern>,
+    /// Of which the client offers one; empty: any, or none.
+    pub alpn: Vec<Name>,
+    /// The pool's name, which exists.
+    pub pool: Name,
 }
 
 /// Which protocols of HTTP clients may speak.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use rustls::pki_types::ServerName;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::PassthroughRoute;
 use super::diagnostic::Place;
 
 /// `[listeners.NAME.tls]`
@@ -18,6 +19,8 @@ pub struct ListenerTls {
     pub min_version: TlsVersion,
     /// Whether clients are asked for a certificate; `None`: no.
     pub client_auth: Option<ClientAuth>,
+    /// Connections that do not end here.
+    pub passthrough: Vec<PassthroughRoute>,
     /// Where the table stands.
     pub place: Place,
 }

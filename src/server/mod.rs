@@ -13,6 +13,7 @@ mod control;
 pub mod daemon;
 mod descriptors;
 mod handshake;
+mod hello;
 mod introduction;
 mod listener;
 mod places;

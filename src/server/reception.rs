@@ -9,15 +9,17 @@ use std::net::{self, SocketAddr};
 use std::os::unix;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use super::admission::{Admission, Admitted, Entry};
-use super::handshake::Handshakes;
+use super::handshake::{Handshakes, Sorted};
 use super::introduction::{self, Client};
 use super::spread::{Acceptors, Loads, Open};
+use crate::client_hello::ClientHello;
 use crate::clock;
 use crate::config::Address;
 use crate::l7::spoken::{self, Spoken};
@@ -153,6 +155,9 @@ fn turn_away(local: &Rc<Local>, listener: ListenerId, stream: Stream) {
 fn secure(local: &Rc<Local>, handshakes: &Rc<Handshakes>, incoming: Incoming, seat: Seat) {
     let view = local.view();
     let Some(plan) = view.snapshot().listener(incoming.listener) else { return incoming.stream.reset() };
+    if plan.asks_for_hello() {
+        return sort(local, handshakes, incoming, seat, plan.timeouts.tls_handshake);
+    }
     let Some(tls) = &plan.tls else { return serve(local, incoming, seat) };
     let (config, limit) = (Arc::clone(&tls.current().config), plan.timeouts.tls_handshake);
     let (local, handshakes) = (Rc::clone(local), Rc::clone(handshakes));
@@ -164,19 +169,36 @@ fn secure(local: &Rc<Local>, handshakes: &Rc<Handshakes>, incoming: Incoming, se
     });
 }
 
+/// Starts serving, after the first message of TLS, by what that asks for.
+fn sort(local: &Rc<Local>, handshakes: &Rc<Handshakes>, incoming: Incoming, seat: Seat, limit: Duration) {
+    let (local, handshakes) = (Rc::clone(local), Rc::clone(handshakes));
+    start(async move {
+        match handshakes.sort(&local, incoming, limit).await {
+            Some(Sorted::Secured(incoming)) => serve(&local, incoming, seat),
+            Some(Sorted::Through(incoming, hello)) => relay(&local, incoming, Some(hello), seat),
+            None => {}
+        }
+    });
+}
+
+/// Relays a connection.
+fn relay(local: &Rc<Local>, incoming: Incoming, hello: Option<Box<ClientHello>>, seat: Seat) {
+    let local = Rc::clone(local);
+    start(async move {
+        l4::serve(local, incoming, hello).await;
+        drop(seat);
+    });
+}
+
 /// Serves a connection by what its listener speaks.
 fn serve(local: &Rc<Local>, incoming: Incoming, seat: Seat) {
     let view = local.view();
     // By a reload, the listener can have gone while the connection was handed over: then so does the connection.
     let Some(plan) = view.snapshot().listener(incoming.listener) else { return incoming.stream.reset() };
     match &plan.protocol {
-        Protocol::Tcp { .. } => {
-            let local = Rc::clone(local);
-            start(async move {
-                l4::serve(local, incoming).await;
-                drop(seat);
-            });
-        }
+        Protocol::Tcp { .. } => relay(local, incoming, None, seat),
+        // By a reload again: its TLS has ended here, or it has not said anything yet.
+        Protocol::Passthrough(_) => incoming.stream.reset(),
         Protocol::Http(http) => {
             let spoken = Spoken::on(&incoming.stream, http.versions);
             serve_http(local, incoming, spoken, seat);

@@ -121,7 +121,7 @@ fn alpn(listener: &Listener) -> Alpn {
             HttpVersions::H2 => HTTP_2,
             HttpVersions::Both => HTTP,
         },
-        Protocol::Tcp { .. } => RAW,
+        Protocol::Tcp { .. } | Protocol::Passthrough(_) => RAW,
     }
 }
 

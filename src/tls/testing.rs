@@ -68,5 +68,6 @@ impl Folder {
 
 /// TLS with these certificates and all else as it is by default.
 pub(super) fn tls(certificates: Vec<Certificate>) -> ListenerTls {
-    ListenerTls { certificates, min_version: TlsVersion::V12, client_auth: None, place: Place::new(0, 0..1) }
+    let (min_version, passthrough) = (TlsVersion::V12, Vec::new());
+    ListenerTls { certificates, min_version, client_auth: None, passthrough, place: Place::new(0, 0..1) }
 }

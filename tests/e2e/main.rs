@@ -28,6 +28,7 @@ mod reload_watch;
 mod request_timeout;
 mod retries;
 mod routes;
+mod sni;
 mod stopping;
 mod systemd;
 mod timeouts;

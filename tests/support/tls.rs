@@ -153,6 +153,15 @@ impl Hands {
     }
 }
 
+/// How a server that has this certificate ends TLS.
+pub fn server(own: &Signed) -> Arc<ServerConfig> {
+    let builder = ServerConfig::builder_with_provider(evenkeel::tls::provider());
+    let builder = builder.with_protocol_versions(rustls::ALL_VERSIONS).unwrap().with_no_client_auth();
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(own.chain.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+    Arc::new(builder.with_single_cert(chain.unwrap(), key).unwrap())
+}
+
 /// How a client connects; sessions are kept in it.
 #[derive(Clone)]
 pub struct Tls(Arc<ClientConfig>);
@@ -188,6 +197,30 @@ impl Tls {
         Tls(Arc::new(config))
     }
 
+    /// Offers these protocols and no others.
+    pub fn offering(mut self, protocols: &[&str]) -> Tls {
+        Arc::make_mut(&mut self.0).alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        self
+    }
+
+    /// Does not say which name it asks for.
+    pub fn nameless(mut self) -> Tls {
+        Arc::make_mut(&mut self.0).enable_sni = false;
+        self
+    }
+
+    /// What it says first when it asks for this name.
+    pub fn hello(&self, name: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.begin(name).write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn begin(&self, name: &str) -> ClientConnection {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        ClientConnection::new(Arc::clone(&self.0), name).unwrap()
+    }
+
     /// Connects and shakes hands.
     pub fn connect(&self, address: &str, name: &str) -> io::Result<TlsClient> {
         self.connect_behind(b"", address, name)
@@ -195,15 +228,24 @@ impl Tls {
 
     /// The same with these bytes before the first of the handshake, and together with it.
     pub fn connect_behind(&self, header: &[u8], address: &str, name: &str) -> io::Result<TlsClient> {
+        self.connect_by(address, name, |socket, hello| socket.write_all(&[header, hello].concat()))
+    }
+
+    /// The same where `say` sends what comes first.
+    pub fn connect_by(
+        &self,
+        address: &str,
+        name: &str,
+        say: impl FnOnce(&mut TcpStream, &[u8]) -> io::Result<()>,
+    ) -> io::Result<TlsClient> {
         let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(DEADLINE))?;
         socket.set_write_timeout(Some(DEADLINE))?;
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let mut hello = ClientConnection::new(Arc::clone(&self.0), name).unwrap();
-        let mut first = header.to_vec();
-        hello.write_tls(&mut first)?;
-        let mut stream = StreamOwned::new(hello, socket);
-        stream.sock.write_all(&first)?;
+        let (mut connection, mut hello) = (self.begin(name), Vec::new());
+        connection.write_tls(&mut hello)?;
+        let mut stream = StreamOwned::new(connection, socket);
+        say(&mut stream.sock, &hello)?;
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }

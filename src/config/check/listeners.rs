@@ -12,16 +12,8 @@ use super::shadow::Placed;
 use super::{Checking, own_timeouts, to_count};
 
 /// What only an http listener can have.
-const HTTP_KEYS: &[&str] = &[
-    "redirect_to_https",
-    "routes",
-    "http_versions",
-    "trusted_proxies",
-    "forwarded",
-    "via",
-    "underscore_names",
-    "headers",
-];
+const HTTP_KEYS: &[&str] =
+    &["redirect_to_https", "http_versions", "trusted_proxies", "forwarded", "via", "underscore_names", "headers"];
 
 /// Which of its limits only an http listener can have.
 const HTTP_LIMITS: &[&str] = &["header_bytes", "headers", "request_line", "requests_per_connection", "streams"];
@@ -138,19 +130,32 @@ impl Checking<'_> {
                 self.http_only(&entry.key, entry.key_place, protocol);
             }
         }
+        if let Some(routes) = table.entry("routes").filter(|routes| routes.node.as_list() != Some(&[])) {
+            return self.tcp_routes(routes, table, protocol);
+        }
         if table.node("pool").is_none() {
             let fault =
                 Diagnostic::error(format!("the tcp listener `{}` has no `pool`", entry.key)).at(entry.key_place);
-            self.missing(table, &keys::LISTENER, &["pool"], fault.help("write `pool = \"NAME\"`"));
+            self.missing(
+                table,
+                &keys::LISTENER,
+                &["pool"],
+                fault.help("write `pool = \"NAME\"`, or `routes` with `sni`"),
+            );
         }
-        let pool = self.pool_reference(table.node("pool"))?;
-        if let (Some(hash_on), Some(reference)) = (self.http_hashes.get(&pool), table.node("pool")) {
+        Some(Protocol::Tcp { pool: self.tcp_pool(table.node("pool")?)? })
+    }
+
+    /// The pool of this name, for tcp connections.
+    pub(super) fn tcp_pool(&mut self, reference: &Node) -> Option<Name> {
+        let pool = self.pool_reference(Some(reference))?;
+        if let Some(hash_on) = self.http_hashes.get(&pool) {
             let warning =
                 Diagnostic::warning(format!("the pool `{pool}` hashes on what a tcp connection does not have"));
             let warning = warning.label(reference.place, "used for tcp").label(*hash_on, "a part of an HTTP request");
             self.faults.push(warning.help("its connections are hashed by the client's address; use a pool of its own"));
         }
-        Some(Protocol::Tcp { pool })
+        Some(pool)
     }
 
     fn http_only(&mut self, key: &str, place: Place, protocol: Place) {

@@ -26,6 +26,7 @@ impl Checking<'_> {
             self.needs(table, &keys::LISTENER_TLS, "certificates", entry.key_place, help);
         }
         let client_auth = table.entry("client_auth").map(|entry| self.client_auth(entry));
+        let passthrough = self.tls_passthrough(table);
         let nodes = written?;
         let certificates: Vec<_> = nodes.iter().filter_map(|node| self.certificate(node)).collect();
         let is_whole = certificates.len() == nodes.len() && !certificates.is_empty();
@@ -37,6 +38,7 @@ impl Checking<'_> {
                 Some(understood) => understood,
                 None => None,
             },
+            passthrough: passthrough?,
             place: entry.key_place,
         })
     }
@@ -44,7 +46,7 @@ impl Checking<'_> {
     /// What the `tls` of `pool`, which has these backends, means; `None` where it is faulty.
     pub(super) fn pool_tls(&mut self, pool: &Entry, entry: &Entry, backends: &[Backend]) -> Option<PoolTls> {
         let table = entry.node.as_table()?;
-        let sni = table.text("sni").map(|(name, place)| self.server_name(name, place));
+        let sni = table.text("sni").map(|(name, place)| self.verified_name(name, place));
         let at_socket = backends.iter().find(|backend| matches!(backend.address, Address::Unix(_)));
         if let (None, Some(backend)) = (&sni, at_socket) {
             let help = "write `sni = \"app.internal\"`: the name in its certificate";
@@ -66,7 +68,7 @@ impl Checking<'_> {
         })
     }
 
-    fn server_name(&mut self, text: &str, place: Place) -> Option<ServerName<'static>> {
+    fn verified_name(&mut self, text: &str, place: Place) -> Option<ServerName<'static>> {
         let name = ServerName::try_from(text.to_owned()).ok();
         if name.is_none() {
             let help = "write the name alone, such as \"app.internal\", without a port, `https://` or `*`";

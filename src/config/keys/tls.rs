@@ -1,6 +1,6 @@
 //! `[listeners.NAME.tls]` and `[pools.NAME.tls]`: the keys of TLS towards clients and towards backends.
 
-use super::{Form, Key, Shape};
+use super::{Form, Key, POOL_NAME, ROUTE_NAME, Shape};
 use crate::config::shape::Absent::{Default, Means, Required};
 
 const FILE: Form = Form::Text("path");
@@ -41,7 +41,42 @@ pub static LISTENER_TLS: Shape = Shape {
             absent: Means("clients are asked for no certificate"),
             doc: "Certificates of clients.",
         },
+        Key {
+            name: "passthrough",
+            forms: &[Form::List(&[Form::Table(&PASSTHROUGH)])],
+            absent: Means("all of it ends here"),
+            doc: "Connections that do not end here: they go on to a backend as they are.",
+        },
     ],
+};
+
+/// `[[listeners.NAME.tls.passthrough]]`
+pub static PASSTHROUGH: Shape = Shape {
+    what: "a passthrough",
+    heading: Some("[[listeners.NAME.tls.passthrough]]"),
+    doc: "TLS connections that are relayed to a pool unread, whose backends have the certificates. They are told by the first \
+          message of the client (ClientHello; with ECH by its outer name), under the same rules as the routes of a tcp listener; \
+          all others end here. Each needs `sni` or `alpn`, or both.",
+    keys: &[ROUTE_NAME, SNI, ALPN, Key { name: "pool", forms: &[POOL_NAME], absent: Required, doc: "Where they go." }],
+};
+
+const SNI_DOC: &str = "Only for TLS that passes through: the server names that clients ask for, `\"db.example.com\"` or \
+                       `\"*.example.com\"` for all names with one more label. An exact name goes before a wildcard before no \
+                       `sni`; then `alpn` before none; then the order in the file.";
+/// `sni` of what passes through
+pub(super) const SNI: Key = Key {
+    name: "sni",
+    forms: &[Form::List(&[Form::Text("server name")])],
+    absent: Means("any name, or none"),
+    doc: SNI_DOC,
+};
+/// `alpn` of what passes through
+pub(super) const ALPN: Key = Key {
+    name: "alpn",
+    forms: &[Form::List(&[Form::Text("protocol name")])],
+    absent: Means("any protocols, or none"),
+    doc: "Only for TLS that passes through: protocols (`\"h2\"`, `\"http/1.1\"`, `\"postgresql\"`) of which the client has to \
+          offer one.",
 };
 
 /// One of `certificates`
