@@ -18,6 +18,7 @@ mod listener;
 mod places;
 mod receipt;
 mod reception;
+mod renewal;
 mod report;
 mod retire;
 mod sockets;

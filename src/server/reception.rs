@@ -153,12 +153,11 @@ fn turn_away(local: &Rc<Local>, listener: ListenerId, stream: Stream) {
 fn secure(local: &Rc<Local>, handshakes: &Rc<Handshakes>, incoming: Incoming, seat: Seat) {
     let view = local.view();
     let Some(plan) = view.snapshot().listener(incoming.listener) else { return incoming.stream.reset() };
-    let Some(tls) = &plan.tls else { return serve(local, incoming, seat) };
-    let (config, limit) = (Arc::clone(&tls.current().config), plan.timeouts.tls_handshake);
-    let (local, handshakes) = (Rc::clone(local), Rc::clone(handshakes));
+    let Some(terms) = handshakes.terms(plan) else { return serve(local, incoming, seat) };
+    let local = Rc::clone(local);
     start(async move {
         // In a task of its own, so that the connection does not keep room for it.
-        if let Some(incoming) = handshakes.secure(&local, config, incoming, limit).await {
+        if let Some(incoming) = terms.secure(&local, incoming).await {
             serve(&local, incoming, seat);
         }
     });

@@ -5,6 +5,10 @@
 
 mod book;
 mod client;
+mod demands;
+mod expiry;
+mod facts;
+mod identity;
 mod material;
 mod names;
 mod server;
@@ -18,11 +22,16 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{SupportedProtocolVersion, version};
 
-pub use book::Book;
+pub use book::{Book, Entry};
 pub use client::ClientTls;
 use client::System;
-pub use server::{Current, ServerTls};
+pub use demands::{Demand, Direction};
+pub use expiry::{Notice, SOON, Standing};
+pub use facts::Facts;
+pub use identity::Identity;
+pub use server::{Current, ServerTls, Way};
 
+use crate::clock::Date;
 use crate::config::{Config, Diagnostic, HttpVersions, Listener, Material, Name, Protocol, TlsVersion, Trust};
 
 /// What may be spoken on top of TLS, by the names of RFC 7301, the best first; none: that is not talked about.
@@ -100,6 +109,16 @@ impl Materials {
         self.pools.iter()
     }
 
+    /// The certificates that somebody has to look after, now.
+    #[must_use]
+    pub fn notices(&self, now: Date) -> Vec<Notice> {
+        let of = |(listener, tls): (&Name, &Arc<ServerTls>)| -> Vec<Notice> {
+            let book = Arc::clone(&tls.current().book);
+            book.entries().iter().filter_map(|entry| Notice::of(listener, &entry.file, &entry.facts, now)).collect()
+        };
+        self.listeners().flat_map(of).collect()
+    }
+
     /// The files all of it was read from.
     #[must_use]
     pub fn files(&self) -> &[PathBuf] {
@@ -139,8 +158,10 @@ fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] 
 #[must_use]
 pub fn files(config: &Config) -> Vec<PathBuf> {
     let of_listeners = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| {
-        let certificates = tls.certificates.iter().flat_map(|one| [Some(&one.cert), Some(&one.key), one.ocsp.as_ref()]);
-        let clients = tls.client_auth.iter().flat_map(|auth| [Some(&auth.ca), auth.crl.as_ref()]);
+        let certificates = tls.certificates.iter().map(|one| &one.certificate);
+        let certificates = certificates.flat_map(|one| [Some(&one.cert), Some(&one.key), one.ocsp.as_ref()]);
+        let clients = tls.certificates.iter().filter_map(|one| one.client_auth.as_ref());
+        let clients = clients.flat_map(|auth| [Some(&auth.ca), auth.crl.as_ref()]);
         certificates.chain(clients).flatten().collect::<Vec<&Material>>()
     });
     let of_pools = config.pools.iter().filter_map(|pool| pool.tls.as_ref()).flat_map(|tls| {

@@ -25,7 +25,7 @@ fn the_version_is_that_of_the_package() {
 fn help_names_the_commands_and_shows_a_file() {
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    for part in ["run", "check", "demo", "schema", "[listeners.", "backends", "78"] {
+    for part in ["run", "check", "certs", "demo", "schema", "[listeners.", "backends", "78"] {
         assert!(help.out.contains(part), "no {part:?} in {}", help.out);
     }
 }
