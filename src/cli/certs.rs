@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{Exit, check};
 use crate::clock::{self, Date};
-use crate::config::{self, Config, HostPattern, Listener, Name, Protocol, counted};
-use crate::tls::{Book, Entry, Materials, Standing};
+use crate::config::{self, Config, HostPattern, Listener, Protocol, counted};
+use crate::tls::{Book, Entry, Holder, Materials, Standing};
 
 /// What fits on a line.
 const WIDTH: usize = 100;
@@ -16,9 +16,9 @@ const WIDTH: usize = 100;
 /// Where the values begin.
 const INDENT: usize = 15;
 
-/// A listener with TLS.
+/// Who shows certificates, and which.
 struct Shown {
-    listener: Name,
+    holder: Holder,
     certificates: Vec<Certificate>,
     /// Hosts of its routes that no certificate is for.
     uncovered: Vec<String>,
@@ -26,8 +26,8 @@ struct Shown {
 
 struct Certificate {
     entry: Entry,
-    /// What is demanded of clients.
-    clients: &'static str,
+    /// What is demanded of clients; `None` where it is shown to backends.
+    clients: Option<&'static str>,
     standing: Standing,
     days_left: i64,
 }
@@ -57,23 +57,25 @@ pub fn run(path: &Path, as_json: bool) -> Exit {
 }
 
 fn show(config: &Config, materials: &Materials, now: Date) -> Vec<Shown> {
-    let shown = |listener: &Listener| {
-        let (tls, current) = (listener.tls.as_ref()?, materials.listener(&listener.name)?.current());
-        let demands = tls.certificates.iter().map(|offered| match &offered.client_auth {
-            None => "off",
-            Some(auth) if auth.required => "required",
-            Some(_) => "optional",
-        });
-        let certificate = |(entry, clients): (&Entry, _)| Certificate {
-            entry: entry.clone(),
-            clients,
-            standing: Standing::of(&entry.facts, now),
-            days_left: entry.facts.not_after.days_since(now),
-        };
-        let certificates = current.book.entries().iter().zip(demands).map(certificate).collect();
-        Some(Shown { listener: listener.name.clone(), certificates, uncovered: uncovered(listener, &current.book) })
-    };
-    config.listeners.iter().filter_map(shown).collect()
+    let listeners = config.listeners.iter().filter_map(|listener| of_listener(listener, materials, now));
+    let pools = materials.pools().filter_map(|(name, tls)| {
+        let certificates = vec![Certificate::new(tls.identity()?, None, now)];
+        Some(Shown { holder: Holder::Pool(name.clone()), certificates, uncovered: Vec::new() })
+    });
+    listeners.chain(pools).collect()
+}
+
+fn of_listener(listener: &Listener, materials: &Materials, now: Date) -> Option<Shown> {
+    let (tls, current) = (listener.tls.as_ref()?, materials.listener(&listener.name)?.current());
+    let demands = tls.certificates.iter().map(|offered| match &offered.client_auth {
+        None => "off",
+        Some(auth) if auth.required => "required",
+        Some(_) => "optional",
+    });
+    let entries = current.book.entries().iter().cloned().zip(demands);
+    let certificates = entries.map(|(entry, clients)| Certificate::new(entry, Some(clients), now)).collect();
+    let holder = Holder::Listener(listener.name.clone());
+    Some(Shown { holder, certificates, uncovered: uncovered(listener, &current.book) })
 }
 
 /// The hosts of a listener's routes that are in no certificate, each once.
@@ -103,11 +105,11 @@ fn troubles(all: &[Shown]) -> usize {
 
 fn text(all: &[Shown]) -> String {
     if all.is_empty() {
-        return "no listener has a certificate\n".to_owned();
+        return "there is no certificate\n".to_owned();
     }
     let mut text = String::new();
     for shown in all {
-        text.push_str(&format!("{}\n", shown.listener));
+        text.push_str(&format!("{}\n", shown.holder));
         shown.certificates.iter().for_each(|certificate| certificate.text(&mut text));
         if !shown.uncovered.is_empty() {
             row(&mut text, "WARNING", ["no certificate for:".to_owned()]);
@@ -123,6 +125,11 @@ fn text(all: &[Shown]) -> String {
 }
 
 impl Certificate {
+    fn new(entry: Entry, clients: Option<&'static str>, now: Date) -> Certificate {
+        let (standing, days_left) = (Standing::of(&entry.facts, now), entry.facts.not_after.days_since(now));
+        Certificate { entry, clients, standing, days_left }
+    }
+
     fn text(&self, text: &mut String) {
         let Entry { file, facts } = &self.entry;
         row(text, "certificate", [file.from.to_string()]);
@@ -135,8 +142,8 @@ impl Certificate {
         };
         row(text, "  valid", [format!("{} to {}, {left}", facts.not_before, facts.not_after)]);
         row(text, "  key", [format!("{}, chain of {}", facts.key, counted(facts.chain, "certificate"))]);
-        if self.clients != "off" {
-            row(text, "  clients", [format!("asked for a certificate ({})", self.clients)]);
+        if let Some(clients) = self.clients.filter(|clients| *clients != "off") {
+            row(text, "  clients", [format!("asked for a certificate ({clients})")]);
         }
         if self.standing != Standing::Good {
             row(text, "  WARNING", [self.standing.as_str().to_owned()]);
@@ -178,17 +185,18 @@ fn end(text: &mut String, line: &mut String) {
 }
 
 fn json(all: &[Shown]) -> Value {
-    let listeners: Vec<_> = all
-        .iter()
-        .map(|shown| {
-            json!({
-                "listener": &*shown.listener,
-                "certificates": shown.certificates.iter().map(Certificate::json).collect::<Vec<_>>(),
-                "hosts_without_certificate": shown.uncovered,
-            })
-        })
-        .collect();
-    json!({ "listeners": listeners, "warnings": troubles(all) })
+    let (mut listeners, mut pools) = (Vec::new(), Vec::new());
+    for shown in all {
+        let certificates: Vec<_> = shown.certificates.iter().map(Certificate::json).collect();
+        let missing = &shown.uncovered;
+        match &shown.holder {
+            Holder::Listener(name) => listeners.push(json!({
+                "listener": &**name, "certificates": certificates, "hosts_without_certificate": missing
+            })),
+            Holder::Pool(name) => pools.push(json!({ "pool": &**name, "certificates": certificates })),
+        }
+    }
+    json!({ "listeners": listeners, "pools": pools, "warnings": troubles(all) })
 }
 
 impl Certificate {
@@ -230,15 +238,15 @@ mod tests {
         };
         let file = Material { from: Whence::File("/etc/a.crt".into()), place: Place::new(0, 0..1) };
         let entry = Entry { file, facts };
-        let certificate = Certificate { entry, clients: "off", standing, days_left: 1 };
-        Shown { listener: "web".into(), certificates: vec![certificate], uncovered: text(uncovered) }
+        let certificate = Certificate { entry, clients: Some("off"), standing, days_left: 1 };
+        Shown { holder: Holder::Listener("web".into()), certificates: vec![certificate], uncovered: text(uncovered) }
     }
 
     #[test]
     fn a_listener_is_told_with_its_certificates_and_what_is_missing() {
         assert_eq!(
             text(&[shown(&["a.example", "*.b.example"], Standing::EndsSoon, &["c.example"])]),
-            "web\n\
+            "listener web\n\
              \x20 certificate  /etc/a.crt\n\
              \x20   names      a.example, *.b.example\n\
              \x20   issuer     CN=ca\n\
@@ -251,7 +259,19 @@ mod tests {
              2 things to look after\n"
         );
         assert!(text(&[shown(&[], Standing::Good, &[])]).ends_with("\n\nall is well\n"));
-        assert_eq!(text(&[]), "no listener has a certificate\n");
+        assert_eq!(text(&[]), "there is no certificate\n");
+    }
+
+    #[test]
+    fn what_backends_are_shown_is_told_of_too() {
+        let mut shown = shown(&["us.example"], Standing::Good, &[]);
+        shown.holder = Holder::Pool("api".into());
+        shown.certificates[0].clients = None;
+        assert!(text(std::slice::from_ref(&shown)).starts_with("pool api\n  certificate  /etc/a.crt\n"));
+        let json = json(&[shown]);
+        assert_eq!(json["pools"][0]["pool"], "api");
+        assert_eq!(json["pools"][0]["certificates"][0]["client_auth"], Value::Null);
+        assert_eq!((&json["listeners"], &json["warnings"]), (&json!([]), &json!(0)));
     }
 
     #[test]

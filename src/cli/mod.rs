@@ -83,7 +83,7 @@ pub enum Command {
     Run(ConfigFile),
     /// Say everything that is wrong with a file and its includes; never binds anything
     Check(ConfigFile),
-    /// List the certificates of all listeners: names, issuer, dates, key, and hosts that have none
+    /// List the certificates of listeners and pools: names, issuer, dates, key; and hosts that have none
     ///
     /// The exit code is 0 when all is well. It is 1 when a certificate has expired, is not valid yet or ends within 21 days, or
     /// when no certificate is for a host that a route of its listener names; 78 when the file or what it names has faults.

@@ -24,14 +24,14 @@ impl Calendar {
     pub(super) fn look(&mut self, materials: &Materials) {
         self.0 = clock::now();
         for notice in materials.notices(clock::today()) {
-            let (listener, file, name) = (&notice.listener, &notice.file.from, &notice.name);
+            let (of, file, name) = (&notice.holder, &notice.file.from, &notice.name);
             let (date, days) = (notice.date, notice.days);
             match notice.standing {
                 Standing::Good => {}
-                Standing::EndsSoon => tracing::warn!(%listener, %file, %name, %date, days, "certificate ends soon"),
-                Standing::Expired => tracing::warn!(%listener, %file, %name, %date, days, "certificate has expired"),
+                Standing::EndsSoon => tracing::warn!(%of, %file, %name, %date, days, "certificate ends soon"),
+                Standing::Expired => tracing::warn!(%of, %file, %name, %date, days, "certificate has expired"),
                 Standing::NotYetValid => {
-                    tracing::warn!(%listener, %file, %name, %date, days, "certificate is not valid yet");
+                    tracing::warn!(%of, %file, %name, %date, days, "certificate is not valid yet");
                 }
             }
         }

@@ -21,7 +21,7 @@ pub struct Book {
     names: Names,
 }
 
-/// What is told of a certificate in a book.
+/// What is told of a certificate.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// The file it stands in.
@@ -43,7 +43,7 @@ impl Book {
         let (mut book, mut faults) = (Book::default(), Vec::new());
         for Offered { certificate, .. } in certificates {
             match certified(certificate, files, provider) {
-                Ok((key, facts)) => book.add(key, Entry { file: certificate.cert.clone(), facts }),
+                Ok((key, entry)) => book.add(key, entry),
                 Err(fault) => faults.push(fault),
             }
         }
@@ -91,12 +91,12 @@ impl Book {
     }
 }
 
-/// A certificate with its key, which belong together, and the names it is for.
+/// A certificate with its key, which belong together, and what is told of it.
 pub(super) fn certified(
     certificate: &Certificate,
     files: &mut Files,
     provider: &CryptoProvider,
-) -> Result<(CertifiedKey, Facts), Diagnostic> {
+) -> Result<(CertifiedKey, Entry), Diagnostic> {
     let identity = files.identity(certificate)?;
     let (key, cert) = (&certificate.key, &certificate.cert);
     let signing = provider.key_provider.load_private_key(identity.key).map_err(|error| {
@@ -115,7 +115,7 @@ pub(super) fn certified(
         }
     }
     certified.ocsp = (!identity.ocsp.is_empty()).then_some(identity.ocsp);
-    Ok((certified, identity.facts))
+    Ok((certified, Entry { file: cert.clone(), facts: identity.facts }))
 }
 
 /// What rustls asks for a certificate.

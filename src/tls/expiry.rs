@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::book::Entry;
 use super::facts::Facts;
 use crate::clock::Date;
 use crate::config::{Diagnostic, Material, Name};
@@ -51,11 +52,29 @@ impl Standing {
     }
 }
 
+/// Who shows a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A listener, to its clients.
+    Listener(Name),
+    /// A pool, to its backends.
+    Pool(Name),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holder::Listener(name) => write!(f, "listener {name}"),
+            Holder::Pool(name) => write!(f, "pool {name}"),
+        }
+    }
+}
+
 /// A certificate that somebody has to look after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// Whose it is.
-    pub listener: Name,
+    /// Who shows it.
+    pub holder: Holder,
     /// The file it stands in.
     pub file: Material,
     /// Its first name.
@@ -70,23 +89,25 @@ pub struct Notice {
 
 impl Notice {
     /// What there is to be said of a certificate now.
-    pub(super) fn of(listener: &Name, file: &Material, facts: &Facts, now: Date) -> Option<Notice> {
+    pub(super) fn of(holder: &Holder, Entry { file, facts }: &Entry, now: Date) -> Option<Notice> {
         let standing = Standing::of(facts, now);
         let date = match standing {
             Standing::Good => return None,
             Standing::EndsSoon | Standing::Expired => facts.not_after,
             Standing::NotYetValid => facts.not_before,
         };
-        let (listener, file, name) = (listener.clone(), file.clone(), facts.name().to_owned());
-        Some(Notice { listener, file, name, standing, date, days: date.days_since(now) })
+        let (holder, file, name) = (holder.clone(), file.clone(), facts.name().to_owned());
+        Some(Notice { holder, file, name, standing, date, days: date.days_since(now) })
     }
 
     /// As something about the configuration.
     #[must_use]
     pub fn diagnostic(&self) -> Diagnostic {
         let help = match self.standing {
-            Standing::NotYetValid => "until then clients refuse it; look at this machine's clock if that surprises you",
-            Standing::Expired => "renew it: clients refuse it",
+            Standing::NotYetValid => {
+                "until then the other side refuses it; look at this machine's clock if that surprises you"
+            }
+            Standing::Expired => "renew it: the other side refuses it",
             Standing::Good | Standing::EndsSoon => "renew it, and see why that has not been done by itself",
         };
         Diagnostic::warning(self.to_string()).at(self.file.place).help(help)
@@ -127,7 +148,7 @@ mod tests {
             chain: 1,
         };
         let file = Material { from: Whence::File("a.crt".into()), place: Place::new(0, 0..1) };
-        Notice::of(&"web".into(), &file, &facts, Date(now))
+        Notice::of(&Holder::Listener("web".into()), &Entry { file, facts }, Date(now))
     }
 
     #[test]

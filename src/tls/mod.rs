@@ -26,7 +26,7 @@ pub use book::{Book, Entry};
 pub use client::ClientTls;
 use client::System;
 pub use demands::{Demand, Direction};
-pub use expiry::{Notice, SOON, Standing};
+pub use expiry::{Holder, Notice, SOON, Standing};
 pub use facts::Facts;
 pub use identity::Identity;
 pub use server::{Current, ServerTls, Way};
@@ -112,11 +112,19 @@ impl Materials {
     /// The certificates that somebody has to look after, now.
     #[must_use]
     pub fn notices(&self, now: Date) -> Vec<Notice> {
-        let of = |(listener, tls): (&Name, &Arc<ServerTls>)| -> Vec<Notice> {
-            let book = Arc::clone(&tls.current().book);
-            book.entries().iter().filter_map(|entry| Notice::of(listener, &entry.file, &entry.facts, now)).collect()
-        };
-        self.listeners().flat_map(of).collect()
+        let all = self.holders();
+        let notices = all.iter().flat_map(|(holder, entries)| entries.iter().map(move |entry| (holder, entry)));
+        notices.filter_map(|(holder, entry)| Notice::of(holder, entry, now)).collect()
+    }
+
+    /// All certificates by who shows them.
+    fn holders(&self) -> Vec<(Holder, Vec<Entry>)> {
+        let listeners = self.listeners().map(|(name, tls)| {
+            let entries = tls.current().book.entries().to_vec();
+            (Holder::Listener(name.clone()), entries)
+        });
+        let pools = self.pools().map(|(name, tls)| (Holder::Pool(name.clone()), tls.identity().into_iter().collect()));
+        listeners.chain(pools).collect()
     }
 
     /// The files all of it was read from.

@@ -36,7 +36,7 @@ fn certificates_are_listed_with_what_is_wrong() {
     let listed = told("certs", launch.directory(), &[]);
     assert_eq!(listed.status.code(), Some(1), "{listed:?}");
     for part in [
-        "web\n",
+        "listener web\n",
         "/good.crt\n",
         "names      a.example, *.a.example\n",
         "issuer     CN=the ca",
@@ -57,7 +57,7 @@ fn certificates_are_listed_with_what_is_wrong() {
 
     let launch = launch.write("evenkeel.toml", &web(&listener(&[("good", "")], ""), &backends(&["127.0.0.1:9"])));
     let good = told("certs", launch.directory(), &[]);
-    assert!(good.status.success() && good.out.ends_with("all is well\n"), "{good:?}");
+    assert!(good.status.success() && good.out.ends_with("all is well"), "{good:?}");
     std::fs::write(launch.directory().join("good.key"), "").expect("it is ours");
     let bad = told("certs", launch.directory(), &[]);
     assert_eq!(bad.status.code(), Some(78), "{bad:?}");
@@ -79,7 +79,7 @@ fn an_expired_certificate_is_used_and_told_of() {
     let times = |daemon: &Daemon| daemon.times_logged("certificate has expired");
     assert_eq!(times(&daemon), 1);
     let line = daemon.log().into_iter().find(|line| line.contains("certificate has expired")).expect("it is logged");
-    for part in ["WARN", "listener=web", "own.crt", "name=a.example", "date=2001-01-01", "days=-"] {
+    for part in ["WARN", "of=listener web", "own.crt", "name=a.example", "date=2001-01-01", "days=-"] {
         assert!(line.contains(part), "no {part:?} in {line}");
     }
     Tls::trusting(&authority).connect(&daemon.address("web"), "a.example").err().expect("clients decide");
