@@ -153,6 +153,49 @@ fn new_demands_hold_for_connections_that_are_open() {
     }
 }
 
+/// What is answered to these hosts one after the other, on a connection of HTTP/2 that was made for `name`. Before the last
+/// there may be a reload, after which the connection has to come to its end.
+fn asked_by_http_2(daemon: &Daemon, tls: &Tls, name: &'static str, hosts: &[&str], reload: Option<&str>) -> Vec<u16> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(daemon.address("web")).await.expect("it listens");
+        let name = rustls::pki_types::ServerName::try_from(name).expect("it is one");
+        let secured = tokio_rustls::TlsConnector::from(tls.speaking("h2")).connect(name, socket).await;
+        let (mut client, connection) = h2::client::handshake(secured.expect("a handshake")).await.expect("HTTP/2");
+        let connection = tokio::spawn(connection);
+        let mut statuses = Vec::new();
+        for (at, host) in hosts.iter().enumerate() {
+            if let Some(text) = reload.filter(|_| at + 1 == hosts.len()) {
+                daemon.reload(text);
+            }
+            client = client.ready().await.expect("it takes requests");
+            let request = http::Request::get(format!("https://{host}/")).body(()).expect("a request");
+            let (response, _) = client.send_request(request, true).expect("it is sent");
+            let response = tokio::time::timeout(DEADLINE, response).await.expect("in time").expect("an answer");
+            statuses.push(response.status().as_u16());
+        }
+        if reload.is_some() {
+            let ended = tokio::time::timeout(DEADLINE, connection).await.expect("it is told that it ends");
+            ended.expect("no panic").expect("in order");
+        }
+        drop(client);
+        statuses
+    })
+}
+
+#[test]
+fn streams_of_one_connection_are_misdirected_one_by_one() {
+    let (authority, origin) = (Authority::new("ca"), Origin::answering("hello"));
+    let daemon = of_two(&authority, &origin, "").start();
+    let (stranger, known) = (Tls::trusting(&authority), Tls::with(&authority, &authority.sign(&["me"])));
+    let hosts = ["www.example", "admin.example", "www.example"];
+    assert_eq!(asked_by_http_2(&daemon, &stranger, "www.example", &hosts, None), [200, 421, 200]);
+    assert_eq!(asked_by_http_2(&daemon, &known, "admin.example", &hosts, None), [421, 200, 421]);
+    let all = listener(&[("www", ""), ("admin", "")], "tls.client_auth = { ca = \"ca.pem\" }");
+    let text = web(&all, &backends(&[origin.address()]));
+    assert_eq!(asked_by_http_2(&daemon, &stranger, "www.example", &hosts, Some(&text)), [200, 421, 421]);
+}
+
 const FACTS: &str = ", forward = [\"subject\", \"san\", \"serial\", \"fingerprint\", \"cert\"]";
 
 /// What a client might claim.
@@ -175,9 +218,12 @@ fn backends_are_told_of_a_clients_certificate_when_that_is_asked_for() {
     let (authority, origin) = (Authority::new("ca"), Origin::answering("hello"));
     let daemon = of_two(&authority, &origin, FACTS).start();
     let known = Tls::with(&authority, &authority.sign_numbered(&["me.example"], 0xab12));
-    let mut client = known.connect(&daemon.address("web"), "admin.example").expect("a handshake");
-    for _ in 0..2 {
-        assert_eq!(client.ask("/", &format!("Host: admin.example\r\n{CLAIMS}")).expect("an answer").0, 200);
+    for is_resumed in [false, true] {
+        let mut client = known.connect(&daemon.address("web"), "admin.example").expect("a handshake");
+        assert_eq!(client.is_resumed(), is_resumed);
+        for _ in 0..2 {
+            assert_eq!(client.ask("/", &format!("Host: admin.example\r\n{CLAIMS}")).expect("an answer").0, 200);
+        }
     }
     let requests = origin.requests();
     for request in &requests {
@@ -190,7 +236,7 @@ fn backends_are_told_of_a_clients_certificate_when_that_is_asked_for() {
         assert_eq!((field("x-other"), field("x-client-certain")), (Some("kept"), Some("1")));
         assert!(NAMES[5..].iter().all(|name| field(name).is_none()), "{request:?}");
     }
-    assert_eq!(requests.len(), 2);
+    assert_eq!(requests.len(), 4);
 }
 
 #[test]

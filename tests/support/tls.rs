@@ -196,6 +196,13 @@ impl Tls {
         Tls(Arc::new(builder.with_custom_certificate_verifier(Arc::new(Anybody)).with_no_client_auth()))
     }
 
+    /// How another client connects that speaks this.
+    pub fn speaking(&self, protocol: &str) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::clone(&self.0);
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        Arc::new(config)
+    }
+
     /// Says no name when it connects.
     pub fn nameless(&self) -> Tls {
         let mut config = ClientConfig::clone(&self.0);

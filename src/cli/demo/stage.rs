@@ -53,7 +53,7 @@ impl Ports {
     #[must_use]
     pub fn with_tls(self, is_free: impl Fn(u16) -> bool) -> Ports {
         let is_free = |port| port != self.web && port != self.echo && is_free(port);
-        let tls = if self.web == 0 { 0 } else { first_free(FIRST_TLS_PORT, &is_free) };
+        let tls = if self.web == 0 { 0 } else { first_free(FIRST_TLS_PORT, is_free) };
         Ports { tls: Some(tls), ..self }
     }
 }
