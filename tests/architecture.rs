@@ -46,7 +46,7 @@ const ROOMS: [&str; 28] = [
 ];
 
 /// What decides and does nothing else; a folder ends with `/`.
-const PURE: [&str; 19] = [
+const PURE: [&str; 22] = [
     "buffer.rs",
     "serial.rs",
     "outcome.rs",
@@ -56,6 +56,9 @@ const PURE: [&str; 19] = [
     "proxy_protocol.rs",
     "client_hello.rs",
     "config/",
+    "tls/identity.rs",
+    "tls/expiry.rs",
+    "tls/facts.rs",
     "tls/names.rs",
     "state/",
     "upstream/idle.rs",
@@ -72,7 +75,7 @@ const PURE: [&str; 19] = [
 const SHELLS: [&str; 2] = ["config/load.rs", "config/watch.rs"];
 
 /// What a pure room never names: paths that hold these segments one after the other.
-const OUTSIDE: [&[&str]; 20] = [
+const OUTSIDE: [&[&str]; 21] = [
     &["tokio"],
     &["socket2"],
     &["rustix"],
@@ -90,6 +93,7 @@ const OUTSIDE: [&[&str]; 20] = [
     &["SystemTime"],
     &["Instant", "now"],
     &["clock", "now"],
+    &["clock", "today"],
     &["thread_rng"],
     &["Rng", "new"],
     &["Rng", "default"],

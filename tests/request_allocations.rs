@@ -11,8 +11,8 @@ use allocations::allocations;
 use evenkeel::balance::{Dice, Tried};
 use evenkeel::clock::Instant;
 use evenkeel::config::{
-    self, Address, Backend, Bytes, Config, HashOn, HeaderRules, HostPattern, Http, HttpVersions, Limits, Listener,
-    PathPattern, Policy, Pool, Protocol, Reload, Runtime, Service, Timeouts, WeightedPool,
+    self, Address, Backend, Bytes, Config, HashOn, HeaderRules, HostPattern, Http, HttpVersion, HttpVersions, Limits,
+    Listener, PathPattern, Policy, Pool, Protocol, Reload, Runtime, Service, Timeouts, WeightedPool,
 };
 use evenkeel::http::Fields;
 use evenkeel::outcome::{Outcome, Verdict};

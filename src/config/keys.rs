@@ -608,6 +608,7 @@ pub static LIMITS: Shape = Shape {
         STREAMS,
         LISTENER_CONNECTIONS,
         CONNECTIONS_PER_IP,
+        HANDSHAKES,
     ],
 };
 
@@ -656,6 +657,14 @@ const LISTENER_CONNECTIONS: Key = Key {
     absent: Means("only `runtime.connections`"),
     doc: "How many connections may be open at once, over all its addresses. More are not accepted until some end: they \
           wait in the kernel's queue.",
+};
+/// `listeners.*.limits.handshakes`
+pub const HANDSHAKES: Key = Key {
+    name: "handshakes",
+    forms: &[Form::Integer(1, u32::MAX as i64)],
+    absent: Default("1000"),
+    doc: "How many TLS handshakes a worker may have under way at once. More wait their turn, within `tls_handshake`; a client \
+          that has said nothing yet takes no place. Each holds some 20 KiB. Only with `tls`.",
 };
 const CONNECTIONS_PER_IP: Key = Key {
     name: "connections_per_ip",

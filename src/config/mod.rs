@@ -33,7 +33,9 @@ pub use diagnostic::{Colour, Diagnostic, Report, Severity};
 pub use health::{Aim, Expect, HealthCheck, HttpProbe, Initial, OnDown, Pattern, Probe};
 pub use load::{Loaded, from_text, load};
 pub use shape::Bytes;
-pub use tls::{Certificate, ClientAuth, ListenerTls, Material, PoolTls, TlsVersion, Trust, Whence};
+pub use tls::{
+    Certificate, ClientAuth, ClientFact, ListenerTls, Material, Offered, PoolTls, TlsVersion, Trust, Whence,
+};
 pub use words::counted;
 
 /// A name given in the file to a listener, pool, route or backend.
@@ -163,6 +165,8 @@ pub struct Limits {
     pub requests_per_connection: u32,
     /// Requests at once on one connection of HTTP/2, at least one. Default 100. Only for http.
     pub streams: u32,
+    /// TLS handshakes that one worker has under way at once, at least one. Default 1000.
+    pub handshakes: u32,
 }
 
 impl Default for Limits {
@@ -171,6 +175,7 @@ impl Default for Limits {
             head: HeadLimits::default(),
             requests_per_connection: 10_000,
             streams: 100,
+            handshakes: 1000,
             connections: None,
             connections_per_ip: None,
         }

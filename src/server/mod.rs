@@ -19,6 +19,7 @@ mod listener;
 mod places;
 mod receipt;
 mod reception;
+mod renewal;
 mod report;
 mod retire;
 mod sockets;

@@ -9,7 +9,6 @@ use std::net::{self, SocketAddr};
 use std::os::unix;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
@@ -151,29 +150,15 @@ fn turn_away(local: &Rc<Local>, listener: ListenerId, stream: Stream) {
     }
 }
 
-/// Starts serving, after a handshake where the listener speaks TLS.
+/// Starts serving, after a handshake where the listener speaks TLS, or after its first message where that asks to pass through.
 fn secure(local: &Rc<Local>, handshakes: &Rc<Handshakes>, incoming: Incoming, seat: Seat) {
     let view = local.view();
     let Some(plan) = view.snapshot().listener(incoming.listener) else { return incoming.stream.reset() };
-    if plan.asks_for_hello() {
-        return sort(local, handshakes, incoming, seat, plan.timeouts.tls_handshake);
-    }
-    let Some(tls) = &plan.tls else { return serve(local, incoming, seat) };
-    let (config, limit) = (Arc::clone(&tls.current().config), plan.timeouts.tls_handshake);
-    let (local, handshakes) = (Rc::clone(local), Rc::clone(handshakes));
+    let Some(terms) = handshakes.terms(plan) else { return serve(local, incoming, seat) };
+    let local = Rc::clone(local);
     start(async move {
         // In a task of its own, so that the connection does not keep room for it.
-        if let Some(incoming) = handshakes.secure(&local, config, incoming, limit).await {
-            serve(&local, incoming, seat);
-        }
-    });
-}
-
-/// Starts serving, after the first message of TLS, by what that asks for.
-fn sort(local: &Rc<Local>, handshakes: &Rc<Handshakes>, incoming: Incoming, seat: Seat, limit: Duration) {
-    let (local, handshakes) = (Rc::clone(local), Rc::clone(handshakes));
-    start(async move {
-        match handshakes.sort(&local, incoming, limit).await {
+        match terms.secure(&local, incoming).await {
             Some(Sorted::Secured(incoming)) => serve(&local, incoming, seat),
             Some(Sorted::Through(incoming, hello)) => relay(&local, incoming, Some(hello), seat),
             None => {}

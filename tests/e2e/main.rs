@@ -6,6 +6,7 @@ mod support;
 mod backend_tls;
 mod balance;
 mod breaker;
+mod certs;
 mod cli;
 mod demo;
 mod failures;

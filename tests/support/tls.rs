@@ -10,12 +10,12 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod};
 use rcgen::{KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd};
 use rustls::SupportedProtocolVersion;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig, StreamOwned,
-};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, ProtocolVersion, RootCertStore};
+use rustls::{ServerConfig, SignatureScheme, StreamOwned};
 
 use super::DEADLINE;
 
@@ -73,7 +73,8 @@ impl Authority {
         self.sign_until(names, 1, 2020)
     }
 
-    fn sign_until(&self, names: &[&str], serial: u64, year: i32) -> Signed {
+    /// One that is valid until a year begins.
+    pub fn sign_until(&self, names: &[&str], serial: u64, year: i32) -> Signed {
         let mut params =
             CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.distinguished_name.push(DnType::CommonName, names[0]);
@@ -203,12 +204,6 @@ impl Tls {
         self
     }
 
-    /// Does not say which name it asks for.
-    pub fn nameless(mut self) -> Tls {
-        Arc::make_mut(&mut self.0).enable_sni = false;
-        self
-    }
-
     /// What it says first when it asks for this name.
     pub fn hello(&self, name: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -219,6 +214,27 @@ impl Tls {
     fn begin(&self, name: &str) -> ClientConnection {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         ClientConnection::new(Arc::clone(&self.0), name).unwrap()
+    }
+
+    /// Trusts whoever answers, as `curl -k` does.
+    pub fn trusting_anybody() -> Tls {
+        let builder = ClientConfig::builder_with_provider(evenkeel::tls::provider());
+        let builder = builder.with_protocol_versions(rustls::ALL_VERSIONS).unwrap().dangerous();
+        Tls(Arc::new(builder.with_custom_certificate_verifier(Arc::new(Anybody)).with_no_client_auth()))
+    }
+
+    /// How another client connects that speaks this.
+    pub fn speaking(&self, protocol: &str) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::clone(&self.0);
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        Arc::new(config)
+    }
+
+    /// Says no name when it connects.
+    pub fn nameless(&self) -> Tls {
+        let mut config = ClientConfig::clone(&self.0);
+        config.enable_sni = false;
+        Tls(Arc::new(config))
     }
 
     /// Connects and shakes hands.
@@ -250,6 +266,45 @@ impl Tls {
             stream.conn.complete_io(&mut stream.sock)?;
         }
         Ok(TlsClient { stream })
+    }
+}
+
+/// Finds nothing wrong with any certificate.
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        evenkeel::tls::provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -293,7 +348,12 @@ impl TlsClient {
 
     /// Asks for a path; the status and body of the answer.
     pub fn get(&mut self, path: &str) -> io::Result<(u16, String)> {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n"))?;
+        self.ask(path, "Host: a.example\r\n")
+    }
+
+    /// The same with these fields.
+    pub fn ask(&mut self, path: &str, fields: &str) -> io::Result<(u16, String)> {
+        self.send(format!("GET {path} HTTP/1.1\r\n{fields}\r\n"))?;
         let (head, length) = self.head()?;
         let body = String::from_utf8(self.bytes(length)?).unwrap();
         Ok((head[9..12].parse().unwrap(), body))

@@ -32,9 +32,15 @@ impl Checking<'_> {
         let tls = match table.entry("tls") {
             Some(entry) => {
                 self.refuse_a_circle(table, entry);
+                if let Some(("tcp", place)) = table.text("protocol") {
+                    self.refuse_forward(entry, place);
+                }
                 Some(self.listener_tls(entry)?)
             }
-            None => None,
+            None => {
+                self.refuse_handshakes(table);
+                None
+            }
         };
         let proxy_protocol = match table.entry("proxy_protocol") {
             Some(entry) => self.proxy_protocol(entry, &bind)?,
@@ -94,6 +100,7 @@ impl Checking<'_> {
             streams: count(table, &keys::STREAMS),
             connections: limit("connections"),
             connections_per_ip: limit("connections_per_ip"),
+            handshakes: count(table, &keys::HANDSHAKES),
         }
     }
 
@@ -158,7 +165,7 @@ impl Checking<'_> {
         Some(pool)
     }
 
-    fn http_only(&mut self, key: &str, place: Place, protocol: Place) {
+    pub(super) fn http_only(&mut self, key: &str, place: Place, protocol: Place) {
         let fault = Diagnostic::error(format!("`{key}` has no meaning on a tcp listener")).at(place);
         let fault = fault.label(protocol, "this makes it one");
         self.faults.push(fault.help(format!("remove `{key}`, or write `protocol = \"http\"`")));
