@@ -1,5 +1,8 @@
 //! The bytes under a connection of HTTP/2, with an eye on them: what control frames its client sends, and since when it takes
 //! nothing of what is to be written.
+//!
+//! The end lingers: what a client sends after we have closed is answered with a reset, which can take away what it has not
+//! read yet; so it is read and forgotten until the client has closed as well.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -13,11 +16,23 @@ use crate::clock::{self, Instant};
 use crate::http::frames::{Flood, Meter, Side};
 use crate::stream::Stream;
 
+/// How much is read and forgotten at the end, in bytes.
+const LINGER_BYTES: usize = 64 * 1024;
+
 /// A client's connection. What was read of it before it was known to speak HTTP/2 comes first.
 pub(super) struct Watched {
     stream: Stream,
     prefix: Vec<u8>,
     seen: Rc<Seen>,
+    end: End,
+}
+
+/// How far its end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Ahead,
+    /// Our side is closed, and so much of the client's is still read and forgotten.
+    Lingers(usize),
 }
 
 /// What is known of a connection's bytes.
@@ -25,6 +40,7 @@ pub(super) struct Seen {
     meter: RefCell<Meter>,
     flood: Cell<Option<Flood>>,
     stalled: Cell<Option<Instant>>,
+    ending: Cell<Option<Instant>>,
 }
 
 impl Seen {
@@ -36,6 +52,16 @@ impl Seen {
     /// Since when the client takes nothing though there is something to write.
     pub(super) fn stalled(&self) -> Option<Instant> {
         self.stalled.get()
+    }
+
+    /// Since when it is being closed, all having been said.
+    pub(super) fn ending(&self) -> Option<Instant> {
+        self.ending.get()
+    }
+
+    /// Since when the client is in the middle of a head, behind which alone anything else can come.
+    pub(super) fn unfinished(&self) -> Option<Instant> {
+        self.meter.borrow().unfinished()
     }
 
     fn read(&self, bytes: &[u8]) {
@@ -69,8 +95,9 @@ impl Watched {
     /// The stream behind `prefix`, from its client's very first byte.
     pub(super) fn new(stream: Stream, prefix: Vec<u8>) -> (Watched, Rc<Seen>) {
         let meter = RefCell::new(Meter::new(Side::Server, clock::now()));
-        let seen = Rc::new(Seen { meter, flood: Cell::new(None), stalled: Cell::new(None) });
-        (Watched { stream, prefix, seen: Rc::clone(&seen) }, seen)
+        let seen = Seen { meter, flood: Cell::new(None), stalled: Cell::new(None), ending: Cell::new(None) };
+        let seen = Rc::new(seen);
+        (Watched { stream, prefix, seen: Rc::clone(&seen), end: End::Ahead }, seen)
     }
 }
 
@@ -120,6 +147,21 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.seen.ending.get().is_none() {
+            self.seen.ending.set(Some(clock::now()));
+        }
+        if self.end == End::Ahead {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.end = End::Lingers(LINGER_BYTES);
+        }
+        let mut bytes = [0; 1024];
+        while let End::Lingers(left @ 1..) = self.end {
+            let mut space = ReadBuf::new(&mut bytes);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space)) {
+                Ok(()) if !space.filled().is_empty() => self.end = End::Lingers(left.saturating_sub(space.filled().len())),
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
