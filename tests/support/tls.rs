@@ -188,6 +188,13 @@ impl Tls {
         Tls(Arc::new(config))
     }
 
+    /// The same, but for what it says it can speak.
+    pub fn offering(&self, protocols: &[&str]) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::clone(&self.0);
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
     /// Connects and shakes hands.
     pub fn connect(&self, address: &str, name: &str) -> io::Result<TlsClient> {
         self.connect_behind(b"", address, name)
