@@ -22,6 +22,7 @@ use crate::record::{Collected, PoolEvent, Recorder};
 use crate::state::{Lease, PoolId, Snapshot, Taken, View};
 use crate::stream::Stream;
 use crate::upstream::idle::IdleConnections;
+use crate::upstream::shared::SharedConnections;
 
 /// How long a keep-alive connection may wait for one more request when the worker drains. Closing at once would cut
 /// off a request that is on its way.
@@ -98,6 +99,8 @@ pub struct Local {
     view: RefCell<Rc<View>>,
     dice: RefCell<Dice>,
     idle: RefCell<IdleConnections<Stream>>,
+    /// Its connections of HTTP/2 to backends.
+    pub shared: SharedConnections,
     sweeping: Cell<bool>,
     #[expect(clippy::vec_box, reason = "a desk goes to its connection and back as a pointer")]
     desks: RefCell<Vec<Box<Desk>>>,
@@ -125,6 +128,7 @@ impl Local {
             view: RefCell::new(view),
             dice: RefCell::new(Dice::seeded(seed)),
             idle: RefCell::default(),
+            shared: SharedConnections::default(),
             sweeping: Cell::new(false),
             desks: RefCell::default(),
             recorder: RefCell::default(),
@@ -153,6 +157,7 @@ impl Local {
         let view = self.view();
         let (in_service, known) = (view.snapshot().in_service(), view.snapshot().known());
         self.idle.borrow_mut().retain_backends(|backend| in_service.contains(&backend));
+        self.shared.retain_backends(|backend| in_service.contains(&backend));
         self.recorder.borrow_mut().retain(|backend| known.contains(&backend));
     }
 

@@ -22,6 +22,8 @@ pub enum Outcome {
     TlsHandshakeFailed,
     /// We had no descriptor, local port or memory left to make the connection with: nothing was sent.
     NoSocket,
+    /// The backend can not do what was asked for: its HTTP/2 knows no WebSockets.
+    NotOffered,
     /// A connection from the idle pool turned out closed before any byte of the response.
     StaleIdle,
     /// A fresh connection was closed or reset before any byte of the response, or reset before any byte of the session.
@@ -146,7 +148,9 @@ impl Outcome {
             | BackendWriteTimeout
             | RequestTimeout => Party::Backend,
             ClientGone | ClientTimeout | MalformedRequest | TrailersTooLarge | ClientWriteTimeout => Party::Client,
-            NoSocket | StaleIdle | ContinueTimeout | Withdrawn | RequestLate | TunnelIdle | Cut => Party::Proxy,
+            NoSocket | NotOffered | StaleIdle | ContinueTimeout | Withdrawn | RequestLate | TunnelIdle | Cut => {
+                Party::Proxy
+            }
         }
     }
 
@@ -155,7 +159,7 @@ impl Outcome {
     pub fn phase(self) -> Phase {
         use Outcome::*;
         match self {
-            ConnectFailed | ConnectTimeout | TlsHandshakeFailed | NoSocket => Phase::Connect,
+            ConnectFailed | ConnectTimeout | TlsHandshakeFailed | NoSocket | NotOffered => Phase::Connect,
             StaleIdle | BackendClosed | ResponseHeaderTimeout | ContinueTimeout | Withdrawn | MalformedResponse => {
                 Phase::Headers
             }
@@ -211,9 +215,9 @@ impl Outcome {
             | BackendWriteTimeout
             | Withdrawn
             | Completed { .. } => !request.heard,
-            ContinueTimeout | MalformedResponse | BackendCut | ResponseBodyTimeout | RequestTimeout | RequestLate
-            | ClientGone | ClientTimeout | MalformedRequest | TrailersTooLarge | ClientWriteTimeout | SessionCut
-            | TunnelIdle | Cut => false,
+            NotOffered | ContinueTimeout | MalformedResponse | BackendCut | ResponseBodyTimeout | RequestTimeout
+            | RequestLate | ClientGone | ClientTimeout | MalformedRequest | TrailersTooLarge | ClientWriteTimeout
+            | SessionCut | TunnelIdle | Cut => false,
         };
         unanswered && request.body_kept && (request.idempotent || !request.sent)
     }
@@ -237,6 +241,7 @@ impl Outcome {
             ClientTimeout => Some(408),
             MalformedRequest => Some(400),
             TrailersTooLarge => Some(431),
+            NotOffered => Some(501),
             NoSocket | Withdrawn | Cut => Some(503),
             Completed { .. } | SessionCut | ClientGone | ClientWriteTimeout | TunnelIdle => None,
         }
@@ -252,6 +257,7 @@ impl Outcome {
             ConnectTimeout => "connect_timeout",
             TlsHandshakeFailed => "tls_handshake",
             NoSocket => "no_socket",
+            NotOffered => "not_offered",
             StaleIdle => "stale_idle",
             BackendClosed => "backend_closed",
             ResponseHeaderTimeout => "response_header_timeout",

@@ -56,6 +56,8 @@ const PIECES: &[&[u8]] = &[
     b"\r\nTransfer-Encoding: chunked\r\n",
     b"\r\nX-Forwarded-For: 1.2.3.4\r\n",
     b"\r\nX-Request-Id: theirs\r\n",
+    b"\ncookie: c=d\n",
+    b"\nte: trailers\n",
     b"= [",
     b"PROXY TCP4 ",
     b"\r\n\r\n\0\r\nQUIT\n",
@@ -155,4 +157,9 @@ fn requests_are_forwarded_as_one() {
 #[test]
 fn responses_are_forwarded_as_one() {
     holds("forward_response", 1500, properties::forward_response);
+}
+
+#[test]
+fn heads_mean_the_same_in_both_protocols() {
+    holds("h2_head", 1500, properties::h2_head);
 }

@@ -1008,6 +1008,14 @@ pub static POOL: Shape = Shape {
         RETRY_BUDGET,
         POOL_TLS_KEY,
         Key {
+            name: "http_version",
+            forms: &[Form::Choice(&["h1", "h2"])],
+            absent: Default("\"h1\""),
+            doc: "What is spoken with its backends: HTTP/1.1, or HTTP/2, over TLS by ALPN and else from the first byte (prior \
+                  knowledge). Requests share connections of HTTP/2: up to 100 are on each at once, or as many as the backend \
+                  allows, and a worker has at most 8 of them to a backend. tcp listeners pass on whatever comes.",
+        },
+        Key {
             name: "send_proxy_protocol",
             forms: &[Form::Choice(&["v1", "v2"])],
             absent: Means("none is sent"),

@@ -200,6 +200,16 @@ pub enum HttpVersions {
     Both,
 }
 
+/// Which protocol of HTTP is spoken with backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    #[default]
+    H1,
+    /// HTTP/2: over TLS by ALPN, else from the first byte (prior knowledge).
+    H2,
+}
+
 /// The HTTP side of a listener.
 #[derive(Clone, Debug)]
 pub struct Http {
@@ -406,6 +416,8 @@ pub struct Pool {
     /// With less than this share of the primaries well, and no backup either, all primaries are tried alike; 0 (default):
     /// never. Above 0 only with `fail_open`.
     pub panic_threshold: f64,
+    /// What is spoken with its backends, where its clients speak HTTP.
+    pub http_version: HttpVersion,
     /// Which PROXY header each connection to its backends begins with; `None`: none.
     pub send_proxy_protocol: Option<proxy_protocol::Version>,
     /// TLS towards its backends; `None`: they are spoken to in the clear.

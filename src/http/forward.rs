@@ -84,28 +84,35 @@ impl<'a> OwnAnswer<'a> {
 }
 
 /// A field name of ours as each protocol writes it.
+#[derive(Clone, Copy)]
 pub(super) struct Ours {
     /// With the colon and the space behind it.
     pub line: &'static str,
-    pub name: HeaderName,
+    pub name: &'static HeaderName,
 }
 
-impl Ours {
-    const fn new(line: &'static str, name: &'static str) -> Ours {
-        Ours { line, name: HeaderName::from_static(name) }
-    }
+/// Constants, so that copying a name into lines takes no call; the map's form of it can not be one.
+macro_rules! ours {
+    ($($known:ident: $line:literal, $name:literal;)*) => {
+        $(const $known: Ours = {
+            static NAME: HeaderName = HeaderName::from_static($name);
+            Ours { line: $line, name: &NAME }
+        };)*
+    };
 }
 
-static CONTENT_TYPE: Ours = Ours::new("Content-Type: ", "content-type");
-static FORWARDED: Ours = Ours::new("Forwarded: ", "forwarded");
-static SEC_WEBSOCKET_KEY: Ours = Ours::new("Sec-WebSocket-Key: ", "sec-websocket-key");
-static TRAILER: Ours = Ours::new("Trailer: ", "trailer");
-static VIA: Ours = Ours::new("Via: ", "via");
-static X_FORWARDED_FOR: Ours = Ours::new("X-Forwarded-For: ", "x-forwarded-for");
-static X_FORWARDED_HOST: Ours = Ours::new("X-Forwarded-Host: ", "x-forwarded-host");
-static X_FORWARDED_PORT: Ours = Ours::new("X-Forwarded-Port: ", "x-forwarded-port");
-static X_FORWARDED_PROTO: Ours = Ours::new("X-Forwarded-Proto: ", "x-forwarded-proto");
-static X_REQUEST_ID: Ours = Ours::new("X-Request-Id: ", "x-request-id");
+ours! {
+    CONTENT_TYPE: "Content-Type: ", "content-type";
+    FORWARDED: "Forwarded: ", "forwarded";
+    SEC_WEBSOCKET_KEY: "Sec-WebSocket-Key: ", "sec-websocket-key";
+    TRAILER: "Trailer: ", "trailer";
+    VIA: "Via: ", "via";
+    X_FORWARDED_FOR: "X-Forwarded-For: ", "x-forwarded-for";
+    X_FORWARDED_HOST: "X-Forwarded-Host: ", "x-forwarded-host";
+    X_FORWARDED_PORT: "X-Forwarded-Port: ", "x-forwarded-port";
+    X_FORWARDED_PROTO: "X-Forwarded-Proto: ", "x-forwarded-proto";
+    X_REQUEST_ID: "X-Request-Id: ", "x-request-id";
+}
 
 /// Where the fields of a message are written to.
 pub(super) trait Lines {
@@ -117,7 +124,7 @@ pub(super) trait Lines {
     fn copy(&mut self, fields: &Fields, keep: impl FnMut(Field<'_>) -> bool);
 
     /// Begins a field of ours.
-    fn begin(&mut self, name: &'static Ours);
+    fn begin(&mut self, name: Ours);
 
     /// Where the value goes of a field that was begun.
     fn value(&mut self) -> &mut Vec<u8>;
@@ -142,7 +149,7 @@ pub(super) trait Lines {
 
     /// Writes a field of ours.
     #[inline]
-    fn ours(&mut self, name: &'static Ours, value: &str) {
+    fn ours(&mut self, name: Ours, value: &str) {
         self.begin(name);
         self.value().extend_from_slice(value.as_bytes());
         self.end();
@@ -159,7 +166,7 @@ pub(super) fn request<L: Lines>(to: &mut L, head: &RequestHead, how: &Forwarding
     to.frame(head.framing);
     if head.connection.websocket {
         if let Some(key) = how.websocket_key.filter(|_| !L::STREAMS) {
-            to.ours(&SEC_WEBSOCKET_KEY, key);
+            to.ours(SEC_WEBSOCKET_KEY, key);
         }
         to.upgrade();
     } else if accepts_trailers(&head.fields) {
@@ -173,7 +180,7 @@ pub(super) fn response<L: Lines>(to: &mut L, head: &ResponseHead, how: &Reply<'_
     let edits = Edits::new(how.edits);
     response_fields(to, head, edits);
     if how.via && edits.spare(b"Via") {
-        to.ours(&VIA, via(head.version));
+        to.ours(VIA, via(head.version));
     }
     if announces::<L>(how.framing) {
         trailer_names(to, &head.fields);
@@ -196,10 +203,10 @@ pub(super) fn interim(to: &mut impl Lines, head: &ResponseHead) {
 /// Writes the fields of an answer of our own.
 pub(super) fn own_answer(to: &mut impl Lines, answer: &OwnAnswer<'_>) {
     if !answer.is_bodiless() {
-        to.ours(&CONTENT_TYPE, answer.content_type);
+        to.ours(CONTENT_TYPE, answer.content_type);
         to.frame(Framing::Length(answer.body.len() as u64));
     }
-    to.ours(&X_REQUEST_ID, answer.request_id);
+    to.ours(X_REQUEST_ID, answer.request_id);
     for (name, value) in answer.extra {
         to.field(name, value);
     }
@@ -230,9 +237,15 @@ fn request_fields<L: Lines>(to: &mut L, head: &RequestHead, how: &Forwarding<'_>
     let mut told = Told::default();
     let nominates = head.connection.nominates;
     let other_key = head.connection.websocket && (L::STREAMS || how.websocket_key.is_some());
+    // one question for each field of a usual request
+    let unusual = nominates || other_key;
+    let stays_here = |field: Field<'_>| {
+        nominates && is_nominated(&head.fields, field)
+            || other_key && field.name.eq_ignore_ascii_case(b"Sec-WebSocket-Key")
+    };
     to.copy(&head.fields, |field| {
         let forwarded = match field.known {
-            Known::Other => !(other_key && field.name.eq_ignore_ascii_case(b"Sec-WebSocket-Key")),
+            Known::Other => true,
             Known::Host | Known::XForwardedFor | Known::XRequestId => false,
             // not to be edited: both sides must agree on who waits for whom
             Known::Expect => return head.expects_continue && !std::mem::replace(&mut told.expect, true),
@@ -242,7 +255,7 @@ fn request_fields<L: Lines>(to: &mut L, head: &RequestHead, how: &Forwarding<'_>
             Known::XForwardedProto => how.trusted && mark(&mut told.scheme),
             known => !is_of_this_hop(known),
         };
-        forwarded && !(nominates && is_nominated(&head.fields, field)) && edits.spare(field.name)
+        forwarded && !(unusual && stays_here(field)) && edits.spare(field.name)
     });
     told
 }
@@ -258,33 +271,33 @@ fn origin(to: &mut impl Lines, head: &RequestHead, how: &Forwarding<'_>, edits: 
         forwarded_for(to, &head.fields, how);
     }
     if !told.scheme && edits.spare(b"X-Forwarded-Proto") {
-        to.ours(&X_FORWARDED_PROTO, how.scheme.name());
+        to.ours(X_FORWARDED_PROTO, how.scheme.name());
     }
     if !told.host && edits.spare(b"X-Forwarded-Host") {
-        to.ours(&X_FORWARDED_HOST, own_host(head, how));
+        to.ours(X_FORWARDED_HOST, own_host(head, how));
     }
     if let Some(port) = how.port
         && !told.port
         && edits.spare(b"X-Forwarded-Port")
     {
-        to.begin(&X_FORWARDED_PORT);
+        to.begin(X_FORWARDED_PORT);
         push_decimal(to.value(), port.into());
         to.end();
     }
     if edits.spare(b"X-Request-Id") {
-        to.ours(&X_REQUEST_ID, given_request_id(&head.fields, how.trusted).unwrap_or(how.request_id));
+        to.ours(X_REQUEST_ID, given_request_id(&head.fields, how.trusted).unwrap_or(how.request_id));
     }
     if how.forwarded && edits.spare(b"Forwarded") {
         forwarded(to, head, how);
     }
     if how.via && edits.spare(b"Via") {
-        to.ours(&VIA, via(head.version));
+        to.ours(VIA, via(head.version));
     }
 }
 
 /// One `X-Forwarded-For` with what a trusted client told and the client itself.
 fn forwarded_for(to: &mut impl Lines, fields: &Fields, how: &Forwarding<'_>) {
-    let mut list = List::new(&X_FORWARDED_FOR);
+    let mut list = List::new(X_FORWARDED_FOR);
     if how.trusted {
         for told in fields.iter().filter(|field| field.known == Known::XForwardedFor && !field.value.is_empty()) {
             list.next(to).extend_from_slice(told.value);
@@ -298,7 +311,7 @@ fn forwarded_for(to: &mut impl Lines, fields: &Fields, how: &Forwarding<'_>) {
 
 /// One more `Forwarded` (RFC 7239); what a trusted client told stands before it.
 fn forwarded(to: &mut impl Lines, head: &RequestHead, how: &Forwarding<'_>) {
-    to.begin(&FORWARDED);
+    to.begin(FORWARDED);
     let value = to.value();
     value.extend_from_slice(b"for=");
     match how.peer.map(|peer| peer.to_canonical()) {
@@ -368,7 +381,7 @@ fn announces<L: Lines>(framing: Framing) -> bool {
 
 /// Announces the trailer fields that will be let through.
 fn trailer_names(to: &mut impl Lines, fields: &Fields) {
-    let mut list = List::new(&TRAILER);
+    let mut list = List::new(TRAILER);
     let announced = fields.iter().filter(|field| field.known == Known::Trailer).flat_map(|field| members(field.value));
     for name in announced.filter(|name| is_token(name) && may_trail(Known::of(name), name)) {
         list.next(to).extend_from_slice(name);
@@ -383,12 +396,12 @@ fn accepts_trailers(fields: &Fields) -> bool {
 
 /// A field with a list for its value, which is not written at all when nothing is in it.
 struct List {
-    name: &'static Ours,
+    name: Ours,
     empty: bool,
 }
 
 impl List {
-    fn new(name: &'static Ours) -> List {
+    fn new(name: Ours) -> List {
         List { name, empty: true }
     }
 

@@ -72,6 +72,8 @@ struct Budget {
     a_stream: u32,
     /// What comes with each DATA frame that we send.
     a_data: u32,
+    /// What comes with each KiB of data that we send.
+    a_kib: u32,
 }
 
 impl Flood {
@@ -93,7 +95,7 @@ impl Flood {
     /// Bursts are some ten times what browsers, curl, nghttp2 and gRPC do when they are at their worst, and seconds bring
     /// what an attack could not live on.
     const fn budget(self) -> Budget {
-        const NONE: Budget = Budget { burst: 0, a_second: 0, a_head: 0, a_stream: 0, a_data: 0 };
+        const NONE: Budget = Budget { burst: 0, a_second: 0, a_head: 0, a_stream: 0, a_data: 0, a_kib: 0 };
         match self {
             // An answer of a backend may have interim heads before and trailer fields behind it.
             Flood::Headers => Budget { burst: 1000, a_second: 100, a_stream: 4, ..NONE },
@@ -104,8 +106,9 @@ impl Flood {
             Flood::Settings => Budget { burst: 100, a_second: 10, ..NONE },
             // gRPC measures the path with one for what it reads, but never with two at once.
             Flood::Ping => Budget { burst: 200, a_second: 10, a_data: 1, ..NONE },
-            // Firefox widens each stream when it opens it; h2load answers each DATA for the stream and for the connection.
-            Flood::WindowUpdate => Budget { burst: 1000, a_second: 100, a_head: 2, a_data: 2, ..NONE },
+            // Firefox widens each stream when it opens it; h2load answers each DATA for the stream and for the connection, and
+            // Go each piece that its program reads.
+            Flood::WindowUpdate => Budget { burst: 1000, a_second: 100, a_head: 2, a_data: 2, a_kib: 2, ..NONE },
             // Heads of 32 KiB need one or two.
             Flood::Continuation => Budget { burst: 100, a_second: 10, a_stream: 2, ..NONE },
             // Nobody needs them.
@@ -207,9 +210,9 @@ impl Meter {
         let mut rest = bytes;
         while let Some(frame) = self.sent.next(&mut rest) {
             match frame {
-                Frame::Data { ends, empty } => {
-                    if !empty {
-                        self.earn(|budget| budget.a_data);
+                Frame::Data { ends, data } => {
+                    if data > 0 {
+                        self.earn(|budget| budget.a_data + budget.a_kib * (data / 1024));
                     }
                     if ends {
                         self.earn(|budget| budget.a_stream);
@@ -223,7 +226,7 @@ impl Meter {
 
     fn take(&mut self, frame: Frame) -> Result<(), Flood> {
         match frame {
-            Frame::Data { ends: false, empty: true } => self.spend(Flood::EmptyData),
+            Frame::Data { ends: false, data: 0 } => self.spend(Flood::EmptyData),
             Frame::Data { .. } => Ok(()),
             Frame::Headers { .. } => {
                 self.spend(Flood::Headers)?;
@@ -263,7 +266,7 @@ impl Meter {
 /// What of a frame is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Frame {
-    Data { ends: bool, empty: bool },
+    Data { ends: bool, data: u32 },
     Headers { ends: bool },
     Other(Flood),
 }
@@ -326,7 +329,10 @@ impl Walk {
                 *rest = behind;
                 self.padded = None;
                 self.skip = length;
-                return Some(Frame::Data { ends: self.head[4] & END_STREAM != 0, empty: length <= u32::from(padding) });
+                return Some(Frame::Data {
+                    ends: self.head[4] & END_STREAM != 0,
+                    data: length.saturating_sub(padding.into()),
+                });
             }
             let passed = rest.len().min(self.skip as usize);
             *rest = &rest[passed..];
@@ -368,7 +374,7 @@ impl Walk {
         }
         self.skip = length;
         Some(match kind {
-            0x0 => Frame::Data { ends, empty: length == 0 },
+            0x0 => Frame::Data { ends, data: length },
             0x1 => Frame::Headers { ends },
             0x3 => Frame::Other(Flood::Reset),
             0x4 => Frame::Other(Flood::Settings),
@@ -537,6 +543,15 @@ mod tests {
             meter.feed(&thanks.repeat(10_000), NOW).unwrap();
         }
         assert_eq!(meter.feed(&thanks.repeat(1001), NOW), Err(Flood::Ping));
+    }
+
+    #[test]
+    fn large_frames_may_be_taken_in_small_pieces() {
+        let mut meter = begun();
+        for _ in 0..1000 {
+            meter.sent(&frame(DATA, 0, &[0; 16 * 1024]));
+            meter.feed(&frame(WINDOW_UPDATE, 0, b"1234").repeat(32), NOW).unwrap();
+        }
     }
 
     #[test]

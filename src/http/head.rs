@@ -275,6 +275,7 @@ impl Fields {
     }
 
     /// Notes where a field lies in a text that [`Fields::adopt`] copies in afterwards, before anything else is copied.
+    #[inline]
     pub(super) fn note(&mut self, known: Known, name: Range<usize>, value: Range<usize>, plain: bool) {
         self.table.push(Entry { name: Span::new(name), value: Span::new(value), known, plain });
     }

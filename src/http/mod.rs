@@ -5,7 +5,7 @@
 
 mod bytes;
 pub mod fields;
-mod forward;
+pub mod forward;
 pub mod frames;
 mod framing;
 pub mod h1;

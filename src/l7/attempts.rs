@@ -14,21 +14,26 @@ use super::bodies::{IS_RUNNING, Patience, Running};
 use super::body::Pump;
 use super::client::{Client, Front};
 use super::exchange::{Course, Opened, Way};
+use super::h2::Streamed;
 use super::pace::Pace;
 use super::replies::Answer;
 use super::retry::{self, Charge, Next, is_lost};
 use super::talk::{Talk, overdue, watch_client};
 use crate::balance::{Rung, Tried};
 use crate::clock::{self, Instant};
-use crate::http::{Framing, MOST_KEPT};
+use crate::config::HttpVersion;
+use crate::http::fields::{Forwarding, Scheme};
+use crate::http::websocket::websocket_key;
+use crate::http::{Framing, MOST_KEPT, Version};
 use crate::l4::elsewhere::{self, Elsewhere};
 use crate::l4::wait::{Unserved, Waiting, Wanted, wait};
 use crate::local::{Desk, Phase};
 use crate::outcome::{Outcome, Repeatable, Verdict};
 use crate::record::PoolEvent;
-use crate::state::{Lease, NoBackend, Permit, Terms};
+use crate::state::{Lease, NoBackend, Permit, Pool, Terms};
 use crate::stream::Stream;
-use crate::tls::HTTP_1;
+use crate::tls::{HTTP_1, HTTP_2};
+use crate::upstream::shared::{Asking, Found};
 use crate::upstream::{self, Approach};
 
 /// A request that can not be repeated takes an idle connection only when it was used this short a time ago: servers close
@@ -262,18 +267,24 @@ impl<'a> Way<'a> {
             // It may be from before the pool sent them.
             Some(_) => None,
         };
+        let asking = if desk.request.connection.websocket { Asking::Tunnel } else { Asking::Request };
+        let mut again = false;
         loop {
             let reused = idle.is_some();
             let (idempotent, body_kept) = (self.idempotent(desk), desk.kept.is_whole());
             let unsent = Repeatable { idempotent, body_kept, sent: false, heard: false };
             let mut leaves = |cx: &mut Context<'_>| tries.leaves(&lease, unsent, cx);
-            let mut failed = match self.reach(client, idle.take(), &lease, timeouts.connect, &mut leaves).await {
-                Ok(stream) => {
-                    let stage = running.insert(self.stage(client, stream, lease));
+            let mut failed = match self.reach(client, idle.take(), asking, &lease, timeouts.connect, &mut leaves).await
+            {
+                Ok(upstream) => {
+                    // Once is an accident.
+                    let reused = !again && (reused || upstream.is_reused());
+                    let stage = running.insert(self.stage(client, upstream, lease));
                     match self.converse(client, desk, stage, reused, tries).await {
                         Ok(()) => return Ok(self.begin_response(client, desk, stage)),
                         Err(failed) => {
                             let Running { upstream, lease: back, .. } = running.take().expect(IS_RUNNING);
+                            upstream.failed(failed.outcome, back.sent_at());
                             // Nobody uses it again, whatever it says of itself.
                             drop(upstream.end(local, desk));
                             lease = back;
@@ -289,6 +300,7 @@ impl<'a> Way<'a> {
                 failed.lost = is_lost(&lease, failed.outcome);
                 return Err(failed);
             }
+            again = true;
             desk.kept.rewind();
         }
     }
@@ -299,18 +311,17 @@ impl<'a> Way<'a> {
         &self,
         client: &mut Client<impl Front>,
         idle: Option<Stream>,
+        asking: Asking,
         lease: &Lease,
         limit: Duration,
         leaves: &mut impl FnMut(&mut Context<'_>) -> bool,
-    ) -> Result<Stream, Outcome> {
+    ) -> Result<Upstream, Outcome> {
         if let Some(stream) = idle {
-            return Ok(stream);
+            return Ok(Upstream::over(stream));
         }
         let pool = self.view.pool(self.pool);
         let announcement = upstream::announcement(pool, client.peer, client.local);
-        let (address, tls) = (lease.address(), pool.tls.as_deref());
-        let mut connecting =
-            pin!(upstream::connect(Approach { address, announcement: &announcement, tls, alpn: HTTP_1 }));
+        let mut connecting = pin!(self.connect(pool, lease, &announcement, asking));
         let Client { wire, session, deadline, .. } = client;
         let begun = clock::now();
         deadline.set(begun + limit);
@@ -333,11 +344,58 @@ impl<'a> Way<'a> {
         .await
     }
 
+    /// A connection that is made, or shared with others.
+    async fn connect(
+        &self,
+        pool: &Pool,
+        lease: &Lease,
+        announcement: &[u8],
+        asking: Asking,
+    ) -> Result<Upstream, Outcome> {
+        let (address, tls) = (lease.address(), pool.tls.as_deref());
+        let approach = |alpn| Approach { address, announcement, tls, alpn };
+        if pool.http_version == HttpVersion::H1 {
+            return upstream::connect(approach(HTTP_1)).await.map(Upstream::over);
+        }
+        let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
+        loop {
+            let place = match poll_fn(|cx| self.local.shared.poll_find(lease.state().id(), asking, cx)).await {
+                Found::Place(place) => place,
+                Found::Making(making) => {
+                    let stream = upstream::connect(approach(HTTP_2)).await?;
+                    let made = making.made(stream, pool.timeouts.upstream_idle).await;
+                    let place = made.map_err(|error| {
+                        tracing::debug!(%address, %error, "the backend does not speak HTTP/2");
+                        Outcome::ConnectFailed
+                    })?;
+                    if asking == Asking::Tunnel {
+                        // It has to say what it can do first.
+                        continue;
+                    }
+                    place
+                }
+            };
+            if asking == Asking::Tunnel && !place.offers_tunnels() {
+                return Err(Outcome::NotOffered);
+            }
+            return Ok(Upstream::H2(Box::new(Streamed::new(place, scheme))));
+        }
+    }
+
+    /// The key of a WebSocket for a backend that expects one, where the client has none to give.
+    fn websocket_key(&self, desk: &Desk) -> Option<String> {
+        let wanted = desk.request.connection.websocket && desk.request.version == Version::Http2;
+        wanted.then(|| {
+            let random = self.local.roll(|dice| u128::from(dice.next()) << 64 | u128::from(dice.next()));
+            websocket_key(random.to_le_bytes())
+        })
+    }
+
     /// An attempt that is connected and has said nothing yet.
-    fn stage(&self, client: &Client<impl Front>, stream: Stream, lease: Lease) -> Running {
+    fn stage(&self, client: &Client<impl Front>, upstream: Upstream, lease: Lease) -> Running {
         let Terms { min_rate, body, tunnel_idle, .. } = *client.terms;
         Running {
-            upstream: Upstream::new(stream),
+            upstream,
             lease,
             timeouts: Patience::of(self.view.pool(self.pool), tunnel_idle, self.route.request_timeout),
             sending: Pump::paced(Pace::of_sender(min_rate, body)),
@@ -357,8 +415,10 @@ impl<'a> Way<'a> {
     ) -> Result<(), Failed> {
         let Running { upstream, lease, sending, .. } = stage;
         let address = Self::fallback_host(desk, lease);
-        upstream.send(desk, &self.forwarding(client, &address));
-        let mut talk = Talk::new(self, client, upstream, desk, lease, sending, reused);
+        let key = if let Upstream::H1(_) = upstream { self.websocket_key(desk) } else { None };
+        let forwarding = Forwarding { websocket_key: key.as_deref(), ..self.forwarding(client, &address) };
+        upstream.send(desk, &forwarding);
+        let mut talk = Talk::new(self, client, upstream, desk, lease, sending, reused, key.as_deref());
         let repeats = self.route.retry.repeats;
         let got = poll_fn(|cx| match talk.poll(cx) {
             // The backend is given up by others, or cut off: this request need not share its fate.

@@ -2,20 +2,33 @@
 //!
 //! An attempt sends one request, reads heads until the final one, and then has two bodies on the way.
 
+use std::io;
 use std::task::{Context, Poll, ready};
 
+use super::body::{Piece, Sink, Source, SourceFault};
+use super::h2::{Streamed, StreamedSink, StreamedSource};
 use super::wire::{Wire, WireSink, WireSource};
+use crate::clock::Instant;
 use crate::http::fields::Forwarding;
 use crate::http::h1::parse::{self, HeadLimits, Parsed};
 use crate::http::h1::write;
-use crate::http::{Framing, Method, Refusal, ResponseHead};
+use crate::http::{Fields, Framing, Method, Refusal, ResponseHead};
 use crate::local::{Desk, Local};
-use crate::pipe::Buffers;
+use crate::outcome::Outcome;
+use crate::pipe::{Buffers, Pipe};
 use crate::stream::Stream;
 
-/// A backend's HTTP/1.1 connection for the length of an attempt.
-pub(super) struct Upstream {
-    pub wire: Wire,
+/// A backend for the length of an attempt.
+pub(super) enum Upstream {
+    /// On a connection of HTTP/1.1 that nobody else uses.
+    H1(Wired),
+    /// On a stream of HTTP/2, beside others.
+    H2(Box<Streamed>),
+}
+
+/// A backend's HTTP/1.1 connection.
+pub(super) struct Wired {
+    wire: Wire,
     /// How much of the response's head was there when it was last looked at.
     seen: usize,
     /// Any byte of a response has come.
@@ -33,24 +46,127 @@ pub(super) enum HeadFault {
 
 impl Upstream {
     /// A connection on which nothing is under way.
-    pub(super) fn new(stream: Stream) -> Upstream {
-        Upstream { wire: Wire::new(stream), seen: 0, heard: false }
+    pub(super) fn over(stream: Stream) -> Upstream {
+        Upstream::H1(Wired { wire: Wire::new(stream), seen: 0, heard: false })
+    }
+
+    /// Whether its connection was there before.
+    pub(super) fn is_reused(&self) -> bool {
+        matches!(self, Upstream::H2(stream) if stream.is_reused())
     }
 
     /// Makes the head of the request on the desk ready and begins the body behind it.
     pub(super) fn send(&mut self, desk: &mut Desk, how: &Forwarding<'_>) {
-        self.wire.outbound.lend(std::mem::take(&mut desk.to_backend));
-        write::request(&mut self.wire.outbound.pending, &desk.request, how);
-        self.wire.outbound.begin(desk.request.framing);
+        match self {
+            Upstream::H1(Wired { wire, .. }) => {
+                wire.outbound.lend(std::mem::take(&mut desk.to_backend));
+                write::request(&mut wire.outbound.pending, &desk.request, how);
+                wire.outbound.begin(desk.request.framing);
+            }
+            Upstream::H2(stream) => stream.send(&desk.request, how),
+        }
     }
 
     /// The response's body and the request's.
-    pub(super) fn split<'a>(&'a mut self, buffers: &'a Buffers) -> (WireSource<'a>, WireSink<'a>) {
-        self.wire.split(buffers)
+    pub(super) fn split<'a>(&'a mut self, buffers: &'a Buffers) -> (UpstreamSource<'a>, UpstreamSink<'a>) {
+        match self {
+            Upstream::H1(wired) => {
+                let (source, sink) = wired.wire.split(buffers);
+                (UpstreamSource::H1(source), UpstreamSink::H1(sink))
+            }
+            Upstream::H2(stream) => {
+                let (source, sink) = stream.split();
+                (UpstreamSource::H2(source), UpstreamSink::H2(sink))
+            }
+        }
     }
 
     /// Reads the next head, interim or final; says how many bytes it had.
     pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Buffers,
+        method: Method,
+        head: &mut ResponseHead,
+    ) -> Poll<Result<usize, HeadFault>> {
+        match self {
+            Upstream::H1(wired) => wired.poll_head(cx, buffers, method, head),
+            Upstream::H2(stream) => stream.poll_head(cx, method, head),
+        }
+    }
+
+    /// The final head was accepted: a body with this framing follows.
+    pub(super) fn begin(&mut self, framing: Framing) {
+        if let Upstream::H1(wired) = self {
+            wired.wire.inbound.begin(framing);
+        }
+    }
+
+    /// Whether the backend may have seen anything of the request.
+    pub(super) fn has_sent(&self) -> bool {
+        match self {
+            Upstream::H1(wired) => wired.wire.outbound.written() > 0,
+            Upstream::H2(stream) => stream.has_sent(),
+        }
+    }
+
+    /// The connection itself, where a tunnel has all of it.
+    pub(super) fn raw(&mut self) -> Option<&mut Wire> {
+        match self {
+            Upstream::H1(wired) => Some(&mut wired.wire),
+            Upstream::H2(_) => None,
+        }
+    }
+
+    /// The protocol is left: from here on everything that comes and goes is body, in both directions.
+    pub(super) fn open_tunnel(&mut self) {
+        match self {
+            Upstream::H1(wired) => wired.wire.leave_protocol(),
+            Upstream::H2(stream) => stream.open_tunnel(),
+        }
+    }
+
+    /// The memory that the head was made in, when there will be no more.
+    pub(super) fn give_memory_back(&mut self) -> Vec<u8> {
+        match self {
+            Upstream::H1(wired) => wired.wire.outbound.give_back(),
+            Upstream::H2(_) => Vec::new(),
+        }
+    }
+
+    /// Ends it so that the backend sees that it is not complete.
+    pub(super) fn reset(self) {
+        match self {
+            Upstream::H1(wired) => wired.wire.stream.reset(),
+            // A stream that is let go of before its end is reset (CANCEL).
+            Upstream::H2(stream) => drop(stream),
+        }
+    }
+
+    /// What it means for the connection that an attempt has failed so; it was sent then.
+    pub(super) fn failed(&self, outcome: Outcome, sent: Instant) {
+        if let (Upstream::H2(stream), Outcome::ResponseHeaderTimeout) = (self, outcome) {
+            stream.answer_is_late(sent);
+        }
+    }
+
+    /// Gives the memory back that it works on, and the connection for the next exchange, if it was this one's alone and
+    /// nothing speaks against that: the backend did not, its body's end was told by its framing, and nothing came after it.
+    pub(super) fn end(self, local: &Local, desk: &mut Desk) -> Option<Stream> {
+        let Upstream::H1(Wired { mut wire, .. }) = self else { return None };
+        let reusable = desk.response.keeps_alive()
+            && !desk.request.connection.websocket
+            && desk.response.framing != Framing::ToClose
+            && wire.is_clean()
+            && !wire.inbound.ended;
+        wire.inbound.release(&local.buffers);
+        desk.to_backend = wire.outbound.give_back();
+        reusable.then_some(wire.stream)
+    }
+}
+
+impl Wired {
+    fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         buffers: &Buffers,
@@ -77,47 +193,97 @@ impl Upstream {
             }
         }
     }
+}
 
-    /// The final head was accepted: a body with this framing follows.
-    pub(super) fn begin(&mut self, framing: Framing) {
-        self.wire.inbound.begin(framing);
+/// Where a response's body comes from.
+pub(super) enum UpstreamSource<'a> {
+    H1(WireSource<'a>),
+    H2(StreamedSource<'a>),
+}
+
+impl Source for UpstreamSource<'_> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>, piped: bool) -> Poll<Result<Piece, SourceFault>> {
+        match self {
+            UpstreamSource::H1(source) => source.poll_ready(cx, piped),
+            UpstreamSource::H2(source) => source.poll_ready(cx, piped),
+        }
     }
 
-    /// Whether any byte of the request was sent.
-    pub(super) fn has_sent(&self) -> bool {
-        self.wire.outbound.written() > 0
+    fn data(&self) -> &[u8] {
+        match self {
+            UpstreamSource::H1(source) => source.data(),
+            UpstreamSource::H2(source) => source.data(),
+        }
     }
 
-    /// The connection itself, where a tunnel has all of it.
-    pub(super) fn raw(&mut self) -> Option<&mut Wire> {
-        Some(&mut self.wire)
+    fn pipe(&mut self) -> Option<&mut Pipe> {
+        match self {
+            UpstreamSource::H1(source) => source.pipe(),
+            UpstreamSource::H2(source) => source.pipe(),
+        }
     }
 
-    /// The protocol is left: from here on everything that comes and goes is body, in both directions.
-    pub(super) fn open_tunnel(&mut self) {
-        self.wire.leave_protocol();
+    fn consume(&mut self, count: usize) {
+        match self {
+            UpstreamSource::H1(source) => source.consume(count),
+            UpstreamSource::H2(source) => source.consume(count),
+        }
     }
 
-    /// The memory that the head was made in, when there will be no more.
-    pub(super) fn give_memory_back(&mut self) -> Vec<u8> {
-        self.wire.outbound.give_back()
+    fn take_trailers(&mut self) -> Fields {
+        match self {
+            UpstreamSource::H1(source) => source.take_trailers(),
+            UpstreamSource::H2(source) => source.take_trailers(),
+        }
+    }
+}
+
+/// Where a request's body goes.
+pub(super) enum UpstreamSink<'a> {
+    H1(WireSink<'a>),
+    H2(StreamedSink<'a>),
+}
+
+impl Sink for UpstreamSink<'_> {
+    fn poll_data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            UpstreamSink::H1(sink) => sink.poll_data(cx, data),
+            UpstreamSink::H2(sink) => sink.poll_data(cx, data),
+        }
     }
 
-    /// Ends it so that the backend sees that it is not complete.
-    pub(super) fn reset(self) {
-        self.wire.stream.reset();
+    fn takes_pipes(&self) -> bool {
+        match self {
+            UpstreamSink::H1(sink) => sink.takes_pipes(),
+            UpstreamSink::H2(sink) => sink.takes_pipes(),
+        }
     }
 
-    /// Gives the memory back that it works on, and the connection for the next exchange, if nothing speaks against that: the
-    /// backend did not, its body's end was told by its framing, and nothing came after it.
-    pub(super) fn end(mut self, local: &Local, desk: &mut Desk) -> Option<Stream> {
-        let reusable = desk.response.keeps_alive()
-            && !desk.request.connection.websocket
-            && desk.response.framing != Framing::ToClose
-            && self.wire.is_clean()
-            && !self.wire.inbound.ended;
-        self.wire.inbound.release(&local.buffers);
-        desk.to_backend = self.wire.outbound.give_back();
-        reusable.then_some(self.wire.stream)
+    fn poll_pipe(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        match self {
+            UpstreamSink::H1(sink) => sink.poll_pipe(cx, pipe),
+            UpstreamSink::H2(sink) => sink.poll_pipe(cx, pipe),
+        }
+    }
+
+    fn end(&mut self, trailers: &Fields) {
+        match self {
+            UpstreamSink::H1(sink) => sink.end(trailers),
+            UpstreamSink::H2(sink) => sink.end(trailers),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            UpstreamSink::H1(sink) => sink.poll_flush(cx),
+            UpstreamSink::H2(sink) => sink.poll_flush(cx),
+        }
+    }
+
+    fn written(&self) -> u64 {
+        match self {
+            UpstreamSink::H1(sink) => sink.written(),
+            UpstreamSink::H2(sink) => sink.written(),
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::wire::Wire;
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::http::ResponseHead;
-use crate::http::h1::write::{OwnAnswer, Reply};
+use crate::http::forward::{OwnAnswer, Reply};
 use crate::local::{Desk, Phase, Session};
 use crate::pipe::Buffers;
 use crate::state::{ListenerId, Terms};

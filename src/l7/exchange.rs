@@ -19,7 +19,7 @@ use crate::clock::{self, Instant};
 use crate::config::{self, Address, Repeats};
 use crate::http::Framing;
 use crate::http::fields::{self, Forwarding, Scheme};
-use crate::http::h1::write::{self, Connection as Persistence, Reply};
+use crate::http::forward::{self, Connection as Persistence, Reply};
 use crate::l4::wait::Waiting;
 use crate::local::{Desk, Local};
 use crate::outcome::Verdict;
@@ -150,7 +150,7 @@ impl Way<'_> {
             self.write_head(client, desk, Framing::None, Persistence::Upgrade);
             return Opened::Tunnel;
         }
-        let framing = write::reply_framing(response, desk.request.version);
+        let framing = forward::reply_framing(response, desk.request.version);
         let keep_client =
             client.may_go_on(desk) && framing != Framing::ToClose && client.wire.is_read() && !client.is_over();
         upstream.begin(response.framing);

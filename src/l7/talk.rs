@@ -12,6 +12,7 @@ use crate::config::{Repeats, Timeouts};
 use crate::deadline::Deadline;
 use crate::http::Version;
 use crate::http::h1::parse::HeadLimits;
+use crate::http::websocket;
 use crate::local::{Desk, Phase};
 use crate::outcome::{Outcome, Repeatable};
 use crate::pipe::Buffers;
@@ -29,6 +30,8 @@ pub(super) struct Talk<'a, F> {
     timeouts: &'a Timeouts,
     /// The connection was idle before.
     reused: bool,
+    /// What the backend's agreement to a WebSocket has to answer, where it was us who sent it.
+    key: Option<&'a str>,
     /// The request's body on its way.
     sending: &'a mut Pump,
     wait: Wait,
@@ -63,6 +66,7 @@ impl<'a, F: Front> Talk<'a, F> {
         lease: &'a mut Lease,
         sending: &'a mut Pump,
         reused: bool,
+        key: Option<&'a str>,
     ) -> Talk<'a, F> {
         let (timeouts, whole) = (&way.view.pool(way.pool).timeouts, way.route.request_timeout);
         let (wait, since) = (Wait::Anew, lease.sent_at());
@@ -73,6 +77,7 @@ impl<'a, F: Front> Talk<'a, F> {
             lease,
             timeouts,
             reused,
+            key,
             sending,
             wait,
             since,
@@ -211,9 +216,14 @@ impl<'a, F: Front> Talk<'a, F> {
     }
 
     /// A switch of protocols is only for those who asked for it (security.md R2).
-    fn accept(&self) -> Result<(), Outcome> {
-        let switched = self.desk.response.status == 101;
-        let asked = self.desk.request.connection.websocket && self.desk.response.connection.websocket;
+    fn accept(&mut self) -> Result<(), Outcome> {
+        let (request, response) = (&self.desk.request, &mut self.desk.response);
+        if request.connection.websocket {
+            websocket::agree(response, request);
+        }
+        let switched = response.status == 101;
+        let agreed = self.key.is_none_or(|key| websocket::is_accepted(response, key.as_bytes()));
+        let asked = request.connection.websocket && response.connection.websocket && agreed;
         if switched && !(asked && self.sending.is_done()) { Err(Outcome::MalformedResponse) } else { Ok(()) }
     }
 

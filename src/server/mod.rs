@@ -359,6 +359,7 @@ mod tests {
                 queue: 0,
                 retry_budget: 0.2,
                 health_check: None,
+                http_version: config::HttpVersion::H1,
                 send_proxy_protocol: None,
                 tls: None,
                 fail_open: true,

@@ -53,6 +53,7 @@ pub fn pool(name: &str, policy: Policy, backends: Vec<Backend>) -> Pool {
         queue,
         retry_budget,
         breaker,
+        http_version: crate::config::HttpVersion::H1,
         send_proxy_protocol: None,
         tls: None,
     }

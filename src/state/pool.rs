@@ -10,7 +10,7 @@ use super::lease::Latency;
 use super::queue::Queue;
 use crate::balance::{self, Candidate, ConsistentHash, Reach, Rung, Standing};
 use crate::clock::Instant;
-use crate::config::{self, HashOn, HealthCheck, Name, Policy, Timeouts};
+use crate::config::{self, HashOn, HealthCheck, HttpVersion, Name, Policy, Timeouts};
 use crate::proxy_protocol;
 use crate::tls::ClientTls;
 
@@ -93,6 +93,8 @@ pub struct Pool {
     pub(super) reserve: Arc<Reserve>,
     /// How it is found out whether its backends are well; `None`: they count as up.
     pub health_check: Option<Arc<HealthCheck>>,
+    /// What is spoken with its backends, where its clients speak HTTP.
+    pub http_version: HttpVersion,
     /// Which PROXY header each connection to its backends begins with.
     pub send_proxy_protocol: Option<proxy_protocol::Version>,
     /// TLS towards its backends; `None`: they are spoken to in the clear.
@@ -136,6 +138,7 @@ impl Pool {
             retry_budget: config.retry_budget,
             reserve: previous.map(|previous| Arc::clone(&previous.reserve)).unwrap_or_default(),
             health_check: config.health_check.clone(),
+            http_version: config.http_version,
             send_proxy_protocol: config.send_proxy_protocol,
             tls: tls.cloned(),
             reach: Reach { fail_open: config.fail_open, panic_threshold: config.panic_threshold },

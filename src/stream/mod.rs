@@ -4,6 +4,7 @@
 //! tokio's `poll_read`, which notes a short read as "nothing more there": the next poll costs no system call.
 
 mod secured;
+mod watched;
 
 use std::io::{self, IoSlice, Read};
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use crate::buffer::Buffer;
 use crate::pipe::Pipe;
 use crate::state::ListenerId;
 pub use secured::{Plain, Secured};
+pub use watched::{Seen, Watched};
 
 /// A connected byte stream.
 #[derive(Debug)]

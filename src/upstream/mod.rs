@@ -1,6 +1,7 @@
 //! To the backend: making a connection, and keeping those that can be used again.
 
 pub mod idle;
+pub mod shared;
 
 use std::io;
 use std::net::SocketAddr;
@@ -99,8 +100,21 @@ async fn secure(stream: Stream, tls: &ClientTls, approach: &Approach<'_>) -> io:
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no name to verify: the pool needs `sni`"));
     };
     // In a block of its own: it is large, and not needed for most connections.
-    let session = Box::pin(TlsConnector::from(config).connect(name, plain)).await?;
+    let session = Box::pin(TlsConnector::from(config).connect(name, plain)).await.map_err(plainly)?;
     Ok(Stream::Tls(Box::new(Secured::new(session))))
+}
+
+/// The same error in words, where the library's own leave too much to guess.
+fn plainly(error: io::Error) -> io::Error {
+    use rustls::{CertificateError, Error};
+    let words = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(Error::InvalidMessage(_)) => "what it says is not TLS",
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "its certificate is signed by nobody who is trusted"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{words} ({error})"))
 }
 
 async fn open(address: &Address) -> io::Result<Stream> {
@@ -117,7 +131,74 @@ async fn open(address: &Address) -> io::Result<Stream> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::{Context, Waker};
+    use std::time::Duration;
+
+    use rustls::ServerConfig;
+    use tokio::net::TcpListener;
+    use tokio::task::{coop, yield_now};
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::server::TlsStream;
+
     use super::*;
+    use crate::config::from_text;
+    use crate::tls::{HTTP_1, Materials, provider};
+
+    /// A connection to a backend over TLS, and its other end.
+    async fn pair() -> (Stream, TlsStream<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let text = format!(
+            "listeners.w = {{ bind = '127.0.0.1:0', pool = 'app' }}\n\
+             pools.app = {{ backends = ['{address}'], tls = {{ insecure_skip_verify = true }} }}"
+        );
+        let materials = Materials::read(&from_text("test.toml", &text).unwrap().config, None).unwrap();
+        let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
+        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let key = signing_key.serialize_der().try_into().unwrap();
+        let config = builder.with_no_client_auth().with_single_cert(vec![cert.into()], key).unwrap();
+        let tls = materials.pool("app").map(|tls| &**tls);
+        let approach = Approach { address: &Address::Ip(address), announcement: &[], tls, alpn: HTTP_1 };
+        let accept = async { TlsAcceptor::from(Arc::new(config)).accept(listener.accept().await.unwrap().0).await };
+        let (stream, origin) = tokio::join!(dial(approach), accept);
+        (stream.unwrap(), origin.unwrap())
+    }
+
+    /// What a task sees of it whose turn is over.
+    fn is_silent_late(stream: &Stream) -> bool {
+        while coop::has_budget_remaining() {
+            let _ = pin!(coop::consume_budget()).poll(&mut Context::from_waker(Waker::noop()));
+        }
+        stream.is_silent()
+    }
+
+    /// Ends when it is silent no more.
+    async fn heard(stream: &Stream) {
+        let ends = async {
+            while is_silent_late(stream) {
+                yield_now().await;
+            }
+        };
+        // What the other end did may take its time to this one.
+        tokio::time::timeout(Duration::from_secs(10), ends).await.expect("it is heard");
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_over_tls_is_silent_until_something_is_said_or_ended() {
+        let (stream, origin) = pair().await;
+        assert!(stream.is_secure() && is_silent_late(&stream), "tickets are none of ours");
+        drop(origin);
+        heard(&stream).await;
+        let (stream, mut origin) = pair().await;
+        origin.shutdown().await.unwrap();
+        heard(&stream).await;
+        let (stream, mut origin) = pair().await;
+        origin.write_all(b"x").await.unwrap();
+        origin.flush().await.unwrap();
+        heard(&stream).await;
+    }
 
     #[test]
     fn what_we_lack_is_not_the_backends_fault() {

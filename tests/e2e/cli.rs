@@ -135,10 +135,15 @@ fn every_example_file_checks() {
     // What they name under /etc stands here for the test.
     let etc = tempfile::tempdir().expect("a temporary directory");
     let ca = Authority::new("ca");
-    for name in ["example", "shop"] {
+    for name in ["example", "shop", "edge"] {
         ca.sign(&[&format!("{name}.example")]).write(etc.path(), name);
     }
-    let more = [("example.ocsp", "response"), ("partners.pem", &ca.pem), ("partners.crl", &ca.revoke(&[7]))];
+    let more = [
+        ("example.ocsp", "response"),
+        ("partners.pem", &ca.pem),
+        ("partners.crl", &ca.revoke(&[7])),
+        ("internal-ca.pem", &ca.pem),
+    ];
     more.iter().for_each(|(name, text)| std::fs::write(etc.path().join(name), text).expect("it can be written"));
     for file in files {
         let text = std::fs::read_to_string(&file).expect("it can be read");

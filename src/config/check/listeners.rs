@@ -193,6 +193,8 @@ impl Checking<'_> {
             (true, true) => HttpVersions::Both,
             (false, true) => HttpVersions::H2,
             (true, false) => HttpVersions::H1,
+            // What else it may name was said to be no version.
+            (false, false) if !nodes.is_empty() => HttpVersions::Both,
             (false, false) => {
                 self.error(written.place, "`http_versions` has no version", "write `[\"h1\", \"h2\"]` or one of them");
                 HttpVersions::Both

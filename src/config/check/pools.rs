@@ -2,7 +2,7 @@
 
 use super::super::diagnostic::{Diagnostic, Place};
 use super::super::read::{Entry, Node, Table};
-use super::super::{Address, Backend, HashOn, Name, Policy, Pool, Service, Timeouts, keys};
+use super::super::{Address, Backend, HashOn, HttpVersion, Name, Policy, Pool, Service, Timeouts, keys};
 use super::breaker::Breaker;
 use super::{Checking, own_timeouts, to_count};
 use crate::http::is_token;
@@ -65,6 +65,7 @@ impl Checking<'_> {
             breaker,
             queue: usize::try_from(max).unwrap_or_default(),
             retry_budget: table.number("retry_budget").unwrap_or_else(|| keys::RETRY_BUDGET.default_number()),
+            http_version: self.http_version(table),
             send_proxy_protocol: table.text("send_proxy_protocol").map(|(version, _)| match version {
                 "v1" => Version::V1,
                 _ => Version::V2,
@@ -75,6 +76,19 @@ impl Checking<'_> {
                 None => None,
             },
         })
+    }
+
+    /// Who a connection announces as its client can not be many.
+    fn http_version(&mut self, table: &Table) -> HttpVersion {
+        let shared = table.entry("http_version").filter(|_| matches!(table.text("http_version"), Some(("h2", _))));
+        let Some(shared) = shared else { return HttpVersion::H1 };
+        if let Some(announced) = table.entry("send_proxy_protocol") {
+            let fault = Diagnostic::error("a connection of HTTP/2 is shared by clients, and a PROXY header names one");
+            let fault =
+                fault.label(shared.key_place, "shares connections").label(announced.key_place, "names the client");
+            self.faults.push(fault.help("keep one of them; backends learn of HTTP clients by `X-Forwarded-For`"));
+        }
+        HttpVersion::H2
     }
 
     /// A queue in which nobody can ever stand is probably a limit that was forgotten.
@@ -345,6 +359,8 @@ mod tests {
             ("backends = ['10.0.0.1:80']\nqueue = { max = 'many' }", "whole number"),
             ("backends = ['10.0.0.1:80']\nretry = {}", "retries belong to a route"),
             ("backends = ['10.0.0.1:80']\nsend_proxy_protocol = 'v3'", "`v1`"),
+            ("backends = ['10.0.0.1:80']\nhttp_version = 'h3'", "`h1`"),
+            ("backends = ['10.0.0.1:80']\nhttp_version = 'h2'\nsend_proxy_protocol = 'v1'", "is shared by clients"),
             ("backends = ['10.0.0.1:80']\nsend_proxy = true", "write `send_proxy_protocol = \"v2\"`"),
         ] {
             assert_said(&with(wrong), &[part]);

@@ -68,7 +68,7 @@ impl Lines for Vec<u8> {
     }
 
     #[inline]
-    fn begin(&mut self, name: &'static Ours) {
+    fn begin(&mut self, name: Ours) {
         self.extend_from_slice(name.line.as_bytes());
     }
 

@@ -186,6 +186,9 @@ fn read_fields<'a>(
         let (name, value) = (name.as_str().as_bytes(), trim(value.as_bytes()));
         size.add(name, value)?;
         let Some(known) = check(name, value, underscores)? else { continue };
+        if known == Known::Cookie && value.is_empty() {
+            continue;
+        }
         // The map gives all values of a name one after the other.
         if known == Known::Cookie && previous == Known::Cookie {
             into.lengthen(b"; ", value);
@@ -289,8 +292,14 @@ mod tests {
 
     #[test]
     fn a_usual_request_is_read_as_in_http11() {
-        let fields =
-            [("user-agent", "x"), ("cookie", "a=b"), ("cookie", "c=d"), ("x-a", " \tspaced "), ("te", "trailers")];
+        let fields = [
+            ("user-agent", "x"),
+            ("cookie", "a=b"),
+            ("cookie", ""),
+            ("cookie", "c=d"),
+            ("x-a", " \tspaced "),
+            ("te", "trailers"),
+        ];
         let parts = parts("PUT", "https://Example.COM:8443/a/../b%2Ec?d", &fields);
         let head = read(&parts, None, Body::Follows).unwrap();
         assert_eq!((head.method, head.method_text(), head.version), (Method::Put, &b"PUT"[..], Version::Http2));

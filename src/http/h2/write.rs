@@ -152,8 +152,8 @@ impl Lines for Table {
         }
     }
 
-    fn begin(&mut self, name: &'static Ours) {
-        self.begun = Some(&name.name);
+    fn begin(&mut self, name: Ours) {
+        self.begun = Some(name.name);
         self.value.clear();
     }
 

@@ -8,7 +8,7 @@ use h2::Reason;
 use h2::server::SendResponse;
 
 use super::streams::{Incoming, Outgoing};
-use crate::http::h1::write::{OwnAnswer, Reply};
+use crate::http::forward::{Connection, OwnAnswer, Reply};
 use crate::http::{Fields, Framing, ResponseHead, h2 as heads};
 use crate::l7::body::Sink;
 use crate::l7::client::{After, Front, Gone};
@@ -53,9 +53,16 @@ impl Stream {
         }
     }
 
-    fn tell(&mut self, head: http::Response<()>, framing: Framing) {
+    /// A request that may open a tunnel has come, and no body of it will.
+    pub(super) fn hold_back(&mut self) {
+        self.request.hold_back();
+    }
+
+    fn tell(&mut self, head: http::Response<()>, framing: Framing, connection: Connection) {
         let Response::Ahead(respond) = &mut self.response else { return };
-        self.response = match respond.send_response(head, framing == Framing::None) {
+        let tunnel = connection == Connection::Upgrade;
+        self.response = match respond.send_response(head, framing == Framing::None && !tunnel) {
+            Ok(stream) if tunnel => Response::Begun(Outgoing::held_back(stream)),
             Ok(stream) => Response::Begun(Outgoing::new(stream, framing)),
             Err(error) => {
                 tracing::debug!(%error, "response not taken");
@@ -90,13 +97,13 @@ impl Front for Stream {
     }
 
     fn respond(&mut self, head: &ResponseHead, reply: &Reply<'_>) {
-        self.tell(heads::write_response(head, reply), reply.framing);
+        self.tell(heads::write_response(head, reply), reply.framing, reply.connection);
     }
 
     fn answer(&mut self, answer: &OwnAnswer<'_>) {
-        let body = if answer.head_request { &[][..] } else { answer.body };
+        let body = answer.sent_body();
         let framing = if body.is_empty() { Framing::None } else { Framing::Length(body.len() as u64) };
-        self.tell(heads::write_own_answer(answer), framing);
+        self.tell(heads::write_own_answer(answer), framing, answer.connection);
         if let Response::Begun(response) = &mut self.response
             && !body.is_empty()
         {
@@ -133,7 +140,12 @@ impl Front for Stream {
         None
     }
 
-    fn open_tunnel(&mut self) {}
+    fn open_tunnel(&mut self) {
+        self.request.open_tunnel();
+        if let Response::Begun(response) = &mut self.response {
+            response.open_tunnel();
+        }
+    }
 }
 
 /// Where the response's body goes, once its head was told.

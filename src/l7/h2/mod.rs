@@ -4,9 +4,9 @@
 //! for, and how long it may take. The connection is one task, each of its streams another that it owns: when the connection
 //! is gone, so are they.
 
+mod back;
 mod front;
 mod streams;
-mod watched;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -22,19 +22,20 @@ use http::Request;
 use http::request::Parts;
 use tokio::task::JoinSet;
 
+pub(super) use self::back::{Streamed, StreamedSink, StreamedSource};
 use self::front::Stream;
-pub(super) use self::streams::{Incoming as IncomingBody, Outgoing as OutgoingBody};
-use self::watched::{Seen, Watched};
+use self::streams::Incoming as IncomingBody;
 use super::client::Client;
 use super::exchange;
 use super::replies::Answer;
 use super::request_id::RequestId;
 use crate::clock::{self, Instant};
 use crate::deadline::Deadline;
+use crate::http::frames::Side;
 use crate::http::h2::{Body, read_request};
 use crate::local::{Desk, Local, Phase, Session};
 use crate::state::{ListenerId, Terms};
-use crate::stream::Incoming;
+use crate::stream::{Incoming, Seen, Watched};
 
 /// What a client may send on one stream, and on all of a connection together, before we have used any of it, in bytes
 /// (security.md §2).
@@ -110,7 +111,7 @@ impl Connection {
         let Incoming { stream, listener, peer, local: own, prefix } = incoming;
         let client = Whose { listener, peer, local: own, terms, secure: stream.is_secure() };
         let (session, mut deadline) = (local.session(), local.deadline());
-        let (watched, seen) = Watched::new(stream, prefix);
+        let (watched, seen) = Watched::new(stream, prefix, Side::Server);
         let mut handshake = std::pin::pin!(settings(&client.terms).handshake(watched));
         deadline.set(clock::now() + client.terms.header);
         let h2 = poll_fn(|cx| {
@@ -300,6 +301,9 @@ async fn respond(client: &mut Client<Stream>, head: Parts, desk: &mut Desk) -> s
     match read_request(&head, protocol, body, &client.terms.head, &mut desk.request) {
         Ok(()) => {
             drop(head);
+            if desk.request.connection.websocket {
+                client.wire.hold_back();
+            }
             exchange::run(client, desk).await
         }
         Err(refusal) => {

@@ -25,18 +25,30 @@ pub(in crate::l7) struct Incoming {
     trailers: Fields,
     limits: HeadLimits,
     ended: bool,
+    /// It is no body until a tunnel is opened: what comes on it belongs to that.
+    held_back: bool,
 }
 
 impl Incoming {
     /// The body on this stream, whose trailer fields have to keep to these limits.
     pub(in crate::l7) fn new(stream: RecvStream, limits: HeadLimits) -> Incoming {
         let ended = stream.is_end_stream();
-        Incoming { stream, held: Bytes::new(), trailers: Fields::new(), limits, ended }
+        Incoming { stream, held: Bytes::new(), trailers: Fields::new(), limits, ended, held_back: false }
+    }
+
+    /// There is no body on it, but a tunnel may be opened.
+    pub(in crate::l7) fn hold_back(&mut self) {
+        self.held_back = true;
+    }
+
+    /// What comes is the tunnel's.
+    pub(in crate::l7) fn open_tunnel(&mut self) {
+        self.held_back = false;
     }
 
     /// Whether the body has been read to its end.
     pub(in crate::l7) fn is_read(&self) -> bool {
-        self.held.is_empty() && (self.ended || self.stream.is_end_stream())
+        self.held_back || self.held.is_empty() && (self.ended || self.stream.is_end_stream())
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, SourceFault>> {
@@ -58,7 +70,7 @@ impl Source for &mut Incoming {
             if !self.held.is_empty() {
                 return Poll::Ready(Ok(Piece::Data));
             }
-            if self.ended {
+            if self.ended || self.held_back {
                 return Poll::Ready(Ok(Piece::End));
             }
             match ready!(self.stream.poll_data(cx)) {
@@ -98,6 +110,16 @@ impl Outgoing {
     pub(in crate::l7) fn new(stream: SendStream<Bytes>, framing: Framing) -> Outgoing {
         let left = if let Framing::Length(length) = framing { Some(length) } else { None };
         Outgoing { stream, left, written: 0, ended: framing == Framing::None }
+    }
+
+    /// No body, but perhaps a tunnel: the stream stays open.
+    pub(in crate::l7) fn held_back(stream: SendStream<Bytes>) -> Outgoing {
+        Outgoing { stream, left: None, written: 0, ended: true }
+    }
+
+    /// What goes is the tunnel's.
+    pub(in crate::l7) fn open_tunnel(&mut self) {
+        self.ended = false;
     }
 
     /// How many bytes of the body were taken.

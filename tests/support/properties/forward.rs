@@ -14,7 +14,7 @@ use super::head::{by_letter, pairs};
 use super::letter::{self, Asked, Rules, Stop};
 
 /// Fields that are about one connection, or about how a body goes over it.
-const OF_ONE_HOP: [&str; 11] = [
+pub(super) const OF_ONE_HOP: [&str; 11] = [
     "connection",
     "content-length",
     "http2-settings",
@@ -29,7 +29,7 @@ const OF_ONE_HOP: [&str; 11] = [
 ];
 
 /// Fields of requests that we write, or that have rules of their own; looked at one by one.
-const OURS: [&str; 11] = [
+pub(super) const OURS: [&str; 11] = [
     "expect",
     "forwarded",
     "host",
@@ -52,7 +52,7 @@ const FOUR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
 const SIX: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
 /// A stranger, a trusted proxy of whom all is believed and told, and somebody behind a Unix socket whose fields are edited.
-fn ways() -> [Forwarding<'static>; 3] {
+pub(super) fn ways() -> [Forwarding<'static>; 3] {
     let stranger = Forwarding {
         peer: Some(FOUR),
         trusted: false,
@@ -89,7 +89,7 @@ pub fn forward_request(input: &[u8]) -> bool {
     true
 }
 
-fn one_request(out: &[u8], head: &RequestHead, how: &Forwarding<'_>) {
+pub(super) fn one_request(out: &[u8], head: &RequestHead, how: &Forwarding<'_>) {
     let mut again = RequestHead::default();
     let limits = HeadLimits {
         head_bytes: usize::MAX / 2,
@@ -136,13 +136,13 @@ fn one_request(out: &[u8], head: &RequestHead, how: &Forwarding<'_>) {
 }
 
 /// What of a request must be the same for the next one who reads it.
-fn essence<'a>(head: &'a RequestHead, fallback_host: &'a str) -> impl PartialEq + std::fmt::Debug + 'a {
+pub(super) fn essence<'a>(head: &'a RequestHead, fallback_host: &'a str) -> impl PartialEq + std::fmt::Debug + 'a {
     let authority = if head.target.authority().is_empty() { fallback_host } else { head.target.authority() };
     let target = (head.target.path_and_query(), authority);
     (head.method_text(), target, head.framing, head.connection.websocket, head.expects_continue)
 }
 
-fn is_passed_up(name: &str, head: &RequestHead, trusted: bool) -> bool {
+pub(super) fn is_passed_up(name: &str, head: &RequestHead, trusted: bool) -> bool {
     let is = |other: &str| name.eq_ignore_ascii_case(other);
     if is("x-real-ip") || name.to_ascii_lowercase().starts_with("x-forwarded-") {
         return trusted;

@@ -6,6 +6,7 @@
 
 mod body;
 mod forward;
+mod h2;
 mod head;
 #[allow(dead_code, reason = "the corpus uses the rest of it")]
 #[path = "../letter.rs"]
@@ -18,6 +19,7 @@ use evenkeel::state::Snapshot;
 
 pub use body::chunked;
 pub use forward::{forward_request, forward_response};
+pub use h2::h2_head;
 pub use head::{request_head, response_head};
 pub use proxy::proxy_protocol;
 pub use target::target;

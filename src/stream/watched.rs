@@ -1,8 +1,8 @@
-//! The bytes under a connection of HTTP/2, with an eye on them: what control frames its client sends, and since when it takes
-//! nothing of what is to be written.
+//! The bytes under a connection of HTTP/2, with an eye on them: what control frames the other side sends, when it was heard
+//! last, and since when it takes nothing of what is to be written.
 //!
-//! The end lingers: what a client sends after we have closed is answered with a reset, which can take away what it has not
-//! read yet; so it is read and forgotten until the client has closed as well.
+//! The end of a client's connection lingers: what it sends after we have closed is answered with a reset, which can take away
+//! what it has not read yet; so that is read and forgotten until it has closed as well.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -12,15 +12,15 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::Stream;
 use crate::clock::{self, Instant};
 use crate::http::frames::{Flood, Meter, Side};
-use crate::stream::Stream;
 
-/// How much is read and forgotten at the end, in bytes.
+/// How much of a client's is read and forgotten at the end, in bytes.
 const LINGER_BYTES: usize = 64 * 1024;
 
-/// A client's connection. What was read of it before it was known to speak HTTP/2 comes first.
-pub(super) struct Watched {
+/// A connection that speaks HTTP/2. What was read of it before that was known comes first.
+pub struct Watched {
     stream: Stream,
     prefix: Vec<u8>,
     seen: Rc<Seen>,
@@ -30,42 +30,56 @@ pub(super) struct Watched {
 /// How far its end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    Ahead,
-    /// Our side is closed, and so much of the client's is still read and forgotten.
+    /// Nobody has closed it; so many bytes will be read and forgotten then.
+    Ahead(usize),
+    /// Our side is closed; so many are left.
     Lingers(usize),
 }
 
 /// What is known of a connection's bytes.
-pub(super) struct Seen {
+pub struct Seen {
     meter: RefCell<Meter>,
     flood: Cell<Option<Flood>>,
+    heard: Cell<Option<Instant>>,
     stalled: Cell<Option<Instant>>,
     ending: Cell<Option<Instant>>,
 }
 
 impl Seen {
-    /// What the client sends too much of. From then on nothing of it is read.
-    pub(super) fn flood(&self) -> Option<Flood> {
+    /// What the other side sends too much of. From then on nothing of it is read.
+    #[must_use]
+    pub fn flood(&self) -> Option<Flood> {
         self.flood.get()
     }
 
-    /// Since when the client takes nothing though there is something to write.
-    pub(super) fn stalled(&self) -> Option<Instant> {
+    /// When something came last; `None` before anything did.
+    #[must_use]
+    pub fn heard(&self) -> Option<Instant> {
+        self.heard.get()
+    }
+
+    /// Since when the other side takes nothing though there is something to write.
+    #[must_use]
+    pub fn stalled(&self) -> Option<Instant> {
         self.stalled.get()
     }
 
     /// Since when it is being closed, all having been said.
-    pub(super) fn ending(&self) -> Option<Instant> {
+    #[must_use]
+    pub fn ending(&self) -> Option<Instant> {
         self.ending.get()
     }
 
-    /// Since when the client is in the middle of a head, behind which alone anything else can come.
-    pub(super) fn unfinished(&self) -> Option<Instant> {
+    /// Since when the other side is in the middle of a head, behind which alone anything else can come.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<Instant> {
         self.meter.borrow().unfinished()
     }
 
     fn read(&self, bytes: &[u8]) {
-        if let Err(flood) = self.meter.borrow_mut().feed(bytes, clock::now()) {
+        let now = clock::now();
+        self.heard.set(Some(now));
+        if let Err(flood) = self.meter.borrow_mut().feed(bytes, now) {
             self.flood.set(Some(flood));
         }
     }
@@ -92,12 +106,19 @@ impl Seen {
 }
 
 impl Watched {
-    /// The stream behind `prefix`, from its client's very first byte.
-    pub(super) fn new(stream: Stream, prefix: Vec<u8>) -> (Watched, Rc<Seen>) {
-        let meter = RefCell::new(Meter::new(Side::Server, clock::now()));
-        let seen = Seen { meter, flood: Cell::new(None), stalled: Cell::new(None), ending: Cell::new(None) };
-        let seen = Rc::new(seen);
-        (Watched { stream, prefix, seen: Rc::clone(&seen), end: End::Ahead }, seen)
+    /// The stream behind `prefix`, from the very first byte; which side of it we are.
+    #[must_use]
+    pub fn new(stream: Stream, prefix: Vec<u8>, side: Side) -> (Watched, Rc<Seen>) {
+        let meter = RefCell::new(Meter::new(side, clock::now()));
+        let seen = Rc::new(Seen {
+            meter,
+            flood: Cell::new(None),
+            heard: Cell::new(None),
+            stalled: Cell::new(None),
+            ending: Cell::new(None),
+        });
+        let end = End::Ahead(if side == Side::Server { LINGER_BYTES } else { 0 });
+        (Watched { stream, prefix, seen: Rc::clone(&seen), end }, seen)
     }
 }
 
@@ -150,9 +171,9 @@ impl AsyncWrite for Watched {
         if self.seen.ending.get().is_none() {
             self.seen.ending.set(Some(clock::now()));
         }
-        if self.end == End::Ahead {
+        if let End::Ahead(lingers) = self.end {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            self.end = End::Lingers(LINGER_BYTES);
+            self.end = End::Lingers(lingers);
         }
         let mut bytes = [0; 1024];
         while let End::Lingers(left @ 1..) = self.end {

@@ -1,0 +1,326 @@
+//! Connections of HTTP/2 to backends, which requests share: on which the next one goes, and when another is made.
+//!
+//! One worker's, by backend. A connection takes as many requests at once as its backend allows, and no more than
+//! [`STREAMS`]; another is made when all are full, one at a time, until there are [`MOST`]. Beyond that requests wait within
+//! the connection that has the fewest. One on which nothing has been under way for long enough is closed.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{self, Connection, SendRequest};
+
+use crate::clock::{self, Instant};
+use crate::http::frames::Side;
+use crate::serial::BySerial;
+use crate::stream::{Seen, Stream, Watched};
+
+/// How many connections one worker has to one backend.
+pub const MOST: usize = 8;
+/// How many requests are under way at once on one of them.
+pub const STREAMS: usize = 100;
+
+/// What a backend may send before any of it was used, in bytes: on one stream, and on all of a connection together.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What waits on one stream for its turn on the connection, in bytes.
+const SEND_BUFFER: usize = 64 * 1024;
+/// How large a head or trailer fields may be, as HTTP/2 counts them, in bytes.
+const HEADER_LIST: u32 = 64 * 1024;
+/// Errors of its that are answered with a reset: with more, the connection ends (security.md R19).
+const RESETS_OF_OURS: usize = 200;
+/// How long the end of a connection may take that nobody uses any more.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// One worker's connections.
+#[derive(Clone, Default)]
+pub struct SharedConnections {
+    backends: Rc<RefCell<BySerial<ToBackend>>>,
+}
+
+/// The connections to one backend.
+#[derive(Default)]
+struct ToBackend {
+    connections: Vec<Rc<Carrier>>,
+    /// Somebody is making one more.
+    making: bool,
+    /// Who waits for that.
+    waiting: Vec<Waker>,
+}
+
+/// A connection, and what uses it.
+struct Carrier {
+    requests: RefCell<SendRequest<Bytes>>,
+    seen: Rc<Seen>,
+    uses: Cell<usize>,
+    /// Since when there was none.
+    idle: Cell<Instant>,
+    /// What the backend can do is known: its first words were read, and it begins with that (RFC 9113 §3.4).
+    settled: Cell<bool>,
+    /// Nothing new goes on it.
+    distrusted: Cell<bool>,
+}
+
+impl Carrier {
+    /// Whether it takes requests: the backend has neither closed it nor said that it will.
+    fn is_open(&self) -> bool {
+        if self.distrusted.get() || self.seen.flood().is_some() {
+            return false;
+        }
+        let poll = self.requests.borrow_mut().poll_ready(&mut Context::from_waker(Waker::noop()));
+        !matches!(poll, Poll::Ready(Err(_)))
+    }
+
+    fn has_room(&self) -> bool {
+        self.uses.get() < STREAMS.min(self.requests.borrow().current_max_send_streams())
+    }
+}
+
+/// A place on a connection, for one request; given back when it is dropped.
+pub struct Place {
+    carrier: Rc<Carrier>,
+    /// The connection was there before.
+    pub reused: bool,
+}
+
+impl Place {
+    fn on(carrier: &Rc<Carrier>, reused: bool) -> Place {
+        carrier.uses.set(carrier.uses.get() + 1);
+        Place { carrier: Rc::clone(carrier), reused }
+    }
+
+    /// An answer has not come in time to a request that was sent then. If nothing else has come since either, whoever comes next
+    /// is not to be put on the same silent connection.
+    pub fn answer_is_late(&self, sent: Instant) {
+        if self.carrier.seen.heard().is_none_or(|heard| heard < sent) {
+            self.carrier.distrusted.set(true);
+        }
+    }
+
+    /// Whether the backend lets requests become tunnels; known of a place that was asked for a tunnel.
+    #[must_use]
+    pub fn offers_tunnels(&self) -> bool {
+        self.carrier.requests.borrow().is_extended_connect_protocol_enabled()
+    }
+
+    /// What requests are sent with.
+    #[must_use]
+    pub fn requests(&self) -> SendRequest<Bytes> {
+        self.carrier.requests.borrow().clone()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let left = self.carrier.uses.get() - 1;
+        self.carrier.uses.set(left);
+        if left == 0 {
+            self.carrier.idle.set(clock::now());
+        }
+    }
+}
+
+/// What a place is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// Any request.
+    Request,
+    /// One that asks for a tunnel, which not every backend offers (RFC 8441 §3): it has to be known whether this one does.
+    Tunnel,
+}
+
+/// Where a request goes.
+pub enum Found {
+    /// On this connection.
+    Place(Place),
+    /// On one that has to be made first.
+    Making(Making),
+}
+
+impl SharedConnections {
+    /// A place for a request to this backend, or leave to make a connection for it; pending while another makes one, and until
+    /// is known what has to be.
+    pub fn poll_find(&self, backend: u64, asking: Asking, cx: &mut Context<'_>) -> Poll<Found> {
+        let mut backends = self.backends.borrow_mut();
+        let to = backends.entry(backend).or_default();
+        to.connections.retain(|carrier| carrier.is_open());
+        let is_known = |carrier: &&Rc<Carrier>| asking == Asking::Request || carrier.settled.get();
+        let known = || to.connections.iter().filter(is_known);
+        if let Some(carrier) = known().find(|carrier| carrier.has_room()) {
+            return Poll::Ready(Found::Place(Place::on(carrier, true)));
+        }
+        if to.making || known().count() < to.connections.len() {
+            to.waiting.push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if to.connections.len() < MOST {
+            to.making = true;
+            let all = Rc::clone(&self.backends);
+            return Poll::Ready(Found::Making(Making { all, backend, done: false }));
+        }
+        let least = known().min_by_key(|carrier| carrier.uses.get()).expect("there are as many as there may be");
+        Poll::Ready(Found::Place(Place::on(least, true)))
+    }
+
+    /// Closes those to backends that `keeps` denies, when what is under way on them has ended.
+    pub fn retain_backends(&self, mut keeps: impl FnMut(u64) -> bool) {
+        self.backends.borrow_mut().retain(|backend, to| to.making || keeps(*backend));
+    }
+
+    /// How many there are to this backend.
+    #[must_use]
+    pub fn count(&self, backend: u64) -> usize {
+        self.backends.borrow().get(&backend).map_or(0, |to| to.connections.len())
+    }
+}
+
+/// Leave to make a connection. Dropped before there is one, it is somebody else's turn.
+pub struct Making {
+    all: Rc<RefCell<BySerial<ToBackend>>>,
+    backend: u64,
+    done: bool,
+}
+
+impl Making {
+    /// Speaks HTTP/2 on a connection that has just been made, and keeps it until nothing has been under way for `keep`.
+    ///
+    /// # Errors
+    /// The connection broke at once.
+    pub async fn made(mut self, stream: Stream, keep: Duration) -> Result<Place, h2::Error> {
+        let (watched, seen) = Watched::new(stream, Vec::new(), Side::Client);
+        let (requests, connection) = builder().handshake(watched).await?;
+        let carrier = Rc::new(Carrier {
+            requests: RefCell::new(requests),
+            seen: Rc::clone(&seen),
+            uses: Cell::new(0),
+            idle: Cell::new(clock::now()),
+            settled: Cell::new(false),
+            distrusted: Cell::new(false),
+        });
+        let place = Place::on(&carrier, false);
+        // Owned by the worker's runtime; it ends when the connection does, which nobody uses then.
+        let (all, carrier_of) = (Rc::downgrade(&self.all), Rc::downgrade(&carrier));
+        let driver = Driver { all, backend: self.backend, carrier: carrier_of, seen, keep };
+        tokio::task::spawn_local(driver.drive(connection));
+        self.settle(|to| to.connections.push(carrier));
+        Ok(place)
+    }
+
+    fn settle(&mut self, with: impl FnOnce(&mut ToBackend)) {
+        if std::mem::replace(&mut self.done, true) {
+            return;
+        }
+        let waiting = {
+            let mut backends = self.all.borrow_mut();
+            let to = backends.entry(self.backend).or_default();
+            to.making = false;
+            with(to);
+            std::mem::take(&mut to.waiting)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        self.settle(|_| {});
+    }
+}
+
+fn builder() -> client::Builder {
+    let mut builder = client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(HEADER_LIST)
+        .max_local_error_reset_streams(Some(RESETS_OF_OURS))
+        .initial_max_send_streams(STREAMS);
+    builder
+}
+
+/// What keeps a connection going.
+struct Driver {
+    all: Weak<RefCell<BySerial<ToBackend>>>,
+    backend: u64,
+    carrier: Weak<Carrier>,
+    seen: Rc<Seen>,
+    keep: Duration,
+}
+
+impl Driver {
+    async fn drive(self, connection: Connection<Watched, Bytes>) {
+        let mut connection = pin!(connection);
+        loop {
+            let until = self.idle_until();
+            let mut timer = pin!(tokio::time::sleep_until(clock::timer(until)));
+            let ended = poll_fn(|cx| {
+                if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(Some(ended));
+                }
+                if let Some(flood) = self.seen.flood() {
+                    tracing::debug!(backend = self.backend, why = %flood, "connection to a backend is given up");
+                    return Poll::Ready(Some(Ok(())));
+                }
+                self.settle();
+                timer.as_mut().poll(cx).map(|()| None)
+            })
+            .await;
+            if let Some(ended) = ended {
+                if let Err(error) = ended {
+                    tracing::debug!(backend = self.backend, %error, "connection to a backend failed");
+                }
+                return self.forget();
+            }
+            if self.is_over() {
+                break;
+            }
+        }
+        // Nobody can use it any more, so it says goodbye by itself.
+        self.forget();
+        let limit = clock::timer(clock::now() + FAREWELL);
+        let _ = tokio::time::timeout_at(limit, connection).await;
+    }
+
+    /// Until when there is nothing to look after by the clock.
+    fn idle_until(&self) -> Instant {
+        match self.carrier.upgrade() {
+            Some(carrier) if carrier.uses.get() == 0 => carrier.idle.get() + self.keep,
+            _ => clock::now() + self.keep,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.carrier.upgrade().is_none_or(|carrier| carrier.uses.get() == 0 && self.idle_until() <= clock::now())
+    }
+
+    /// The connection was looked after for the first time since the backend said what it can do: those who wait for that look
+    /// again.
+    fn settle(&self) {
+        let Some(carrier) = self.carrier.upgrade() else { return };
+        if self.seen.heard().is_some() && !carrier.settled.replace(true) {
+            self.wake();
+        }
+    }
+
+    fn forget(&self) {
+        let Some(all) = self.all.upgrade() else { return };
+        let mut backends = all.borrow_mut();
+        if let Some(to) = backends.get_mut(&self.backend) {
+            to.connections.retain(|carrier| !Weak::ptr_eq(&Rc::downgrade(carrier), &self.carrier));
+        }
+        drop(backends);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        let Some(all) = self.all.upgrade() else { return };
+        let waiting = all.borrow_mut().get_mut(&self.backend).map(|to| std::mem::take(&mut to.waiting));
+        waiting.into_iter().flatten().for_each(Waker::wake);
+    }
+}
