@@ -4,6 +4,9 @@
 //! frame begins with; payloads are passed over, never copied. Every kind of frame that a peer can send without end has a
 //! budget. It fills up with time, and with what we send: somebody whom we serve much may say much about it. Who uses one
 //! up is to be told ENHANCE_YOUR_CALM, and closed.
+//!
+//! It also tells since when a block of fields, or the head of a frame, is under way: nothing else can come before its end, so
+//! a peer that stops in the middle has to have a deadline.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,6 +24,7 @@ const MOST_SAVED: u32 = 100_000;
 const PERIOD: Duration = Duration::from_secs(1);
 
 const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 
 /// Which end of the connection we are.
@@ -155,6 +159,8 @@ pub struct Meter {
     left: [u32; KINDS],
     /// When they were last filled up.
     filled: Instant,
+    /// Since when the peer is in the middle of what it has to end before anything else.
+    unfinished: Option<Instant>,
 }
 
 impl Meter {
@@ -166,7 +172,13 @@ impl Meter {
             Side::Client => (0, PREFACE),
         };
         let left = std::array::from_fn(|at| BUDGETS[at].burst);
-        Meter { received: Walk::behind(received), sent: Walk::behind(sent), left, filled: now }
+        Meter { received: Walk::behind(received), sent: Walk::behind(sent), left, filled: now, unfinished: None }
+    }
+
+    /// Since when a block of fields or the head of a frame is under way from the peer, all CONTINUATION frames included.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<Instant> {
+        self.unfinished
     }
 
     /// Hears what the peer sent, after TLS, in any pieces.
@@ -176,9 +188,20 @@ impl Meter {
     pub fn feed(&mut self, bytes: &[u8], now: Instant) -> Result<(), Flood> {
         self.fill(now);
         let mut rest = bytes;
+        let mut before = self.received.middle();
         while let Some(frame) = self.received.next(&mut rest) {
+            if frame != Frame::Other(Flood::Continuation) {
+                self.unfinished = None;
+            }
+            before = Middle::Nothing;
             self.take(frame)?;
         }
+        self.unfinished = match self.received.middle() {
+            Middle::Nothing => None,
+            // What came before it was ended by these bytes.
+            Middle::Head if before != Middle::Head => Some(now),
+            Middle::Head | Middle::Block => self.unfinished.or(Some(now)),
+        };
         Ok(())
     }
 
@@ -248,6 +271,27 @@ enum Frame {
     Other(Flood),
 }
 
+/// What has begun in one direction and has to end before anything else can come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Middle {
+    Nothing,
+    /// A frame's nine first bytes.
+    Head,
+    /// A block of fields.
+    Block,
+}
+
+/// How far a block of fields is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Block {
+    /// The latest frame is of none.
+    None,
+    /// More of it comes in another frame.
+    Open,
+    /// It ends with the latest frame.
+    Last,
+}
+
 /// Walks over the frames of one direction.
 #[derive(Clone, Debug)]
 struct Walk {
@@ -258,12 +302,22 @@ struct Walk {
     has: u8,
     /// The data and padding of a padded DATA frame, the length of whose padding comes next.
     padded: Option<u32>,
+    block: Block,
 }
 
 impl Walk {
     /// One that begins behind so many bytes.
     fn behind(skip: u32) -> Walk {
-        Walk { skip, head: [0; HEAD], has: 0, padded: None }
+        Walk { skip, head: [0; HEAD], has: 0, padded: None, block: Block::None }
+    }
+
+    fn middle(&self) -> Middle {
+        match self.block {
+            Block::Open => Middle::Block,
+            Block::Last if self.skip > 0 => Middle::Block,
+            Block::None | Block::Last if self.has > 0 => Middle::Head,
+            Block::None | Block::Last => Middle::Nothing,
+        }
     }
 
     /// The next frame that begins in `rest`, which is shortened by what was looked at; `None` at its end.
@@ -309,6 +363,11 @@ impl Walk {
         let [long, middle, short, kind, flags, ..] = self.head;
         let length = u32::from_be_bytes([0, long, middle, short]);
         let ends = flags & END_STREAM != 0;
+        self.block = match kind {
+            0x1 | 0x9 if flags & END_HEADERS == 0 => Block::Open,
+            0x1 | 0x9 => Block::Last,
+            _ => Block::None,
+        };
         if kind == 0x0 && flags & PADDED != 0 && length > 0 {
             self.padded = Some(length - 1);
             return None;
@@ -380,6 +439,32 @@ mod tests {
         for empty in [frame(DATA, 0, b""), frame(DATA, PADDED, b"\0"), frame(DATA, PADDED, b"\x03\0\0\0")] {
             assert_eq!(endured(&empty), (100, Flood::EmptyData));
         }
+    }
+
+    #[test]
+    fn a_block_is_under_way_from_its_first_frame_to_its_end() {
+        let at = |second| NOW + Duration::from_secs(second);
+        let mut meter = begun();
+        let mut hears = |bytes: &[u8], second| {
+            meter.feed(bytes, at(second)).unwrap();
+            meter.unfinished()
+        };
+        let whole = frame(HEADERS, END_HEADERS, b"12345");
+        assert_eq!(hears(&whole, 0), None);
+        assert_eq!(hears(&whole[..3], 1), Some(at(1)), "a part of a frame's head");
+        assert_eq!(hears(&whole[3..11], 2), Some(at(2)), "a part of a block");
+        assert_eq!(hears(&whole[11..], 3), None);
+        assert_eq!(hears(&frame(HEADERS, 0, b"x"), 4), Some(at(4)), "it does not say that it ends");
+        let more = frame(CONTINUATION, 0, b"x");
+        assert_eq!(hears(&more, 5), Some(at(4)));
+        assert_eq!(hears(&more[..4], 6), Some(at(4)));
+        assert_eq!(hears(&more[4..], 7), Some(at(4)));
+        let last = frame(CONTINUATION, END_HEADERS, b"xyz");
+        assert_eq!(hears(&last[..10], 8), Some(at(4)));
+        assert_eq!(hears(&[&last[10..], &whole[..1]].concat(), 9), Some(at(9)), "the next one");
+        assert_eq!(hears(&[&whole[1..], &whole[..10]].concat(), 10), Some(at(10)), "one after the other");
+        assert_eq!(hears(&whole[10..], 11), None);
+        assert_eq!(hears(&frame(DATA, 0, b"12345")[..11], 12), None, "a body has its own deadline");
     }
 
     #[test]

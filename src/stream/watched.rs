@@ -1,5 +1,8 @@
 //! The bytes under a connection of HTTP/2, with an eye on them: what control frames the other side sends, when it was heard
 //! last, and since when it takes nothing of what is to be written.
+//!
+//! The end of a client's connection lingers: what it sends after we have closed is answered with a reset, which can take away
+//! what it has not read yet; so that is read and forgotten until it has closed as well.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -13,11 +16,24 @@ use super::Stream;
 use crate::clock::{self, Instant};
 use crate::http::frames::{Flood, Meter, Side};
 
+/// How much of a client's is read and forgotten at the end, in bytes.
+const LINGER_BYTES: usize = 64 * 1024;
+
 /// A connection that speaks HTTP/2. What was read of it before that was known comes first.
 pub struct Watched {
     stream: Stream,
     prefix: Vec<u8>,
     seen: Rc<Seen>,
+    end: End,
+}
+
+/// How far its end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Nobody has closed it; so many bytes will be read and forgotten then.
+    Ahead(usize),
+    /// Our side is closed; so many are left.
+    Lingers(usize),
 }
 
 /// What is known of a connection's bytes.
@@ -26,6 +42,7 @@ pub struct Seen {
     flood: Cell<Option<Flood>>,
     heard: Cell<Option<Instant>>,
     stalled: Cell<Option<Instant>>,
+    ending: Cell<Option<Instant>>,
 }
 
 impl Seen {
@@ -45,6 +62,18 @@ impl Seen {
     #[must_use]
     pub fn stalled(&self) -> Option<Instant> {
         self.stalled.get()
+    }
+
+    /// Since when it is being closed, all having been said.
+    #[must_use]
+    pub fn ending(&self) -> Option<Instant> {
+        self.ending.get()
+    }
+
+    /// Since when the other side is in the middle of a head, behind which alone anything else can come.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<Instant> {
+        self.meter.borrow().unfinished()
     }
 
     fn read(&self, bytes: &[u8]) {
@@ -81,8 +110,15 @@ impl Watched {
     #[must_use]
     pub fn new(stream: Stream, prefix: Vec<u8>, side: Side) -> (Watched, Rc<Seen>) {
         let meter = RefCell::new(Meter::new(side, clock::now()));
-        let seen = Rc::new(Seen { meter, flood: Cell::new(None), heard: Cell::new(None), stalled: Cell::new(None) });
-        (Watched { stream, prefix, seen: Rc::clone(&seen) }, seen)
+        let seen = Rc::new(Seen {
+            meter,
+            flood: Cell::new(None),
+            heard: Cell::new(None),
+            stalled: Cell::new(None),
+            ending: Cell::new(None),
+        });
+        let end = End::Ahead(if side == Side::Server { LINGER_BYTES } else { 0 });
+        (Watched { stream, prefix, seen: Rc::clone(&seen), end }, seen)
     }
 }
 
@@ -132,6 +168,21 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.seen.ending.get().is_none() {
+            self.seen.ending.set(Some(clock::now()));
+        }
+        if let End::Ahead(lingers) = self.end {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.end = End::Lingers(lingers);
+        }
+        let mut bytes = [0; 1024];
+        while let End::Lingers(left @ 1..) = self.end {
+            let mut space = ReadBuf::new(&mut bytes);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space)) {
+                Ok(()) if !space.filled().is_empty() => self.end = End::Lingers(left.saturating_sub(space.filled().len())),
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }

@@ -160,7 +160,7 @@ fn asked_by_http_2(daemon: &Daemon, tls: &Tls, name: &'static str, hosts: &[&str
     runtime.block_on(async {
         let socket = tokio::net::TcpStream::connect(daemon.address("web")).await.expect("it listens");
         let name = rustls::pki_types::ServerName::try_from(name).expect("it is one");
-        let secured = tokio_rustls::TlsConnector::from(tls.speaking("h2")).connect(name, socket).await;
+        let secured = tokio_rustls::TlsConnector::from(tls.offering(&["h2"]).config()).connect(name, socket).await;
         let (mut client, connection) = h2::client::handshake(secured.expect("a handshake")).await.expect("HTTP/2");
         let connection = tokio::spawn(connection);
         let mut statuses = Vec::new();

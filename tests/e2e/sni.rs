@@ -94,10 +94,10 @@ fn protocols_decide_and_who_asks_for_no_name_gets_what_is_for_all() {
     let pools = [("plain", &plain), ("h2", &h2), ("rest", &rest)];
     let daemon = Daemon::start(&by_name(&format!("pool = 'rest'\n{routes}"), &pools));
     let tls = Tls::trusting(&authority);
-    let both = tls.clone().offering(&["http/1.1", "h2"]);
+    let both = tls.offering(&["http/1.1", "h2"]);
     reaches(&both, &daemon, "a.example", "h2");
     reaches(&tls, &daemon, "a.example", "plain");
-    reaches(&tls.clone().offering(&[]), &daemon, "a.example", "plain");
+    reaches(&tls.offering(&[]), &daemon, "a.example", "plain");
     reaches(&both, &daemon, "b.example", "rest");
     reaches(&both.nameless(), &daemon, "a.example", "rest");
 

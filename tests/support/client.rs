@@ -91,6 +91,14 @@ impl Client {
         self.finish(interim, head, Framing::None)
     }
 
+    /// The body behind a final head that was taken.
+    #[track_caller]
+    #[allow(dead_code, reason = "for the tests of all pairs of protocols")]
+    pub fn body_behind(&mut self, head: Head) -> Response {
+        let framing = head.framing(Framing::ToClose);
+        self.finish(Vec::new(), head, framing)
+    }
+
     #[track_caller]
     fn final_head(&mut self) -> (Vec<Head>, Head) {
         let mut interim = Vec::new();

@@ -6,10 +6,16 @@
 pub mod client;
 pub mod daemon;
 pub mod file;
+#[allow(dead_code, reason = "for the tests of HTTP/2")]
+pub mod frames;
 pub mod gate;
+#[allow(dead_code, reason = "for the tests of HTTP/2")]
+pub mod h2;
 pub mod message;
 pub mod notify;
 pub mod origin;
+#[allow(dead_code, reason = "for the tests of all pairs of protocols")]
+pub mod sides;
 pub mod tls;
 pub mod wire;
 

@@ -1,6 +1,6 @@
 //! Origins: backends of the tests, which say and do on a raw connection what a script tells them, and remember what came.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -230,6 +230,32 @@ impl Connection {
         let head = Head::read(&mut self.reader).ok()??;
         let body = Body { bytes: Vec::new(), trailers: Vec::new(), end: End::Complete };
         Some(self.remember(head, body))
+    }
+
+    /// The body behind a head that was taken.
+    #[allow(dead_code, reason = "for the tests of all pairs of protocols")]
+    pub fn body(&mut self, framing: Framing) -> Body {
+        Body::read(&mut self.reader, framing)
+    }
+
+    /// Sends one chunk back as it came, or the last one with what follows it; false after that.
+    #[allow(dead_code, reason = "for the tests of all pairs of protocols")]
+    pub fn pass_chunk_back(&mut self) -> bool {
+        let mut line = String::new();
+        drop(self.reader.read_line(&mut line));
+        let size = u64::from_str_radix(line.trim_end(), 16).unwrap_or(0);
+        self.send(&line);
+        if size > 0 {
+            let chunk = self.take(size + 2);
+            self.send(chunk);
+            return true;
+        }
+        while line.len() > 2 || line.starts_with('0') {
+            line.clear();
+            drop(self.reader.read_line(&mut line));
+            self.send(&line);
+        }
+        false
     }
 
     fn remember(&mut self, head: Head, body: Body) -> Request {

@@ -199,9 +199,15 @@ impl Tls {
     }
 
     /// Offers these protocols and no others.
-    pub fn offering(mut self, protocols: &[&str]) -> Tls {
-        Arc::make_mut(&mut self.0).alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        self
+    pub fn offering(&self, protocols: &[&str]) -> Tls {
+        let mut config = ClientConfig::clone(&self.0);
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Tls(Arc::new(config))
+    }
+
+    /// The same for a client that is not one of these.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.0)
     }
 
     /// What it says first when it asks for this name.
@@ -221,13 +227,6 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(evenkeel::tls::provider());
         let builder = builder.with_protocol_versions(rustls::ALL_VERSIONS).unwrap().dangerous();
         Tls(Arc::new(builder.with_custom_certificate_verifier(Arc::new(Anybody)).with_no_client_auth()))
-    }
-
-    /// How another client connects that speaks this.
-    pub fn speaking(&self, protocol: &str) -> Arc<ClientConfig> {
-        let mut config = ClientConfig::clone(&self.0);
-        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        Arc::new(config)
     }
 
     /// Says no name when it connects.

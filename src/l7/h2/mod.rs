@@ -103,6 +103,8 @@ enum Course {
     Closing,
     /// The same, and nothing is under way, since then.
     Leaving(Instant),
+    /// It was told that it ends at once for what its client did, then.
+    Refused(Instant),
 }
 
 impl Connection {
@@ -123,7 +125,7 @@ impl Connection {
                     agreed.map_err(|error| tracing::debug!(peer = ?client.peer, %error, "no HTTP/2")).ok(),
                 );
             }
-            if local.phase() == Phase::Cut {
+            if local.phase() != Phase::Serving {
                 return Poll::Ready(None);
             }
             deadline.poll(cx).map(|()| None)
@@ -136,30 +138,44 @@ impl Connection {
     /// Goes on as far as it can; ready at its end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.session.watch(cx);
+        loop {
+            if self.poll_requests(cx).is_ready() || self.session.local().phase() == Phase::Cut {
+                return Poll::Ready(());
+            }
+            self.clear_away(cx);
+            self.take_stock();
+            if self.course_is_over() {
+                self.take_leave();
+                continue;
+            }
+            match ready!(self.poll_deadline(cx)) {
+                Late::Idle => self.take_leave(),
+                Late::Unfinished => self.refuse("a head did not come whole in time"),
+                Late::Gone => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Forgets the streams that have ended. Behind those that have just begun, as a set without any wakes nobody.
+    fn clear_away(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(ended)) = self.streams.poll_join_next(cx) {
             if let Err(error) = ended {
                 tracing::error!(%error, "a stream ended in a panic");
             }
         }
-        loop {
-            if self.poll_requests(cx).is_ready() || self.session.local().phase() == Phase::Cut {
-                return Poll::Ready(());
-            }
-            self.take_stock();
-            if self.seen.flood().is_none() && self.course_is_over() {
-                self.h2.graceful_shutdown();
-                self.course = Course::Closing;
-                continue;
-            }
-            return match ready!(self.poll_deadline(cx)) {
-                Late::Idle => {
-                    self.h2.graceful_shutdown();
-                    self.course = Course::Closing;
-                    continue;
-                }
-                Late::Gone => Poll::Ready(()),
-            };
-        }
+    }
+
+    /// Tells the client that nothing new is taken; what is under way is finished.
+    fn take_leave(&mut self) {
+        self.h2.graceful_shutdown();
+        self.course = Course::Closing;
+    }
+
+    /// Ends it for what its client did, with all that is under way.
+    fn refuse(&mut self, why: &str) {
+        tracing::debug!(peer = ?self.client.peer, why, "connection refused");
+        self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        self.course = Course::Refused(clock::now());
     }
 
     /// Begins the streams that the client has; ready when the connection has ended.
@@ -173,11 +189,7 @@ impl Connection {
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => match self.seen.flood() {
-                    Some(flood) if self.course != Course::Closing => {
-                        tracing::debug!(peer = ?self.client.peer, why = %flood, "connection refused");
-                        self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                        self.course = Course::Closing;
-                    }
+                    Some(flood) if !matches!(self.course, Course::Refused(_)) => self.refuse(flood.why()),
                     _ => return Poll::Pending,
                 },
             }
@@ -200,20 +212,27 @@ impl Connection {
         let requests = self.requests;
         let client = Client { wire, session, deadline, listener, peer, local: own, identity, terms, requests };
         self.streams.spawn_local(answer(client, head));
-        if self.course != Course::Closing {
-            self.course = Course::Serving;
-        }
+        self.course = match self.course {
+            Course::Serving | Course::Idle(_) => Course::Serving,
+            // It was sent before the client knew.
+            Course::Closing | Course::Leaving(_) => Course::Closing,
+            refused @ Course::Refused(_) => refused,
+        };
     }
 
-    /// Notes since when nothing is under way.
+    /// Notes since when nothing is under way, and nothing of what was said waits for the client to take it.
     fn take_stock(&mut self) {
-        if self.streams.is_empty() {
-            self.course = match self.course {
-                Course::Serving => Course::Idle(clock::now()),
-                Course::Closing => Course::Leaving(clock::now()),
-                since => since,
-            };
+        if !self.streams.is_empty() {
+            return;
         }
+        let waits = self.seen.stalled().is_some();
+        self.course = match self.course {
+            Course::Serving => Course::Idle(clock::now()),
+            Course::Closing => Course::Leaving(clock::now()),
+            Course::Idle(_) if waits => Course::Idle(clock::now()),
+            Course::Leaving(_) if waits => Course::Leaving(clock::now()),
+            since => since,
+        };
     }
 
     /// Whether its client is to be told that nothing new is taken: there were enough requests, the worker or the listener
@@ -234,12 +253,15 @@ impl Connection {
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
         let stalled = self.seen.stalled().map(|since| (since + self.client.terms.write, Late::Gone));
-        let idle = match self.course {
+        let by_course = match self.course {
+            _ if let Some(since) = self.seen.ending() => Some((since + FAREWELL, Late::Gone)),
             Course::Idle(since) => Some((since + self.client.terms.idle, Late::Idle)),
-            Course::Leaving(since) => Some((since + FAREWELL, Late::Gone)),
+            Course::Leaving(since) | Course::Refused(since) => Some((since + FAREWELL, Late::Gone)),
             Course::Serving | Course::Closing => None,
         };
-        let first = stalled.into_iter().chain(idle).min_by_key(|(until, _)| *until);
+        let unfinished = self.seen.unfinished().filter(|_| !matches!(self.course, Course::Refused(_)));
+        let unfinished = unfinished.map(|since| (since + self.client.terms.header, Late::Unfinished));
+        let first = stalled.into_iter().chain(by_course).chain(unfinished).min_by_key(|(until, _)| *until);
         let Some((until, late)) = first else { return Poll::Pending };
         self.deadline.set(until);
         self.deadline.poll(cx).map(|()| late)
@@ -251,6 +273,8 @@ impl Connection {
 enum Late {
     /// No request has come for long enough: it is told that none will be taken.
     Idle,
+    /// The client has stopped in the middle of a head, behind which alone anything else can come.
+    Unfinished,
     /// The client does not take part in it any more.
     Gone,
 }
