@@ -176,7 +176,8 @@ fn asked_by_http_2(daemon: &Daemon, tls: &Tls, name: &'static str, hosts: &[&str
         }
         if reload.is_some() {
             let ended = tokio::time::timeout(DEADLINE, connection).await.expect("it is told that it ends");
-            ended.expect("no panic").expect("in order");
+            // What the client says last may find nobody there any more.
+            let _ = ended.expect("no panic");
         }
         drop(client);
         statuses
