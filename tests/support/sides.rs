@@ -315,9 +315,7 @@ impl<'a> Exchange<'a> {
     pub fn echo(&mut self) {
         self.begin(200, &[], Length::Untold);
         match &mut self.side {
-            Side::H1(connection) => {
-                while connection.pass_chunk_back() {}
-            }
+            Side::H1(connection) => while connection.pass_chunk_back() {},
             Side::H2(served) => {
                 while let Some(some) = served.some() {
                     served.say(&some);
