@@ -179,7 +179,9 @@ impl AsyncWrite for Watched {
         while let End::Lingers(left @ 1..) = self.end {
             let mut space = ReadBuf::new(&mut bytes);
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space)) {
-                Ok(()) if !space.filled().is_empty() => self.end = End::Lingers(left.saturating_sub(space.filled().len())),
+                Ok(()) if !space.filled().is_empty() => {
+                    self.end = End::Lingers(left.saturating_sub(space.filled().len()))
+                }
                 _ => break,
             }
         }

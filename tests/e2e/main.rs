@@ -19,6 +19,7 @@ mod instruments;
 mod l4;
 mod limits;
 mod logs;
+mod pairs;
 mod proxy_protocol;
 mod queue;
 mod recovery;

@@ -185,7 +185,8 @@ impl Raw {
     #[track_caller]
     pub fn with_buffer(address: &str, size: Option<usize>) -> Raw {
         let address: SocketAddr = address.parse().expect("an IP address and port");
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("descriptors are not used up");
+        let socket =
+            Socket::new(Domain::for_address(address), Type::STREAM, None).expect("descriptors are not used up");
         if let Some(size) = size {
             socket.set_recv_buffer_size(size).expect("an open socket");
         }
