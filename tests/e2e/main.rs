@@ -12,6 +12,7 @@ mod failures;
 mod forwarding;
 mod health;
 mod health_grpc;
+mod http2;
 mod http_bodies;
 mod http_connections;
 mod http_refusals;
