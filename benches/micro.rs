@@ -87,6 +87,7 @@ fn heads(bench: &Bench) {
         request_id: "0123456789abcdef0123456789abcdef",
         fallback_host: "",
         websocket_key: None,
+        client_cert: None,
         forwarded: false,
         via: false,
         edits: &[],

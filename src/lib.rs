@@ -23,6 +23,7 @@
 //! | [`breaker`] ● | whether a failing backend is left alone for a while |
 //! | [`http`] ● | the HTTP message: strict in, canonical out |
 //! | [`proxy_protocol`] ● | the header by which one proxy tells the next who the client is |
+//! | [`client_hello`] ● | the first message of TLS: which name it asks for |
 //! | [`config`] ● | what the user wrote → what we mean (reading and watching the files apart) |
 //! | [`tls`] | certificates and keys, from the files to what a handshake goes by |
 //! | [`state`] ● | what a request can see: one snapshot, the live state it is bound to, leases, routes, views |
@@ -46,6 +47,7 @@ pub mod balance;
 pub mod breaker;
 pub mod buffer;
 pub mod cli;
+pub mod client_hello;
 pub mod clock;
 pub mod config;
 pub mod deadline;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use source_text::{blanked, paths, without_tests};
 
 /// The order in which a request meets the rooms: one may use what stands before it, never what stands behind it.
-const ROOMS: [&str; 27] = [
+const ROOMS: [&str; 28] = [
     "clock",
     "sync",
     "deadline",
@@ -26,6 +26,7 @@ const ROOMS: [&str; 27] = [
     "breaker",
     "http",
     "proxy_protocol",
+    "client_hello",
     "config",
     "tls",
     "state",
@@ -45,7 +46,7 @@ const ROOMS: [&str; 27] = [
 ];
 
 /// What decides and does nothing else; a folder ends with `/`.
-const PURE: [&str; 18] = [
+const PURE: [&str; 22] = [
     "buffer.rs",
     "serial.rs",
     "outcome.rs",
@@ -53,7 +54,11 @@ const PURE: [&str; 18] = [
     "breaker/",
     "http/",
     "proxy_protocol.rs",
+    "client_hello.rs",
     "config/",
+    "tls/identity.rs",
+    "tls/expiry.rs",
+    "tls/facts.rs",
     "tls/names.rs",
     "state/",
     "upstream/idle.rs",
@@ -70,7 +75,7 @@ const PURE: [&str; 18] = [
 const SHELLS: [&str; 2] = ["config/load.rs", "config/watch.rs"];
 
 /// What a pure room never names: paths that hold these segments one after the other.
-const OUTSIDE: [&[&str]; 20] = [
+const OUTSIDE: [&[&str]; 21] = [
     &["tokio"],
     &["socket2"],
     &["rustix"],
@@ -88,6 +93,7 @@ const OUTSIDE: [&[&str]; 20] = [
     &["SystemTime"],
     &["Instant", "now"],
     &["clock", "now"],
+    &["clock", "today"],
     &["thread_rng"],
     &["Rng", "new"],
     &["Rng", "default"],

@@ -62,6 +62,9 @@ const PIECES: &[&[u8]] = &[
     b"PROXY TCP4 ",
     b"\r\n\r\n\0\r\nQUIT\n",
     b"\x21",
+    b"\x16\x03\x01\x00",
+    b"\x01\x00\x00",
+    b"\x00\x00\x00\x0e\x00\x0c\x00\x00\x09b.example",
     b"\"",
 ];
 
@@ -142,6 +145,11 @@ fn targets_have_one_form() {
 #[test]
 fn proxy_headers_are_read_one_way() {
     holds("proxy_protocol", 3000, properties::proxy_protocol);
+}
+
+#[test]
+fn client_hellos_are_read_one_way() {
+    holds("client_hello", 3000, properties::client_hello);
 }
 
 #[test]

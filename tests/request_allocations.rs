@@ -11,8 +11,8 @@ use allocations::allocations;
 use evenkeel::balance::{Dice, Tried};
 use evenkeel::clock::Instant;
 use evenkeel::config::{
-    self, Address, Backend, Bytes, Config, HashOn, HeaderRules, HostPattern, Http, HttpVersions, Limits, Listener,
-    PathPattern, Policy, Pool, Protocol, Reload, Runtime, Service, Timeouts, WeightedPool,
+    self, Address, Backend, Bytes, Config, HashOn, HeaderRules, HostPattern, Http, HttpVersion, HttpVersions, Limits,
+    Listener, PathPattern, Policy, Pool, Protocol, Reload, Runtime, Service, Timeouts, WeightedPool,
 };
 use evenkeel::http::Fields;
 use evenkeel::outcome::{Outcome, Verdict};
@@ -56,6 +56,7 @@ fn pool(number: usize, policy: Policy) -> Pool {
         timeouts: timeouts(),
         breaker: Some(evenkeel::breaker::Settings::default()),
         health_check: None,
+        http_version: HttpVersion::H1,
         send_proxy_protocol: None,
         tls: None,
         fail_open: true,

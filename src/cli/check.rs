@@ -4,8 +4,9 @@ use std::io::Write;
 use std::path::Path;
 
 use super::{Exit, log};
+use crate::clock;
 use crate::config::{self, Colour, Config, Protocol, Report, counted};
-use crate::tls::Materials;
+use crate::tls::{Materials, Notice};
 
 /// Checks the file: what is to be said about it goes to stderr, one line to stdout when it is good.
 #[must_use]
@@ -13,9 +14,15 @@ pub fn run(path: &Path) -> Exit {
     match config::load(path) {
         Ok(loaded) => {
             print_report(&loaded.warnings);
-            if let Err(faults) = Materials::read(&loaded.config, None) {
-                print_report(&loaded.report(faults));
-                return Exit::BadConfig;
+            match Materials::read(&loaded.config, None) {
+                Ok(materials) => {
+                    let notices = materials.notices(clock::today());
+                    print_report(&loaded.report(notices.iter().map(Notice::diagnostic).collect()));
+                }
+                Err(faults) => {
+                    print_report(&loaded.report(faults));
+                    return Exit::BadConfig;
+                }
             }
             // Who closed stdout does not want the line; the exit code says the same.
             let _ = writeln!(std::io::stdout(), "{} is good: {}", path.display(), summary(&loaded.config));
@@ -43,6 +50,7 @@ pub fn print_report(report: &Report) {
 pub fn summary(config: &Config) -> String {
     let routes = config.listeners.iter().map(|listener| match &listener.protocol {
         Protocol::Http(http) => http.routes.len(),
+        Protocol::Passthrough(routes) => routes.len(),
         Protocol::Tcp { .. } => 0,
     });
     let backends = config.pools.iter().map(|pool| pool.backends.len());

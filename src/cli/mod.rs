@@ -1,5 +1,6 @@
 //! What a person types, and what the shell gets back.
 
+mod certs;
 mod check;
 mod demo;
 pub mod log;
@@ -41,6 +42,7 @@ Examples:
   evenkeel demo                            watch traffic being balanced; needs nothing
   evenkeel demo --scenario outage          watch servers fail for a minute, and nobody notice
   evenkeel check --config ./evenkeel.toml  say everything that is wrong with a file
+  evenkeel certs                           list certificates, and what is wrong with them
   evenkeel run --config ./evenkeel.toml    serve, and follow the file while it is edited
   kill -HUP PID                            look at the file now
   kill -TERM PID                           finish what is under way, then end (twice: end at once)
@@ -55,7 +57,7 @@ The shortest file that works:
 
 Exit codes:
   0   done
-  1   failed: an address is in use, a worker died, …
+  1   failed: an address is in use, a worker died, a certificate has to be looked after, …
   2   the command line makes no sense
   78  the configuration has faults; they are on stderr";
 
@@ -81,6 +83,18 @@ pub enum Command {
     Run(ConfigFile),
     /// Say everything that is wrong with a file and its includes; never binds anything
     Check(ConfigFile),
+    /// List the certificates of listeners and pools: names, issuer, dates, key; and hosts that have none
+    ///
+    /// The exit code is 0 when all is well. It is 1 when a certificate has expired, is not valid yet or ends within 21 days, or
+    /// when no certificate is for a host that a route of its listener names; 78 when the file or what it names has faults.
+    Certs {
+        /// Which file.
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print JSON, for scripts
+        #[arg(long)]
+        json: bool,
+    },
     /// Start servers, a balancer before them and some traffic, and show who gets what
     ///
     /// One of the servers fails by schedule, and the table shows what is made of that. Everything is on loopback and in a
@@ -112,6 +126,9 @@ pub struct Demo {
     /// Balance this way, both HTTP and TCP
     #[arg(long, value_name = "NAME", default_value = "weighted_round_robin", value_parser = ALGORITHMS)]
     pub algorithm: String,
+    /// Serve HTTPS too, with a certificate made for it
+    #[arg(long, conflicts_with = "scenario")]
+    pub tls: bool,
     /// End after so many seconds [default: on Ctrl-C]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: Option<u64>,
@@ -147,6 +164,7 @@ pub fn execute(arguments: &Arguments) -> ExitCode {
     let exit = match &arguments.command {
         Command::Run(file) => run::run(&file.config, level),
         Command::Check(file) => check::run(&file.config),
+        Command::Certs { file, json } => certs::run(&file.config, *json),
         Command::Demo(demo) => demo::run(demo, level),
         Command::Schema { reference } => schema::run(*reference),
     };

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 pub use health::{CHECK_INTERVAL, CHECK_JITTER, CHECK_TIMEOUT, EXPECT, FALL, HEALTH_CHECK, PROBE_METHODS, RISE};
 use health::{FAIL_OPEN, HEALTH_CHECK_KEY, PANIC_THRESHOLD};
-pub use tls::{CERTIFICATE, CLIENT_AUTH, LISTENER_TLS, POOL_TLS};
-use tls::{LISTENER_TLS_KEY, POOL_TLS_KEY};
+use tls::{ALPN, LISTENER_TLS_KEY, POOL_TLS_KEY, SNI};
+pub use tls::{CERTIFICATE, CLIENT_AUTH, LISTENER_TLS, PASSTHROUGH, POOL_TLS};
 
 use crate::breaker::LONGEST_WINDOW;
 
@@ -181,7 +181,7 @@ deadline!(
     "tls_handshake",
     DAY,
     "\"10s\"",
-    "For a TLS handshake with a client, from the moment it is connected."
+    "For a TLS handshake with a client, from the moment it is connected; where TLS passes through, for its first message."
 );
 deadline!(
     CONNECT,
@@ -470,7 +470,10 @@ pub static LISTENER: Shape = Shape {
     what: "a listener",
     heading: Some("[listeners.NAME]"),
     doc: "Where connections are accepted. A listener needs a `pool`, or, when it speaks http, at least one of `pool`, \
-          `routes` and `redirect_to_https`; `pool` or `redirect_to_https` is what happens when no route matches.",
+          `routes` and `redirect_to_https`; `pool` or `redirect_to_https` is what happens when no route matches. The `routes` \
+          of a tcp listener tell TLS connections by their server names, without ending them: they have only `name`, `sni`, \
+          `alpn` and `pool`. A connection that none matches is closed with the alert `unrecognized_name`; one that is not \
+          TLS is closed.",
     keys: &[
         Key {
             name: "bind",
@@ -483,7 +486,7 @@ pub static LISTENER: Shape = Shape {
             name: "protocol",
             forms: &[Form::Choice(&["http", "tcp"])],
             absent: Default("\"http\""),
-            doc: "`http` understands HTTP/1.1 and has routes; `tcp` passes bytes to one pool.",
+            doc: "`http` understands HTTP/1.1 and has routes; `tcp` passes bytes to one pool, or TLS to pools by `sni`.",
         },
         LISTENER_TLS_KEY,
         Key {
@@ -605,6 +608,7 @@ pub static LIMITS: Shape = Shape {
         STREAMS,
         LISTENER_CONNECTIONS,
         CONNECTIONS_PER_IP,
+        HANDSHAKES,
     ],
 };
 
@@ -654,6 +658,14 @@ const LISTENER_CONNECTIONS: Key = Key {
     doc: "How many connections may be open at once, over all its addresses. More are not accepted until some end: they \
           wait in the kernel's queue.",
 };
+/// `listeners.*.limits.handshakes`
+pub const HANDSHAKES: Key = Key {
+    name: "handshakes",
+    forms: &[Form::Integer(1, u32::MAX as i64)],
+    absent: Default("1000"),
+    doc: "How many TLS handshakes a worker may have under way at once. More wait their turn, within `tls_handshake`; a client \
+          that has said nothing yet takes no place. Each holds some 20 KiB. Only with `tls`.",
+};
 const CONNECTIONS_PER_IP: Key = Key {
     name: "connections_per_ip",
     forms: &[Form::Integer(1, u32::MAX as i64)],
@@ -663,6 +675,13 @@ const CONNECTIONS_PER_IP: Key = Key {
           socket are not counted, nor those that were open when this was first set.",
 };
 
+const ROUTE_NAME: Key = Key {
+    name: "name",
+    forms: &[Form::Text("name")],
+    absent: Means("`route-1`, `passthrough-1` …, by its place"),
+    doc: "What it is called in logs. No two of a listener are the same.",
+};
+
 /// `[[listeners.NAME.routes]]`
 pub static ROUTE: Shape = Shape {
     what: "a route",
@@ -670,14 +689,12 @@ pub static ROUTE: Shape = Shape {
     doc: "All conditions that are written have to hold. When several routes match a request, an exact host comes before \
           the longest wildcard before any host; then an exact path before the longest prefix before regular expressions \
           in their order before any path; then more header and method conditions before fewer; then the order in the \
-          file. A route does exactly one of `pool`, `split`, `redirect`, `redirect_to_https` and `respond`.",
+          file. A route does exactly one of `pool`, `split`, `redirect`, `redirect_to_https` and `respond`. Routes of a \
+          tcp listener have only `name`, `sni`, `alpn` and `pool`.",
     keys: &[
-        Key {
-            name: "name",
-            forms: &[Form::Text("name")],
-            absent: Means("`route-1`, `route-2` …"),
-            doc: "What it is called in logs. No two of a listener are the same.",
-        },
+        ROUTE_NAME,
+        SNI,
+        ALPN,
         Key {
             name: "hosts",
             forms: &[Form::List(&[Form::Text("host name")])],

@@ -33,7 +33,9 @@ pub use diagnostic::{Colour, Diagnostic, Report, Severity};
 pub use health::{Aim, Expect, HealthCheck, HttpProbe, Initial, OnDown, Pattern, Probe};
 pub use load::{Loaded, from_text, load};
 pub use shape::Bytes;
-pub use tls::{Certificate, ClientAuth, ListenerTls, Material, PoolTls, TlsVersion, Trust, Whence};
+pub use tls::{
+    Certificate, ClientAuth, ClientFact, ListenerTls, Material, Offered, PoolTls, TlsVersion, Trust, Whence,
+};
 pub use words::counted;
 
 /// A name given in the file to a listener, pool, route or backend.
@@ -163,6 +165,8 @@ pub struct Limits {
     pub requests_per_connection: u32,
     /// Requests at once on one connection of HTTP/2, at least one. Default 100. Only for http.
     pub streams: u32,
+    /// TLS handshakes that one worker has under way at once, at least one. Default 1000.
+    pub handshakes: u32,
 }
 
 impl Default for Limits {
@@ -171,6 +175,7 @@ impl Default for Limits {
             head: HeadLimits::default(),
             requests_per_connection: 10_000,
             streams: 100,
+            handshakes: 1000,
             connections: None,
             connections_per_ip: None,
         }
@@ -187,6 +192,21 @@ pub enum Protocol {
         /// The pool's name, which exists.
         pool: Name,
     },
+    /// TLS that does not end here, to pools by what it asks for; at least one route asks for something.
+    Passthrough(Vec<PassthroughRoute>),
+}
+
+/// TLS connections that go through to one pool: one of a tcp listener's `routes`, or of `tls.passthrough`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassthroughRoute {
+    /// Its name; `route-N` or `passthrough-N` (counted from 1) when none is given.
+    pub name: Name,
+    /// What the client asks for; empty: anything, or nothing. A wildcard is one label here.
+    pub sni: Vec<HostPattern>,
+    /// Of which the client offers one; empty: any, or none.
+    pub alpn: Vec<Name>,
+    /// The pool's name, which exists.
+    pub pool: Name,
 }
 
 /// Which protocols of HTTP clients may speak.

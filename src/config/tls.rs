@@ -3,21 +3,23 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::PassthroughRoute;
 use super::diagnostic::Place;
 
 /// `[listeners.NAME.tls]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
     /// In file order, at least one; the first is for who asks for no name, or for one that no certificate has.
-    pub certificates: Vec<Certificate>,
+    pub certificates: Vec<Offered>,
     /// The oldest version that is spoken. Default 1.2.
     pub min_version: TlsVersion,
-    /// Whether clients are asked for a certificate; `None`: no.
-    pub client_auth: Option<ClientAuth>,
+    /// Connections that do not end here.
+    pub passthrough: Vec<PassthroughRoute>,
     /// Where the table stands.
     pub place: Place,
 }
@@ -66,6 +68,15 @@ impl PoolTls {
     }
 }
 
+/// One of the certificates that a listener shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// The certificate.
+    pub certificate: Certificate,
+    /// What is demanded of who asks for one of its names; `None`: nothing. Its own, or else the listener's.
+    pub client_auth: Option<Arc<ClientAuth>>,
+}
+
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TlsVersion {
@@ -95,6 +106,35 @@ pub struct ClientAuth {
     pub ca: Material,
     /// Which are revoked, PEM.
     pub crl: Option<Material>,
+    /// What backends are told of them.
+    pub forward: Vec<ClientFact>,
+}
+
+impl ClientAuth {
+    /// Whether both ask the same of clients and tell the same of them, wherever each is written.
+    #[must_use]
+    pub fn equals(&self, other: &ClientAuth) -> bool {
+        let crl = |auth: &ClientAuth| auth.crl.as_ref().map(|crl| crl.from.clone());
+        self.required == other.required
+            && self.ca.from == other.ca.from
+            && self.forward == other.forward
+            && crl(self) == crl(other)
+    }
+}
+
+/// Something that a client's certificate says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientFact {
+    /// Whose it is.
+    Subject,
+    /// The other names of that.
+    San,
+    /// Its number.
+    Serial,
+    /// The SHA-256 of all of it.
+    Fingerprint,
+    /// All of it.
+    Cert,
 }
 
 /// A file that is named in the configuration, read when that comes into force and whenever it changes.

@@ -194,6 +194,17 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
     ("the limits of a listener", &["header_count", "max_headers", "max_headers_count"], "write `headers`"),
     ("the limits of a listener", &["uri", "uri_length", "max_uri", "url"], "write `request_line`"),
     ("a route", &["server_name", "server_names", "host", "domains"], "write `hosts = [\"www.example.com\"]`"),
+    (
+        "a route",
+        &["host_sni", "sni_host", "sni_hosts", "req_ssl_sni", "ssl_fc_sni", "filter_chain_match"],
+        "write `sni = [\"db.example.com\"]`, in a listener with `protocol = \"tcp\"`",
+    ),
+    (
+        "a listener",
+        &["sni", "ssl_preread", "tls_passthrough", "ssl_passthrough", "passthrough"],
+        "write `routes = [{ sni = [\"db.example.com\"], pool = \"NAME\" }]` with `protocol = \"tcp\"`, or \
+         `[[listeners.NAME.tls.passthrough]]`",
+    ),
     ("a route", &["location", "prefix", "uri", "path_prefix"], "write `path = { prefix = \"/\" }`"),
     ("a route", &["exact", "path_exact"], "write `path = { exact = \"/\" }`"),
     ("a route", &["regex", "path_regex"], "write `path = { regex = '^/' }`"),

@@ -43,6 +43,8 @@ pub struct Forwarding<'a> {
     pub port: Option<u16>,
     /// Our id of the request; an acceptable one from a trusted client goes before it.
     pub request_id: &'a str,
+    /// What is told of the client's certificate, name by name; `None` where nothing is to be told.
+    pub client_cert: Option<&'a [(&'static str, String)]>,
     /// The `Host` of a request that named none (HTTP/1.0).
     pub fallback_host: &'a str,
     /// The `Sec-WebSocket-Key` for a backend that speaks HTTP/1.1, where the client speaks HTTP/2, which has none.
@@ -319,6 +321,10 @@ mod tests {
             ("Transfer-Encoding", Known::TransferEncoding),
             ("Upgrade", Known::Upgrade),
             ("Via", Known::Via),
+            ("Client-Cert", Known::ClientCert),
+            ("Client-Cert-Chain", Known::ClientCert),
+            ("X-Client-Cert", Known::ClientCert),
+            ("X-Client-Cert-Subject", Known::ClientCert),
             ("X-Forwarded-For", Known::XForwardedFor),
             ("X-Forwarded-Host", Known::XForwardedHost),
             ("X-Forwarded-Port", Known::XForwardedPort),
@@ -330,9 +336,20 @@ mod tests {
         for (name, known) in all {
             assert_eq!(Known::of(name.as_bytes()), known, "{name}");
             assert_eq!(Known::of(name.to_lowercase().as_bytes()), known, "{name}");
-            assert_eq!(Known::of(format!("{name}x").as_bytes()) == known, known == Known::XForwardedOther, "{name}x");
+            let by_beginning = known == Known::XForwardedOther || name.contains("-Cert-");
+            assert_eq!(Known::of(format!("{name}x").as_bytes()) == known, by_beginning, "{name}x");
         }
-        for other in ["", "X", "Accept", "Hosts", "XForwarded-For", "X-Forwarded"] {
+        for other in [
+            "",
+            "X",
+            "Accept",
+            "Hosts",
+            "XForwarded-For",
+            "X-Forwarded",
+            "X-Client-Cer",
+            "XyClient-Cert",
+            "X-Client-Certain",
+        ] {
             assert_eq!(Known::of(other.as_bytes()), Known::Other, "{other}");
         }
     }

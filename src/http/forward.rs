@@ -249,6 +249,7 @@ fn request_fields<L: Lines>(to: &mut L, head: &RequestHead, how: &Forwarding<'_>
             Known::Host | Known::XForwardedFor | Known::XRequestId => false,
             // not to be edited: both sides must agree on who waits for whom
             Known::Expect => return head.expects_continue && !std::mem::replace(&mut told.expect, true),
+            Known::ClientCert => how.trusted && how.client_cert.is_none(),
             Known::Forwarded | Known::XRealIp | Known::XForwardedOther => how.trusted,
             Known::XForwardedHost => how.trusted && mark(&mut told.host),
             Known::XForwardedPort => how.trusted && mark(&mut told.port),
@@ -286,6 +287,11 @@ fn origin(to: &mut impl Lines, head: &RequestHead, how: &Forwarding<'_>, edits: 
     }
     if edits.spare(b"X-Request-Id") {
         to.ours(X_REQUEST_ID, given_request_id(&head.fields, how.trusted).unwrap_or(how.request_id));
+    }
+    for (name, value) in how.client_cert.unwrap_or_default() {
+        if edits.spare(name.as_bytes()) {
+            to.field(name, value);
+        }
     }
     if how.forwarded && edits.spare(b"Forwarded") {
         forwarded(to, head, how);

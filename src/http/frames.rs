@@ -193,14 +193,14 @@ impl Meter {
             if frame != Frame::Other(Flood::Continuation) {
                 self.unfinished = None;
             }
-            before = Middle::OfNothing;
+            before = Middle::Nothing;
             self.take(frame)?;
         }
         self.unfinished = match self.received.middle() {
-            Middle::OfNothing => None,
+            Middle::Nothing => None,
             // What came before it was ended by these bytes.
-            Middle::OfHead if before != Middle::OfHead => Some(now),
-            Middle::OfHead | Middle::OfBlock => self.unfinished.or(Some(now)),
+            Middle::Head if before != Middle::Head => Some(now),
+            Middle::Head | Middle::Block => self.unfinished.or(Some(now)),
         };
         Ok(())
     }
@@ -274,11 +274,11 @@ enum Frame {
 /// What has begun in one direction and has to end before anything else can come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Middle {
-    OfNothing,
+    Nothing,
     /// A frame's nine first bytes.
-    OfHead,
+    Head,
     /// A block of fields.
-    OfBlock,
+    Block,
 }
 
 /// How far a block of fields is.
@@ -313,10 +313,10 @@ impl Walk {
 
     fn middle(&self) -> Middle {
         match self.block {
-            Block::Open => Middle::OfBlock,
-            Block::Last if self.skip > 0 => Middle::OfBlock,
-            Block::None | Block::Last if self.has > 0 => Middle::OfHead,
-            Block::None | Block::Last => Middle::OfNothing,
+            Block::Open => Middle::Block,
+            Block::Last if self.skip > 0 => Middle::Block,
+            Block::None | Block::Last if self.has > 0 => Middle::Head,
+            Block::None | Block::Last => Middle::Nothing,
         }
     }
 

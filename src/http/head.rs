@@ -85,6 +85,8 @@ pub enum Framing {
 pub enum Known {
     Other,
     Authorization,
+    /// `Client-Cert`, `X-Client-Cert`, and any name that goes on behind one of them with a `-`.
+    ClientCert,
     Connection,
     ContentLength,
     Cookie,
@@ -139,6 +141,8 @@ impl Known {
             (17, b't') if is(b"transfer-encoding") => Known::TransferEncoding,
             (18, b'p') if is(b"proxy-authenticate") => Known::ProxyAuthenticate,
             (19, b'p') if is(b"proxy-authorization") => Known::ProxyAuthorization,
+            (11.., b'c') if is_client_cert(name) => Known::ClientCert,
+            (13.., b'x') if name[1] == b'-' && is_client_cert(&name[2..]) => Known::ClientCert,
             (_, b'x') => Known::forwarded(name),
             _ => Known::Other,
         }
@@ -159,6 +163,12 @@ impl Known {
             _ => Known::XForwardedOther,
         }
     }
+}
+
+/// Whether a name is one of those that tell of a client's certificate (RFC 9440 and ours), an `X-` before it left away.
+fn is_client_cert(name: &[u8]) -> bool {
+    let (start, rest) = name.split_at(name.len().min(11));
+    start.eq_ignore_ascii_case(b"client-cert") && matches!(rest.first(), None | Some(b'-'))
 }
 
 /// One field of a table: where its name and value lie.

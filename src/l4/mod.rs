@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::balance::Tried;
 use crate::buffer::{Blocks, Buffer, SMALLEST};
+use crate::client_hello::ClientHello;
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::local::{Local, Phase, Session};
@@ -25,11 +26,12 @@ use elsewhere::Elsewhere;
 use relay::{Side, relay};
 use wait::{Unserved, Waiting, Wanted, wait};
 
-/// Serves one connection from its acceptance to its end.
-pub async fn serve(local: Rc<Local>, mut incoming: Incoming) {
+/// Serves one connection from its acceptance to its end. With `hello`, the first message in its prefix, it is TLS that passes
+/// through: then that says where to.
+pub async fn serve(local: Rc<Local>, mut incoming: Incoming, hello: Option<Box<ClientHello>>) {
     let session = local.session();
     let mut deadline = local.deadline();
-    let Some((backend, lease, idle)) = reach_backend(&session, &mut deadline, &mut incoming).await else {
+    let Some((backend, lease, idle)) = reach_backend(&session, &mut deadline, &mut incoming, hello).await else {
         // Nobody can serve it: a reset, because an orderly end would look like an empty answer.
         incoming.stream.reset();
         return;
@@ -50,12 +52,14 @@ async fn run(
     incoming: Incoming,
     mut backend: Stream,
 ) -> Outcome {
-    let mut client = incoming.stream;
-    let held = (!incoming.prefix.is_empty()).then(|| {
-        let mut buffer = session.local().buffers.blocks.take(incoming.prefix.len());
-        buffer.put(&incoming.prefix);
+    let Incoming { stream: mut client, prefix, .. } = incoming;
+    let held = (!prefix.is_empty()).then(|| {
+        let mut buffer = session.local().buffers.blocks.take(prefix.len());
+        buffer.put(&prefix);
         buffer
     });
+    // Not its memory for as long as the session lasts.
+    drop(prefix);
     let client_side = Side { stream: &mut client, held };
     let backend_side = Side { stream: &mut backend, held: None };
     let outcome = relay(session, lease, deadline, idle, client_side, backend_side).await;
@@ -67,19 +71,24 @@ async fn run(
     outcome
 }
 
-/// A backend of the listener's pool that is connected, and for how long the session may be idle.
+/// A backend that is connected, and for how long the session may be idle.
 type Reached = (Stream, Lease, Duration);
 
 /// How often a connection is placed anew because the configuration changed under it.
 const LOOKS: usize = 3;
 
 /// A connected backend by the newest view.
-async fn reach_backend(session: &Session, deadline: &mut Deadline, incoming: &mut Incoming) -> Option<Reached> {
+async fn reach_backend(
+    session: &Session,
+    deadline: &mut Deadline,
+    incoming: &mut Incoming,
+    hello: Option<Box<ClientHello>>,
+) -> Option<Reached> {
     let local = session.local();
     let (mut looks, mut waiting) = (LOOKS, Waiting::default());
     while looks > 0 {
         let view = local.view();
-        let reached = reach_by(&view, session, deadline, incoming, &mut waiting).await;
+        let reached = reach_by(&view, session, deadline, incoming, hello.as_deref(), &mut waiting).await;
         if reached.is_some() || Rc::ptr_eq(&view, &local.view()) {
             return reached;
         }
@@ -89,17 +98,22 @@ async fn reach_backend(session: &Session, deadline: &mut Deadline, incoming: &mu
     None
 }
 
-/// A connected backend of the listener's pool; another is tried when the first can not be reached.
+/// A connected backend of the pool that the connection goes to; another is tried when the first can not be reached.
 async fn reach_by(
     view: &View,
     session: &Session,
     deadline: &mut Deadline,
     incoming: &mut Incoming,
+    hello: Option<&ClientHello>,
     waiting: &mut Waiting,
 ) -> Option<Reached> {
     let local: &Local = session.local();
     let plan = view.listener(incoming.listener)?;
-    let Protocol::Tcp { pool } = plan.protocol else { return None };
+    let pool = match (hello, &plan.protocol) {
+        (Some(hello), _) => plan.through(hello)?.1,
+        (None, Protocol::Tcp { pool }) => *pool,
+        (None, Protocol::Http(_) | Protocol::Passthrough(_)) => return None,
+    };
     let settings = view.pool(pool);
     let idle = settings.timeouts.tunnel_idle.min(plan.timeouts.tunnel_idle);
     let key = settings.key_of_address(incoming.peer.map(|peer| peer.ip()));

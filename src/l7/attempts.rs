@@ -22,9 +22,9 @@ use super::talk::{Talk, overdue, watch_client};
 use crate::balance::{Rung, Tried};
 use crate::clock::{self, Instant};
 use crate::config::HttpVersion;
-use crate::http::fields::{Forwarding, Scheme};
+use crate::http::fields::Scheme;
 use crate::http::websocket::websocket_key;
-use crate::http::{Framing, MOST_KEPT, Version};
+use crate::http::{Framing, MOST_KEPT};
 use crate::l4::elsewhere::{self, Elsewhere};
 use crate::l4::wait::{Unserved, Waiting, Wanted, wait};
 use crate::local::{Desk, Phase};
@@ -383,12 +383,9 @@ impl<'a> Way<'a> {
     }
 
     /// The key of a WebSocket for a backend that expects one, where the client has none to give.
-    fn websocket_key(&self, desk: &Desk) -> Option<String> {
-        let wanted = desk.request.connection.websocket && desk.request.version == Version::Http2;
-        wanted.then(|| {
-            let random = self.local.roll(|dice| u128::from(dice.next()) << 64 | u128::from(dice.next()));
-            websocket_key(random.to_le_bytes())
-        })
+    fn websocket_key(&self) -> String {
+        let random = self.local.roll(|dice| u128::from(dice.next()) << 64 | u128::from(dice.next()));
+        websocket_key(random.to_le_bytes())
     }
 
     /// An attempt that is connected and has said nothing yet.
@@ -415,10 +412,8 @@ impl<'a> Way<'a> {
     ) -> Result<(), Failed> {
         let Running { upstream, lease, sending, .. } = stage;
         let address = Self::fallback_host(desk, lease);
-        let key = if let Upstream::H1(_) = upstream { self.websocket_key(desk) } else { None };
-        let forwarding = Forwarding { websocket_key: key.as_deref(), ..self.forwarding(client, &address) };
-        upstream.send(desk, &forwarding);
-        let mut talk = Talk::new(self, client, upstream, desk, lease, sending, reused, key.as_deref());
+        upstream.send(desk, &self.forwarding(client, &address), || self.websocket_key());
+        let mut talk = Talk::new(self, client, upstream, desk, lease, sending, reused);
         let repeats = self.route.retry.repeats;
         let got = poll_fn(|cx| match talk.poll(cx) {
             // The backend is given up by others, or cut off: this request need not share its fate.

@@ -12,13 +12,14 @@ use crate::clock::Instant;
 use crate::http::fields::Forwarding;
 use crate::http::h1::parse::{self, HeadLimits, Parsed};
 use crate::http::h1::write;
-use crate::http::{Fields, Framing, Method, Refusal, ResponseHead};
+use crate::http::{Fields, Framing, Method, Refusal, RequestHead, ResponseHead, Version, websocket};
 use crate::local::{Desk, Local};
 use crate::outcome::Outcome;
 use crate::pipe::{Buffers, Pipe};
 use crate::stream::Stream;
 
 /// A backend for the length of an attempt.
+#[expect(clippy::large_enum_variant, reason = "the usual one needs no block of its own")]
 pub(super) enum Upstream {
     /// On a connection of HTTP/1.1 that nobody else uses.
     H1(Wired),
@@ -33,6 +34,8 @@ pub(super) struct Wired {
     seen: usize,
     /// Any byte of a response has come.
     heard: bool,
+    /// What the backend's agreement to a WebSocket has to answer, where it was us who asked so.
+    key: Option<String>,
 }
 
 /// Why no head of a response came.
@@ -47,7 +50,7 @@ pub(super) enum HeadFault {
 impl Upstream {
     /// A connection on which nothing is under way.
     pub(super) fn over(stream: Stream) -> Upstream {
-        Upstream::H1(Wired { wire: Wire::new(stream), seen: 0, heard: false })
+        Upstream::H1(Wired { wire: Wire::new(stream), seen: 0, heard: false, key: None })
     }
 
     /// Whether its connection was there before.
@@ -55,12 +58,17 @@ impl Upstream {
         matches!(self, Upstream::H2(stream) if stream.is_reused())
     }
 
-    /// Makes the head of the request on the desk ready and begins the body behind it.
-    pub(super) fn send(&mut self, desk: &mut Desk, how: &Forwarding<'_>) {
+    /// Makes the head of the request on the desk ready and begins the body behind it. `roll_key` gives the key of a WebSocket
+    /// where the client has none, as in HTTP/2, and the backend wants one.
+    pub(super) fn send(&mut self, desk: &mut Desk, how: &Forwarding<'_>, roll_key: impl FnOnce() -> String) {
         match self {
-            Upstream::H1(Wired { wire, .. }) => {
+            Upstream::H1(Wired { wire, key, .. }) => {
+                if desk.request.connection.websocket && desk.request.version == Version::Http2 {
+                    *key = Some(roll_key());
+                }
                 wire.outbound.lend(std::mem::take(&mut desk.to_backend));
-                write::request(&mut wire.outbound.pending, &desk.request, how);
+                let how = Forwarding { websocket_key: key.as_deref(), ..*how };
+                write::request(&mut wire.outbound.pending, &desk.request, &how);
                 wire.outbound.begin(desk.request.framing);
             }
             Upstream::H2(stream) => stream.send(&desk.request, how),
@@ -92,6 +100,20 @@ impl Upstream {
         match self {
             Upstream::H1(wired) => wired.poll_head(cx, buffers, method, head),
             Upstream::H2(stream) => stream.poll_head(cx, method, head),
+        }
+    }
+
+    /// Whether the response, if it agrees to a WebSocket, does so as was asked. It reads as one of HTTP/1.1 then.
+    pub(super) fn agrees(&self, request: &RequestHead, response: &mut ResponseHead) -> bool {
+        match self {
+            Upstream::H1(Wired { key: Some(key), .. }) => websocket::is_accepted(response, key.as_bytes()),
+            Upstream::H1(_) => true,
+            Upstream::H2(_) => {
+                if request.connection.websocket {
+                    websocket::agree(response, request);
+                }
+                true
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::body::{Sink, Source};
@@ -17,6 +18,7 @@ use crate::http::forward::{OwnAnswer, Reply};
 use crate::local::{Desk, Phase, Session};
 use crate::pipe::Buffers;
 use crate::state::{ListenerId, Terms};
+use crate::tls::Identity;
 
 /// A protocol's way to take a request's body from a client and to give it a response.
 pub(super) trait Front {
@@ -70,6 +72,8 @@ pub(super) struct Client<F> {
     pub peer: Option<SocketAddr>,
     /// The address it came to; `None` over a Unix socket.
     pub local: Option<SocketAddr>,
+    /// Who it is, where something was demanded of it in its TLS handshake.
+    pub identity: Option<Arc<Identity>>,
     /// The listener's when the latest request began.
     pub terms: Rc<Terms>,
     /// How many requests its connection has brought, the one under way included.

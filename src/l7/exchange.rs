@@ -103,6 +103,9 @@ async fn open(
         *id = given;
     }
     let target = &desk.request.target;
+    if let Some(answer) = replies::misdirected(plan, client.identity.as_deref(), target.host()) {
+        return Opened::Answer(answer);
+    }
     let method = desk.request.method_text();
     let ask = RouteAsk { host: target.host(), path: target.path(), method, fields: &desk.request.fields };
     let Some(route) = http.routes.find(&ask) else {
@@ -181,7 +184,7 @@ impl Way<'_> {
         }
     }
 
-    pub(super) fn forwarding<'b>(&'b self, client: &Client<impl Front>, fallback_host: &'b str) -> Forwarding<'b> {
+    pub(super) fn forwarding<'b>(&'b self, client: &'b Client<impl Front>, fallback_host: &'b str) -> Forwarding<'b> {
         Forwarding {
             peer: self.peer,
             trusted: self.trusted,
@@ -190,6 +193,7 @@ impl Way<'_> {
             request_id: self.id,
             fallback_host,
             websocket_key: None,
+            client_cert: client.identity.as_ref().and_then(|identity| identity.fields()),
             forwarded: self.http.forwarded,
             via: self.http.via,
             edits: &self.route.request_edits,

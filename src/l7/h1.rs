@@ -112,6 +112,7 @@ impl Client<Wire> {
         }
         let terms = local.view().terms(incoming.listener).cloned();
         Connection {
+            identity: wire.stream.identity().cloned(),
             wire,
             session: local.session(),
             deadline: local.deadline(),

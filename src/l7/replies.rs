@@ -12,8 +12,9 @@ use crate::http::forward::{Connection as Persistence, OwnAnswer};
 use crate::http::h1::write;
 use crate::http::{Method, Refusal, Target};
 use crate::local::{Desk, Local};
-use crate::state::Action;
+use crate::state::{Action, ListenerPlan};
 use crate::stream::Stream;
+use crate::tls::{Direction, Identity};
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -123,6 +124,20 @@ pub fn turn_away(local: &Local, stream: Stream) {
     stream.say_and_close(&words);
 }
 
+/// The answer to a request for a host that demands of clients what this one's connection was not made by (security.md R15). If
+/// no host demands any more what was demanded then, the connection is of no further use.
+pub(super) fn misdirected(plan: &ListenerPlan, client: Option<&Identity>, host: &str) -> Option<Answer> {
+    let direction = plan.tls.as_ref()?.direct(client.map(|client| &client.demand), host);
+    if direction != Direction::Right {
+        tracing::debug!(listener = %plan.name, host, "its connection was made for other demands of clients");
+    }
+    match direction {
+        Direction::Right => None,
+        Direction::Elsewhere => Some(Answer::plain(421)),
+        Direction::Outdated => Some(Answer::plain(421).closing()),
+    }
+}
+
 /// What a route that does not forward answers.
 pub(super) fn of_route(action: &Action, target: &Target) -> Answer {
     match action {
@@ -174,6 +189,7 @@ fn text(status: u16) -> &'static str {
         400 => "The request could not be understood.\n",
         404 => "There is nothing here.\n",
         408 => "The request did not come in time.\n",
+        421 => "This connection is not for this host: ask on another one.\n",
         431 => "The trailer fields are too many or too large.\n",
         502 => "The server behind this one failed.\n",
         503 => "No server is available for this request.\n",

@@ -12,7 +12,6 @@ use crate::config::{Repeats, Timeouts};
 use crate::deadline::Deadline;
 use crate::http::Version;
 use crate::http::h1::parse::HeadLimits;
-use crate::http::websocket;
 use crate::local::{Desk, Phase};
 use crate::outcome::{Outcome, Repeatable};
 use crate::pipe::Buffers;
@@ -30,8 +29,6 @@ pub(super) struct Talk<'a, F> {
     timeouts: &'a Timeouts,
     /// The connection was idle before.
     reused: bool,
-    /// What the backend's agreement to a WebSocket has to answer, where it was us who sent it.
-    key: Option<&'a str>,
     /// The request's body on its way.
     sending: &'a mut Pump,
     wait: Wait,
@@ -66,7 +63,6 @@ impl<'a, F: Front> Talk<'a, F> {
         lease: &'a mut Lease,
         sending: &'a mut Pump,
         reused: bool,
-        key: Option<&'a str>,
     ) -> Talk<'a, F> {
         let (timeouts, whole) = (&way.view.pool(way.pool).timeouts, way.route.request_timeout);
         let (wait, since) = (Wait::Anew, lease.sent_at());
@@ -77,7 +73,6 @@ impl<'a, F: Front> Talk<'a, F> {
             lease,
             timeouts,
             reused,
-            key,
             sending,
             wait,
             since,
@@ -218,11 +213,8 @@ impl<'a, F: Front> Talk<'a, F> {
     /// A switch of protocols is only for those who asked for it (security.md R2).
     fn accept(&mut self) -> Result<(), Outcome> {
         let (request, response) = (&self.desk.request, &mut self.desk.response);
-        if request.connection.websocket {
-            websocket::agree(response, request);
-        }
+        let agreed = self.upstream.agrees(request, response);
         let switched = response.status == 101;
-        let agreed = self.key.is_none_or(|key| websocket::is_accepted(response, key.as_bytes()));
         let asked = request.connection.websocket && response.connection.websocket && agreed;
         if switched && !(asked && self.sending.is_done()) { Err(Outcome::MalformedResponse) } else { Ok(()) }
     }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::renewal::Calendar;
 use super::{Listening, Server, StartError, systemd};
 use crate::config::counted;
 use crate::config::watch::Watch;
@@ -25,6 +26,8 @@ pub enum Event {
     Hangup,
     /// The files may have changed.
     Changed,
+    /// A day has gone by since certificates were looked at.
+    NewDay,
     /// SIGTERM or SIGINT.
     Stop,
     /// This worker has died, which nothing on the wire can cause.
@@ -63,6 +66,7 @@ pub struct Daemon {
     refused: Option<Refusal>,
     /// Why certificates that were to be renewed are not what is used.
     stale: Option<String>,
+    calendar: Calendar,
     announced: Vec<Listening>,
 }
 
@@ -94,6 +98,7 @@ impl Daemon {
         log_lines(&loaded.warnings.to_string(), Severity::Warning);
         let materials = Materials::read(&loaded.config, None).map_err(|faults| Fault::Config(loaded.report(faults)))?;
         let server = Server::start(&loaded.config, &materials).await.map_err(Fault::Server)?;
+        let calendar = Calendar::begin(&materials);
         let mut daemon = Daemon {
             path: path.to_owned(),
             server,
@@ -102,6 +107,7 @@ impl Daemon {
             serving: Serving { loaded, materials, generation: 1 },
             refused: None,
             stale: None,
+            calendar,
             announced: Vec::new(),
         };
         daemon.announce();
@@ -145,6 +151,7 @@ impl Daemon {
         tokio::select! {
             event = self.signals.next() => event,
             () = changed(self.watch.as_mut()) => Event::Changed,
+            () = self.calendar.new_day() => Event::NewDay,
             worker = self.server.worker_died() => Event::WorkerDied(worker),
         }
     }
@@ -153,6 +160,7 @@ impl Daemon {
     pub async fn handle(&mut self, event: Event) -> ControlFlow<End> {
         match event {
             Event::Hangup | Event::Changed => self.reload(event).await,
+            Event::NewDay => self.calendar.look(&self.serving.materials),
             Event::Stop => return ControlFlow::Break(End::Stopped),
             Event::WorkerDied(worker) => {
                 tracing::error!(worker, "a worker has died: stopping, so that its clients do not wait for ever");
@@ -176,7 +184,7 @@ impl Daemon {
     }
 
     async fn reload(&mut self, why: Event) {
-        let loaded = load(&self.path);
+        let (loaded, before) = (load(&self.path), self.serving.generation);
         let is_served = loaded.as_ref().is_ok_and(|loaded| loaded.digest == self.serving.loaded.digest);
         // After a SIGHUP the manager waits for an answer, whether there is anything to do or not.
         if why == Event::Hangup || !is_served {
@@ -194,7 +202,10 @@ impl Daemon {
             },
             Err(report) => self.refuse(Refusal::of_report(&report), why),
         }
-        self.renew(why);
+        let is_renewed = self.renew(why);
+        if is_renewed || why == Event::Hangup || self.serving.generation != before {
+            self.calendar.look(&self.serving.materials);
+        }
         self.watch_over(files);
         systemd::ready(&self.status());
     }
@@ -209,13 +220,17 @@ impl Daemon {
         }
     }
 
-    /// Takes up certificates that have changed on the disk. A bad file leaves those in use that are, and is told once.
-    fn renew(&mut self, why: Event) {
-        let mut faults = Vec::new();
+    /// Takes up certificates that have changed on the disk, and says whether there are any. A bad file leaves those in use that
+    /// are, and is told once.
+    fn renew(&mut self, why: Event) -> bool {
+        let (mut faults, mut is_renewed) = (Vec::new(), false);
         for (listener, tls) in self.serving.materials.listeners() {
             match tls.renew() {
                 Ok(false) => {}
-                Ok(true) => tracing::info!(%listener, "certificates renewed"),
+                Ok(true) => {
+                    is_renewed = true;
+                    tracing::info!(%listener, "certificates renewed");
+                }
                 Err(more) => faults.extend(more),
             }
         }
@@ -234,6 +249,7 @@ impl Daemon {
             log_lines(detail, Severity::Error);
         }
         self.stale = detail;
+        is_renewed
     }
 
     async fn apply(&mut self, loaded: Loaded, materials: Materials, why: Event) {
@@ -396,6 +412,7 @@ impl std::error::Error for Fault {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
     use crate::config::from_text;
 
     #[test]
@@ -409,6 +426,23 @@ mod tests {
         "#;
         let loaded = from_text("test.toml", text).unwrap();
         assert_eq!(status(&loaded.config, 4), "Serving: 1 listener, 1 pool, 2 backends, generation 4");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn certificates_are_looked_at_every_day() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("evenkeel.toml");
+        let file = "[runtime]\nworkers = 1\n[listeners.web]\nbind = \"127.0.0.1:0\"\nredirect_to_https = true\n";
+        std::fs::write(&path, file).unwrap();
+        let mut daemon = Daemon::start(&path).await.unwrap();
+        for day in 1..=2 {
+            let before = clock::now();
+            while daemon.next().await != Event::NewDay {}
+            let passed = clock::now().since(before).as_secs();
+            assert!((86_300..=86_401).contains(&passed), "day {day}: {passed} s");
+            assert_eq!(daemon.handle(Event::NewDay).await, ControlFlow::Continue(()));
+        }
+        daemon.stop().await;
     }
 
     /// Nothing on the wire can kill a worker; this does, by what tokio asserts in debug builds.

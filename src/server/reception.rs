@@ -15,9 +15,10 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use super::admission::{Admission, Admitted, Entry};
-use super::handshake::Handshakes;
+use super::handshake::{Handshakes, Sorted};
 use super::introduction::{self, Client};
 use super::spread::{Acceptors, Loads, Open};
+use crate::client_hello::ClientHello;
 use crate::clock;
 use crate::config::Address;
 use crate::l7::spoken::{self, Spoken};
@@ -149,18 +150,28 @@ fn turn_away(local: &Rc<Local>, listener: ListenerId, stream: Stream) {
     }
 }
 
-/// Starts serving, after a handshake where the listener speaks TLS.
+/// Starts serving, after a handshake where the listener speaks TLS, or after its first message where that asks to pass through.
 fn secure(local: &Rc<Local>, handshakes: &Rc<Handshakes>, incoming: Incoming, seat: Seat) {
     let view = local.view();
     let Some(plan) = view.snapshot().listener(incoming.listener) else { return incoming.stream.reset() };
-    let Some(tls) = &plan.tls else { return serve(local, incoming, seat) };
-    let (config, limit) = (Arc::clone(&tls.current().config), plan.timeouts.tls_handshake);
-    let (local, handshakes) = (Rc::clone(local), Rc::clone(handshakes));
+    let Some(terms) = handshakes.terms(plan) else { return serve(local, incoming, seat) };
+    let local = Rc::clone(local);
     start(async move {
         // In a task of its own, so that the connection does not keep room for it.
-        if let Some(incoming) = handshakes.secure(&local, config, incoming, limit).await {
-            serve(&local, incoming, seat);
+        match terms.secure(&local, incoming).await {
+            Some(Sorted::Secured(incoming)) => serve(&local, incoming, seat),
+            Some(Sorted::Through(incoming, hello)) => relay(&local, incoming, Some(hello), seat),
+            None => {}
         }
+    });
+}
+
+/// Relays a connection.
+fn relay(local: &Rc<Local>, incoming: Incoming, hello: Option<Box<ClientHello>>, seat: Seat) {
+    let local = Rc::clone(local);
+    start(async move {
+        l4::serve(local, incoming, hello).await;
+        drop(seat);
     });
 }
 
@@ -170,13 +181,9 @@ fn serve(local: &Rc<Local>, incoming: Incoming, seat: Seat) {
     // By a reload, the listener can have gone while the connection was handed over: then so does the connection.
     let Some(plan) = view.snapshot().listener(incoming.listener) else { return incoming.stream.reset() };
     match &plan.protocol {
-        Protocol::Tcp { .. } => {
-            let local = Rc::clone(local);
-            start(async move {
-                l4::serve(local, incoming).await;
-                drop(seat);
-            });
-        }
+        Protocol::Tcp { .. } => relay(local, incoming, None, seat),
+        // By a reload again: its TLS has ended here, or it has not said anything yet.
+        Protocol::Passthrough(_) => incoming.stream.reset(),
         Protocol::Http(http) => {
             let spoken = Spoken::on(&incoming.stream, http.versions);
             serve_http(local, incoming, spoken, seat);

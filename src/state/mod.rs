@@ -18,6 +18,7 @@ mod health;
 mod ids;
 mod key;
 mod lease;
+mod passthrough;
 mod pool;
 mod queue;
 mod ramp;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::client_hello::ClientHello;
 use crate::clock::Instant;
 use crate::config::{self, Address, Config, HttpVersions, Initial, Limits, Name, Service, Timeouts};
 use crate::tls::{Materials, ServerTls};
@@ -45,6 +47,7 @@ pub use health::{Checkup, Cuts, Health, Probed, Sessions};
 use ids::Roster;
 pub use ids::{ListenerId, PoolId};
 pub use lease::Lease;
+pub use passthrough::{Passthrough, Through};
 pub use pool::{HashInput, Pool};
 pub use queue::{Place, Queue};
 use registry::Registry;
@@ -70,6 +73,8 @@ pub struct ListenerPlan {
     pub proxy_protocol: Option<Vec<IpNet>>,
     /// TLS towards clients; `None`: they speak in the clear.
     pub tls: Option<Arc<ServerTls>>,
+    /// TLS connections that pass through before it; `None`: all end here, or there is no TLS.
+    pub passthrough: Option<Passthrough>,
     /// What is spoken there, and where it goes.
     pub protocol: Protocol,
 }
@@ -84,6 +89,30 @@ pub enum Protocol {
         /// The pool.
         pool: PoolId,
     },
+    /// TLS that does not end here, to pools by what it asks for.
+    Passthrough(Passthrough),
+}
+
+impl ListenerPlan {
+    /// Whether a connection has to begin with a hello that we read ourselves.
+    #[must_use]
+    pub fn asks_for_hello(&self) -> bool {
+        self.passthrough.is_some() || matches!(self.protocol, Protocol::Passthrough(_))
+    }
+
+    /// By which route a TLS connection that begins with this hello passes through, and where to; `None`: by none, or it ends
+    /// here.
+    #[must_use]
+    pub fn through(&self, hello: &ClientHello) -> Option<(&str, PoolId)> {
+        match (&self.protocol, &self.passthrough) {
+            (Protocol::Passthrough(table), _) | (_, Some(table)) => {
+                table.find(hello).map(|route| (&*route.name, route.pool))
+            }
+            // The hello was read when the configuration was another one.
+            (Protocol::Tcp { pool }, None) if self.tls.is_none() => Some(("default", *pool)),
+            (Protocol::Tcp { .. } | Protocol::Http(_), None) => None,
+        }
+    }
 }
 
 /// The HTTP side of a listener.
@@ -348,6 +377,7 @@ fn plan_listeners(
             timeouts: listener.timeouts.clone(),
             limits: listener.limits.clone(),
             proxy_protocol: listener.proxy_protocol.clone(),
+            passthrough: plan_passthrough(listener, pools),
             tls: listener.tls.as_ref().map(|_| Arc::clone(materials.listener(&listener.name).expect(MATERIALS))),
             protocol: plan_protocol(&listener.protocol, pools),
         };
@@ -359,9 +389,20 @@ fn plan_listeners(
 /// What holds of a configuration and its materials.
 const MATERIALS: &str = "materials are read for the very configuration they are used with";
 
+/// The number of a pool that the configuration names.
+fn resolve(pools: &Roster, name: &str) -> PoolId {
+    PoolId::new(pools.find(name).expect("a checked configuration has every pool it names"))
+}
+
+fn plan_passthrough(listener: &config::Listener, pools: &Roster) -> Option<Passthrough> {
+    let routes = &listener.tls.as_ref()?.passthrough;
+    (!routes.is_empty()).then(|| Passthrough::compile(routes, |name| resolve(pools, name)))
+}
+
 fn plan_protocol(protocol: &config::Protocol, pools: &Roster) -> Protocol {
-    let resolve = |name: &str| PoolId::new(pools.find(name).expect("a checked configuration has every pool it names"));
+    let resolve = |name: &str| resolve(pools, name);
     match protocol {
+        config::Protocol::Passthrough(routes) => Protocol::Passthrough(Passthrough::compile(routes, resolve)),
         config::Protocol::Tcp { pool } => Protocol::Tcp { pool: resolve(pool) },
         config::Protocol::Http(http) => Protocol::Http(HttpPlan {
             versions: http.versions,

@@ -9,6 +9,7 @@ mod watched;
 use std::io::{self, IoSlice, Read};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use crate::buffer::Buffer;
 use crate::pipe::Pipe;
 use crate::state::ListenerId;
+use crate::tls::Identity;
 pub use secured::{Plain, Secured};
 pub use watched::{Seen, Watched};
 
@@ -82,6 +84,15 @@ impl Stream {
     #[must_use]
     pub fn speaks(&self, protocol: &str) -> bool {
         matches!(self, Stream::Tls(stream) if stream.speaks(protocol))
+    }
+
+    /// The client, where something was demanded of it in the handshake.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        match self {
+            Stream::Tls(stream) => stream.identity(),
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+        }
     }
 
     /// Waits until there is something to read, or an end.

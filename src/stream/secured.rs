@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,6 +15,7 @@ use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsStream;
 
 use super::Stream;
+use crate::tls::{Demand, Identity};
 
 /// A connection that TLS is spoken over.
 #[derive(Debug)]
@@ -107,13 +109,27 @@ impl AsyncWrite for Plain {
 #[derive(Debug)]
 pub struct Secured {
     session: RefCell<TlsStream<Plain>>,
+    identity: Option<Arc<Identity>>,
 }
 
 impl Secured {
     /// What a handshake has come to.
     #[must_use]
     pub fn new(session: impl Into<TlsStream<Plain>>) -> Secured {
-        Secured { session: RefCell::new(session.into()) }
+        Secured { session: RefCell::new(session.into()), identity: None }
+    }
+
+    /// The same with a client of whom this was demanded.
+    #[must_use]
+    pub fn of_client(session: impl Into<TlsStream<Plain>>, demand: &Demand) -> Secured {
+        let session = session.into();
+        let identity = |demand| Arc::new(Identity::new(demand, session.get_ref().1.peer_certificates()));
+        let identity = demand.as_ref().map(identity);
+        Secured { session: RefCell::new(session), identity }
+    }
+
+    pub(super) fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
     }
 
     /// Does something to the TCP socket under it, if there is one.

@@ -8,15 +8,26 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::facts::Facts;
 use super::material::Files;
 use super::names::Names;
-use crate::config::{Certificate, Diagnostic};
+use crate::config::{Certificate, Diagnostic, Material, Offered};
 
 /// Certificates with their keys, at least one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Book {
     keys: Vec<Arc<CertifiedKey>>,
+    entries: Vec<Entry>,
     names: Names,
+}
+
+/// What is told of a certificate.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The file it stands in.
+    pub file: Material,
+    /// What it says of itself.
+    pub facts: Facts,
 }
 
 impl Book {
@@ -25,30 +36,51 @@ impl Book {
     /// # Errors
     /// What is wrong with which file; all faults at once.
     pub fn read(
-        certificates: &[Certificate],
+        certificates: &[Offered],
         files: &mut Files,
         provider: &CryptoProvider,
     ) -> Result<Book, Vec<Diagnostic>> {
-        let (mut book, mut faults) = (Book { keys: Vec::new(), names: Names::default() }, Vec::new());
-        for certificate in certificates {
+        let (mut book, mut faults) = (Book::default(), Vec::new());
+        for Offered { certificate, .. } in certificates {
             match certified(certificate, files, provider) {
-                Ok((key, names)) => book.add(key, &names),
+                Ok((key, entry)) => book.add(key, entry),
                 Err(fault) => faults.push(fault),
             }
         }
         if faults.is_empty() { Ok(book) } else { Err(faults) }
     }
 
-    fn add(&mut self, key: CertifiedKey, names: &[String]) {
+    fn add(&mut self, key: CertifiedKey, entry: Entry) {
         let place = self.keys.len();
-        names.iter().for_each(|name| self.names.add(name, place));
+        entry.facts.names.iter().for_each(|name| self.names.add(name, place));
         self.keys.push(Arc::new(key));
+        self.entries.push(entry);
     }
 
-    /// Whether a certificate is for this name, and not only the one for everybody else.
-    #[cfg(test)]
+    /// What is told of each certificate, in the order of the file.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Whether a certificate is for this name, or wildcard, and not only the one for everybody else.
+    #[must_use]
     pub fn knows(&self, name: &str) -> bool {
         !self.names.find(name).is_empty()
+    }
+
+    /// The place of the certificate that has the first word about who asks for this name.
+    pub(super) fn place_of(&self, name: Option<&str>) -> usize {
+        name.and_then(|name| self.names.find(name).first()).copied().unwrap_or(0)
+    }
+
+    /// Two certificates of one name that are not `alike`, with that name; the first such name in the order of the alphabet.
+    pub(super) fn at_odds(&self, alike: impl Fn(usize, usize) -> bool) -> Option<(String, usize, usize)> {
+        let odd = |(name, places): (String, &[usize])| {
+            let (first, others) = places.split_first()?;
+            Some((name, *first, *others.iter().find(|other| !alike(*first, **other))?))
+        };
+        self.names.all().filter_map(odd).min()
     }
 
     /// The certificate for who asks for this name and can use what `can_use` says.
@@ -59,12 +91,12 @@ impl Book {
     }
 }
 
-/// A certificate with its key, which belong together, and the names it is for.
+/// A certificate with its key, which belong together, and what is told of it.
 pub(super) fn certified(
     certificate: &Certificate,
     files: &mut Files,
     provider: &CryptoProvider,
-) -> Result<(CertifiedKey, Vec<String>), Diagnostic> {
+) -> Result<(CertifiedKey, Entry), Diagnostic> {
     let identity = files.identity(certificate)?;
     let (key, cert) = (&certificate.key, &certificate.cert);
     let signing = provider.key_provider.load_private_key(identity.key).map_err(|error| {
@@ -83,7 +115,7 @@ pub(super) fn certified(
         }
     }
     certified.ocsp = (!identity.ocsp.is_empty()).then_some(identity.ocsp);
-    Ok((certified, identity.names))
+    Ok((certified, Entry { file: cert.clone(), facts: identity.facts }))
 }
 
 /// What rustls asks for a certificate.
@@ -101,12 +133,12 @@ impl ResolvesServerCert for Resolver {
 #[cfg(test)]
 mod tests {
     use super::super::provider;
-    use super::super::testing::{Authority, Folder};
+    use super::super::testing::{Authority, Folder, offered};
     use super::*;
 
     /// What is wrong with one certificate.
     fn fault(certificate: Certificate) -> String {
-        let faults = Book::read(&[certificate], &mut Files::default(), &provider()).unwrap_err();
+        let faults = Book::read(&[offered(certificate)], &mut Files::default(), &provider()).unwrap_err();
         assert_eq!(faults.len(), 1, "{faults:?}");
         assert!(faults[0].help.is_some() && !faults[0].labels.is_empty(), "{faults:?}");
         faults[0].message.clone()
@@ -117,7 +149,7 @@ mod tests {
         let (folder, ca) = (Folder::new(), Authority::new("ca"));
         let shop = folder.certificate("shop", ca.sign(&["shop.example", "*.shop.example"]));
         let news = folder.certificate("news", ca.sign(&["news.example"]));
-        let book = Book::read(&[shop, news], &mut Files::default(), &provider()).unwrap();
+        let book = Book::read(&[offered(shop), offered(news)], &mut Files::default(), &provider()).unwrap();
         let chosen = |name: Option<&str>| {
             let key = book.choose(name, |_| true).unwrap();
             book.keys.iter().position(|one| Arc::ptr_eq(one, key)).unwrap()
@@ -133,7 +165,7 @@ mod tests {
         let (folder, ca) = (Folder::new(), Authority::new("ca"));
         let one = folder.certificate("one", ca.sign(&["a.example"]));
         let two = folder.certificate("two", ca.sign(&["a.example"]));
-        let book = Book::read(&[one, two], &mut Files::default(), &provider()).unwrap();
+        let book = Book::read(&[offered(one), offered(two)], &mut Files::default(), &provider()).unwrap();
         let second = Arc::clone(&book.keys[1]);
         let can_use = |key: &CertifiedKey| std::ptr::eq(key, &*second);
         assert!(Arc::ptr_eq(book.choose(Some("a.example"), can_use).unwrap(), &second));
@@ -191,6 +223,9 @@ mod tests {
             let good = folder.certificate(name, ca.sign(&["a.example"]));
             Certificate { key: folder.put(&format!("{name}.bad"), ""), ..good }
         };
-        assert_eq!(Book::read(&[bad("a"), bad("b")], &mut Files::default(), &provider()).unwrap_err().len(), 2);
+        assert_eq!(
+            Book::read(&[offered(bad("a")), offered(bad("b"))], &mut Files::default(), &provider()).unwrap_err().len(),
+            2
+        );
     }
 }

@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::book::certified;
+use super::book::{Entry, certified};
 use super::material::Files;
 use super::{Alpn, versions};
 use crate::config::{Address, Diagnostic, PoolTls, Trust};
@@ -37,6 +37,8 @@ struct Current {
     /// Of which each backend has its own copy; it keeps no sessions.
     config: ClientConfig,
     backends: Mutex<BTreeMap<Address, Configs>>,
+    /// What backends that ask for a certificate are shown.
+    identity: Option<Entry>,
     /// Of the contents of all files.
     digest: u64,
 }
@@ -83,6 +85,12 @@ impl ClientTls {
             (None, Address::Unix(_)) => return None,
         };
         Some((self.current.load().towards(address, alpn), name))
+    }
+
+    /// The certificate that backends are shown, where they ask for one.
+    #[must_use]
+    pub fn identity(&self) -> Option<Entry> {
+        self.current.load().identity.clone()
     }
 
     /// Whether whoever goes by the one goes by the other as well, now and after files were renewed.
@@ -141,12 +149,12 @@ fn read(written: &PoolTls, system: &System, provider: &Arc<CryptoProvider>) -> R
         .with_protocol_versions(versions(written.min_version))
         .map_err(|error| vec![Diagnostic::error(format!("TLS can not be set up: {error}")).at(written.place)])?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-    let mut config = match own {
-        Some((own, _)) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
-        None => builder.with_no_client_auth(),
+    let (mut config, identity) = match own {
+        Some((own, entry)) => (builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))), Some(entry)),
+        None => (builder.with_no_client_auth(), None),
     };
     config.resumption = Resumption::disabled();
-    Ok(Current { config, backends: Mutex::default(), digest: files.digest() })
+    Ok(Current { config, backends: Mutex::default(), identity, digest: files.digest() })
 }
 
 /// Who is believed to be the backend.

@@ -10,10 +10,10 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::facts::Facts;
 use crate::config::{Certificate, Diagnostic, Material, Whence};
 
 /// No chain, key or list is as large.
@@ -29,8 +29,8 @@ pub struct Identity {
     pub key: PrivateKeyDer<'static>,
     /// Empty: none.
     pub ocsp: Vec<u8>,
-    /// The DNS names it is for.
-    pub names: Vec<String>,
+    /// What the first of the chain says.
+    pub facts: Facts,
 }
 
 /// Where this is on the disk.
@@ -126,7 +126,7 @@ impl Files {
     /// Reads a certificate with its key and all that belongs to it.
     pub fn identity(&mut self, certificate: &Certificate) -> Result<Identity, Diagnostic> {
         let chain = self.certificates(&certificate.cert)?;
-        let names = names(&certificate.cert, &chain)?;
+        let facts = facts(&certificate.cert, &chain)?;
         let key = self.private_key(&certificate.key)?;
         let ocsp = match &certificate.ocsp {
             Some(ocsp) => self.read(ocsp)?,
@@ -136,7 +136,7 @@ impl Files {
             let ocsp = certificate.ocsp.as_ref().unwrap_or(&certificate.cert);
             return Err(wrong(ocsp, "the file is empty", "write an OCSP response in DER into it, or remove `ocsp`"));
         }
-        Ok(Identity { chain, key, ocsp, names })
+        Ok(Identity { chain, key, ocsp, facts })
     }
 }
 
@@ -184,8 +184,8 @@ fn is_encrypted(bytes: &[u8]) -> bool {
     memchr::memmem::find(bytes, b"BEGIN ENCRYPTED PRIVATE KEY").is_some()
 }
 
-/// The DNS names of the first of a chain; a fault when the others do not follow from it.
-fn names(material: &Material, chain: &[CertificateDer<'_>]) -> Result<Vec<String>, Diagnostic> {
+/// What the first of a chain says; a fault when the others do not follow from it.
+fn facts(material: &Material, chain: &[CertificateDer<'_>]) -> Result<Facts, Diagnostic> {
     let mut parsed = Vec::with_capacity(chain.len());
     for (place, der) in chain.iter().enumerate() {
         let Ok((_, one)) = X509Certificate::from_der(der) else {
@@ -206,14 +206,5 @@ fn names(material: &Material, chain: &[CertificateDer<'_>]) -> Result<Vec<String
             return Err(wrong(material, &why, help));
         }
     }
-    Ok(names_of(&parsed[0]))
-}
-
-fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
-    let Ok(Some(alternatives)) = certificate.subject_alternative_name() else { return Vec::new() };
-    let name = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        _ => None,
-    };
-    alternatives.value.general_names.iter().filter_map(name).collect()
+    Ok(Facts::of(&parsed[0], parsed.len()))
 }

@@ -5,6 +5,10 @@
 
 mod book;
 mod client;
+mod demands;
+mod expiry;
+mod facts;
+mod identity;
 mod material;
 mod names;
 mod server;
@@ -18,11 +22,16 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{SupportedProtocolVersion, version};
 
-pub use book::Book;
+pub use book::{Book, Entry};
 pub use client::ClientTls;
 use client::System;
-pub use server::{Current, ServerTls};
+pub use demands::{Demand, Direction};
+pub use expiry::{Holder, Notice, SOON, Standing};
+pub use facts::Facts;
+pub use identity::Identity;
+pub use server::{Current, ServerTls, Way};
 
+use crate::clock::Date;
 use crate::config::{Config, Diagnostic, HttpVersions, Listener, Material, Name, Protocol, TlsVersion, Trust};
 
 /// What may be spoken on top of TLS, by the names of RFC 7301, the best first; none: that is not talked about.
@@ -100,6 +109,24 @@ impl Materials {
         self.pools.iter()
     }
 
+    /// The certificates that somebody has to look after, now.
+    #[must_use]
+    pub fn notices(&self, now: Date) -> Vec<Notice> {
+        let all = self.holders();
+        let notices = all.iter().flat_map(|(holder, entries)| entries.iter().map(move |entry| (holder, entry)));
+        notices.filter_map(|(holder, entry)| Notice::of(holder, entry, now)).collect()
+    }
+
+    /// All certificates by who shows them.
+    fn holders(&self) -> Vec<(Holder, Vec<Entry>)> {
+        let listeners = self.listeners().map(|(name, tls)| {
+            let entries = tls.current().book.entries().to_vec();
+            (Holder::Listener(name.clone()), entries)
+        });
+        let pools = self.pools().map(|(name, tls)| (Holder::Pool(name.clone()), tls.identity().into_iter().collect()));
+        listeners.chain(pools).collect()
+    }
+
     /// The files all of it was read from.
     #[must_use]
     pub fn files(&self) -> &[PathBuf] {
@@ -121,7 +148,7 @@ fn alpn(listener: &Listener) -> Alpn {
             HttpVersions::H2 => HTTP_2,
             HttpVersions::Both => HTTP,
         },
-        Protocol::Tcp { .. } => RAW,
+        Protocol::Tcp { .. } | Protocol::Passthrough(_) => RAW,
     }
 }
 
@@ -139,8 +166,10 @@ fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] 
 #[must_use]
 pub fn files(config: &Config) -> Vec<PathBuf> {
     let of_listeners = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| {
-        let certificates = tls.certificates.iter().flat_map(|one| [Some(&one.cert), Some(&one.key), one.ocsp.as_ref()]);
-        let clients = tls.client_auth.iter().flat_map(|auth| [Some(&auth.ca), auth.crl.as_ref()]);
+        let certificates = tls.certificates.iter().map(|one| &one.certificate);
+        let certificates = certificates.flat_map(|one| [Some(&one.cert), Some(&one.key), one.ocsp.as_ref()]);
+        let clients = tls.certificates.iter().filter_map(|one| one.client_auth.as_ref());
+        let clients = clients.flat_map(|auth| [Some(&auth.ca), auth.crl.as_ref()]);
         certificates.chain(clients).flatten().collect::<Vec<&Material>>()
     });
     let of_pools = config.pools.iter().filter_map(|pool| pool.tls.as_ref()).flat_map(|tls| {

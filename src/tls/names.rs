@@ -36,6 +36,14 @@ impl Names {
     }
 }
 
+impl Names {
+    /// Every name as it is written in a certificate, in lower case, with the places of its certificates; in no order.
+    pub fn all(&self) -> impl Iterator<Item = (String, &[usize])> {
+        let exact = self.exact.iter().map(|(name, places)| (name.clone(), &places[..]));
+        exact.chain(self.wildcard.iter().map(|(name, places)| (format!("*.{name}"), &places[..])))
+    }
+}
+
 /// Lower case, without the dot of the root.
 fn canonical(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
@@ -67,6 +75,15 @@ mod tests {
         for nobody in ["a.b.example.com", "example.com", "example.org", "", ".", "com", "*"] {
             assert!(names.find(nobody).is_empty(), "{nobody}");
         }
+    }
+
+    #[test]
+    fn all_of_them_are_told_as_they_are_written() {
+        let names = names(&[("*.Example.com", 0), ("example.com", 1), ("example.com", 0)]);
+        let mut all: Vec<_> = names.all().collect();
+        all.sort();
+        assert_eq!(all, [("*.example.com".to_owned(), &[0][..]), ("example.com".to_owned(), &[1, 0])]);
+        assert_eq!(names.find("*.example.com"), [0], "a wildcard is asked for as it is written");
     }
 
     #[test]

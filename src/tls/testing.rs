@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
 use crate::config::diagnostic::Place;
-use crate::config::{Certificate, ListenerTls, Material, TlsVersion, Whence};
+use crate::config::{Certificate, ListenerTls, Material, Offered, TlsVersion, Whence};
 
 /// A directory of files that goes with it.
 pub(super) struct Folder(pub tempfile::TempDir);
@@ -68,5 +68,11 @@ impl Folder {
 
 /// TLS with these certificates and all else as it is by default.
 pub(super) fn tls(certificates: Vec<Certificate>) -> ListenerTls {
-    ListenerTls { certificates, min_version: TlsVersion::V12, client_auth: None, place: Place::new(0, 0..1) }
+    let certificates = certificates.into_iter().map(offered).collect();
+    ListenerTls { certificates, min_version: TlsVersion::V12, passthrough: Vec::new(), place: Place::new(0, 0..1) }
+}
+
+/// A certificate of a listener that demands nothing of clients.
+pub(super) fn offered(certificate: Certificate) -> Offered {
+    Offered { certificate, client_auth: None }
 }

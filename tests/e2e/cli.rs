@@ -25,7 +25,7 @@ fn the_version_is_that_of_the_package() {
 fn help_names_the_commands_and_shows_a_file() {
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    for part in ["run", "check", "demo", "schema", "[listeners.", "backends", "78"] {
+    for part in ["run", "check", "certs", "demo", "schema", "[listeners.", "backends", "78"] {
         assert!(help.out.contains(part), "no {part:?} in {}", help.out);
     }
 }
@@ -135,13 +135,15 @@ fn every_example_file_checks() {
     // What they name under /etc stands here for the test.
     let etc = tempfile::tempdir().expect("a temporary directory");
     let ca = Authority::new("ca");
-    for name in ["example", "shop", "edge"] {
+    for name in ["example", "shop", "admin", "edge"] {
         ca.sign(&[&format!("{name}.example")]).write(etc.path(), name);
     }
     let more = [
         ("example.ocsp", "response"),
         ("partners.pem", &ca.pem),
         ("partners.crl", &ca.revoke(&[7])),
+        ("admins.pem", &ca.pem),
+        ("admins.crl", &ca.revoke(&[8])),
         ("internal-ca.pem", &ca.pem),
     ];
     more.iter().for_each(|(name, text)| std::fs::write(etc.path().join(name), text).expect("it can be written"));

@@ -1,8 +1,10 @@
 //! The demonstration: what it shows, and that what it plays goes as it should.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use crate::support::daemon::BINARY;
+use crate::support::tls::Tls;
 use crate::support::{Finished, run};
 
 #[track_caller]
@@ -21,6 +23,24 @@ fn without_a_terminal_it_prints_plain_lines_and_a_summary() {
             assert!(demo.out.contains(part), "no {part:?} in {}", demo.out);
         }
     }
+}
+
+#[test]
+fn it_serves_https_with_a_certificate_of_its_own() {
+    let mut demo = Command::new(BINARY)
+        .args(["demo", "--port", "0", "--tls", "--seconds", "20"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    let lines = BufReader::new(demo.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
+    let url = lines.filter_map(|line| Some(line.split_once("curl -ik https://")?.1.to_owned())).next();
+    let url = url.expect("it says how to ask");
+    let mut client = Tls::trusting_anybody().connect(url.trim_end_matches('/'), "localhost").expect("a handshake");
+    let (status, _) = client.get("/").expect("an answer");
+    assert_eq!(status, 200);
+    demo.kill().expect("it still runs");
+    demo.wait().expect("it has ended");
 }
 
 #[test]

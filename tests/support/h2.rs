@@ -87,7 +87,7 @@ impl H2Client {
     /// Connects over TLS; what is spoken is up to ALPN, and is HTTP/2 here.
     #[track_caller]
     pub fn secured(tls: &Tls, address: &str, name: &str) -> H2Client {
-        let (config, address) = (tls.offering(&["h2", "http/1.1"]), address.to_owned());
+        let (config, address) = (tls.offering(&["h2", "http/1.1"]).config(), address.to_owned());
         let name = ServerName::try_from(name.to_owned()).expect("a good name");
         let stream = async move {
             let stream = tokio::net::TcpStream::connect(address).await.expect("it accepts");

@@ -315,6 +315,11 @@ impl Connection {
         read_to_ending(&mut self.reader).ok().map(|(_, ending)| ending)
     }
 
+    /// The bare stream, for a script that has read nothing of it yet.
+    pub fn wire(&self) -> Wire {
+        self.reader.get_ref().try_clone()
+    }
+
     /// Sends a FIN and goes on reading.
     pub fn finish_writing(&self) {
         self.reader.get_ref().finish_writing();

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod};
 use rcgen::{KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd};
 use rustls::SupportedProtocolVersion;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig, StreamOwned,
-};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, ProtocolVersion, RootCertStore};
+use rustls::{ServerConfig, SignatureScheme, StreamOwned};
 
 use super::DEADLINE;
 
@@ -73,7 +73,8 @@ impl Authority {
         self.sign_until(names, 1, 2020)
     }
 
-    fn sign_until(&self, names: &[&str], serial: u64, year: i32) -> Signed {
+    /// One that is valid until a year begins.
+    pub fn sign_until(&self, names: &[&str], serial: u64, year: i32) -> Signed {
         let mut params =
             CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.distinguished_name.push(DnType::CommonName, names[0]);
@@ -153,6 +154,15 @@ impl Hands {
     }
 }
 
+/// How a server that has this certificate ends TLS.
+pub fn server(own: &Signed) -> Arc<ServerConfig> {
+    let builder = ServerConfig::builder_with_provider(evenkeel::tls::provider());
+    let builder = builder.with_protocol_versions(rustls::ALL_VERSIONS).unwrap().with_no_client_auth();
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(own.chain.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+    Arc::new(builder.with_single_cert(chain.unwrap(), key).unwrap())
+}
+
 /// How a client connects; sessions are kept in it.
 #[derive(Clone)]
 pub struct Tls(Arc<ClientConfig>);
@@ -188,11 +198,42 @@ impl Tls {
         Tls(Arc::new(config))
     }
 
-    /// The same, but for what it says it can speak.
-    pub fn offering(&self, protocols: &[&str]) -> Arc<ClientConfig> {
+    /// Offers these protocols and no others.
+    pub fn offering(&self, protocols: &[&str]) -> Tls {
         let mut config = ClientConfig::clone(&self.0);
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        Arc::new(config)
+        Tls(Arc::new(config))
+    }
+
+    /// The same for a client that is not one of these.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.0)
+    }
+
+    /// What it says first when it asks for this name.
+    pub fn hello(&self, name: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.begin(name).write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn begin(&self, name: &str) -> ClientConnection {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        ClientConnection::new(Arc::clone(&self.0), name).unwrap()
+    }
+
+    /// Trusts whoever answers, as `curl -k` does.
+    pub fn trusting_anybody() -> Tls {
+        let builder = ClientConfig::builder_with_provider(evenkeel::tls::provider());
+        let builder = builder.with_protocol_versions(rustls::ALL_VERSIONS).unwrap().dangerous();
+        Tls(Arc::new(builder.with_custom_certificate_verifier(Arc::new(Anybody)).with_no_client_auth()))
+    }
+
+    /// Says no name when it connects.
+    pub fn nameless(&self) -> Tls {
+        let mut config = ClientConfig::clone(&self.0);
+        config.enable_sni = false;
+        Tls(Arc::new(config))
     }
 
     /// Connects and shakes hands.
@@ -202,19 +243,67 @@ impl Tls {
 
     /// The same with these bytes before the first of the handshake, and together with it.
     pub fn connect_behind(&self, header: &[u8], address: &str, name: &str) -> io::Result<TlsClient> {
+        self.connect_by(address, name, |socket, hello| socket.write_all(&[header, hello].concat()))
+    }
+
+    /// The same where `say` sends what comes first.
+    pub fn connect_by(
+        &self,
+        address: &str,
+        name: &str,
+        say: impl FnOnce(&mut TcpStream, &[u8]) -> io::Result<()>,
+    ) -> io::Result<TlsClient> {
         let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(DEADLINE))?;
         socket.set_write_timeout(Some(DEADLINE))?;
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let mut hello = ClientConnection::new(Arc::clone(&self.0), name).unwrap();
-        let mut first = header.to_vec();
-        hello.write_tls(&mut first)?;
-        let mut stream = StreamOwned::new(hello, socket);
-        stream.sock.write_all(&first)?;
+        let (mut connection, mut hello) = (self.begin(name), Vec::new());
+        connection.write_tls(&mut hello)?;
+        let mut stream = StreamOwned::new(connection, socket);
+        say(&mut stream.sock, &hello)?;
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }
         Ok(TlsClient { stream })
+    }
+}
+
+/// Finds nothing wrong with any certificate.
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        evenkeel::tls::provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -258,7 +347,12 @@ impl TlsClient {
 
     /// Asks for a path; the status and body of the answer.
     pub fn get(&mut self, path: &str) -> io::Result<(u16, String)> {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n"))?;
+        self.ask(path, "Host: a.example\r\n")
+    }
+
+    /// The same with these fields.
+    pub fn ask(&mut self, path: &str, fields: &str) -> io::Result<(u16, String)> {
+        self.send(format!("GET {path} HTTP/1.1\r\n{fields}\r\n"))?;
         let (head, length) = self.head()?;
         let body = String::from_utf8(self.bytes(length)?).unwrap();
         Ok((head[9..12].parse().unwrap(), body))

@@ -5,6 +5,7 @@
 //! clients and the picture are the demonstration's own. There is one without an end ([`show`]), and scripted ones
 //! ([`play`]), which judge whether all went as it should.
 
+mod certificate;
 mod company;
 mod origins;
 mod outage;

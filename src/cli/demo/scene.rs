@@ -1,5 +1,6 @@
 //! What every demonstration consists of: the company of servers and clients, and the balancer between them.
 
+use super::certificate::SelfSigned;
 use super::company::Company;
 use super::stage::{self, Ports, Stage};
 use super::table::Sample;
@@ -34,8 +35,12 @@ impl Scene {
     pub async fn open(demo: &Demo, turns: Turns) -> Result<Scene, Trouble> {
         let company = Company::start(demo.speed).await?;
         let ports = Ports::choose(demo.port, stage::is_free);
+        let ports = if demo.tls { ports.with_tls(stage::is_free) } else { ports };
         let script = stage::script(ports, &demo.algorithm, &company.web, &company.echo, demo.speed);
         let stage = Stage::build(&script)?;
+        if demo.tls {
+            stage.certify(&SelfSigned::make()?)?;
+        }
         let daemon = Daemon::start(stage.file()).await.map_err(Trouble::Fault)?;
         Ok(Scene { company, daemon, stage, turns, begun: clock::now() })
     }

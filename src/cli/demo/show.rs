@@ -167,6 +167,10 @@ impl Show {
         if let Some(web) = doors.web {
             lines.push(format!("Try it    curl -i http://{web}/"));
         }
+        let listening = self.scene.daemon.server().listening();
+        if let Some(secure) = listening.iter().find(|listening| &*listening.name == "https") {
+            lines.push(format!("          curl -ik https://{}/", secure.address));
+        }
         if let Some(echo) = doors.echo {
             lines.push(format!("          curl -m 1 telnet://{echo}"));
         }

@@ -7,11 +7,15 @@ use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use super::certificate::SelfSigned;
 use super::company::Cast;
 use super::origins::HEALTH;
 
 /// The port tried first.
 const FIRST_PORT: u16 = 8080;
+
+/// The port tried first for HTTPS.
+const FIRST_TLS_PORT: u16 = 8443;
 
 /// How many ports after it are tried before any will do.
 const PORTS: u16 = 100;
@@ -29,6 +33,8 @@ pub struct Ports {
     pub web: u16,
     /// For bytes.
     pub echo: u16,
+    /// For HTTPS, where that is wanted.
+    pub tls: Option<u16>,
 }
 
 impl Ports {
@@ -40,7 +46,15 @@ impl Ports {
             0 => 0,
             web => web.checked_add(1).map_or(0, |next| first_free(next, &is_free)),
         };
-        Ports { web, echo }
+        Ports { web, echo, tls: None }
+    }
+
+    /// The same with 8443 or the next free one for HTTPS; 0 where that for HTTP is left to the system.
+    #[must_use]
+    pub fn with_tls(self, is_free: impl Fn(u16) -> bool) -> Ports {
+        let is_free = |port| port != self.web && port != self.echo && is_free(port);
+        let tls = if self.web == 0 { 0 } else { first_free(FIRST_TLS_PORT, is_free) };
+        Ports { tls: Some(tls), ..self }
     }
 }
 
@@ -62,18 +76,17 @@ pub fn script(ports: Ports, algorithm: &str, web: &Cast, echo: &Cast, speed: u32
          # reason. It is removed when the demonstration ends.\n\n\
          [runtime]\n\
          shutdown_grace = \"1s\"\n\n\
-         [listeners.http]\n\
-         bind = \"127.0.0.1:{}\"\n\n\
-         [[listeners.http.routes]]\n\
-         name = \"all\"\n\
-         pool = \"http\"\n\
-         retry = {{ attempts = 3, on = [\"connect\", \"reset\", \"timeout\", \"500\"] }}\n\n\
          [listeners.tcp]\n\
          bind = \"127.0.0.1:{}\"\n\
          protocol = \"tcp\"\n\
          pool = \"tcp\"\n",
-        ports.web, ports.echo
+        ports.echo
     );
+    listener(&mut text, "http", ports.web, "");
+    if let Some(port) = ports.tls {
+        let tls = format!("tls.certificates = [{{ cert = \"{CERT}\", key = \"{KEY}\" }}]\n");
+        listener(&mut text, "https", port, &tls);
+    }
     pool(&mut text, "http", algorithm, web);
     if RAMPING.contains(&algorithm) {
         let _ = writeln!(text, "slow_start = \"{}ms\"", 4000 / speed);
@@ -81,6 +94,20 @@ pub fn script(ports: Ports, algorithm: &str, web: &Cast, echo: &Cast, speed: u32
     pool(&mut text, "tcp", algorithm, echo);
     text.push_str(&protection(speed));
     text
+}
+
+/// A listener for HTTP, with this too.
+fn listener(text: &mut String, name: &str, port: u16, tls: &str) {
+    let _ = write!(
+        text,
+        "\n[listeners.{name}]\n\
+         bind = \"127.0.0.1:{port}\"\n\
+         {tls}\n\
+         [[listeners.{name}.routes]]\n\
+         name = \"all\"\n\
+         pool = \"http\"\n\
+         retry = {{ attempts = 3, on = [\"connect\", \"reset\", \"timeout\", \"500\"] }}\n"
+    );
 }
 
 fn pool(text: &mut String, name: &str, algorithm: &str, cast: &Cast) {
@@ -125,6 +152,10 @@ fn protection(speed: u32) -> String {
     )
 }
 
+/// The files of the certificate and its key, beside that.
+const CERT: &str = "demo.crt";
+const KEY: &str = "demo.key";
+
 /// The file in its directory; both are removed when this is dropped.
 #[derive(Debug)]
 pub struct Stage {
@@ -143,6 +174,15 @@ impl Stage {
         let stage = Stage { directory, file };
         fs::write(&stage.file, text)?;
         Ok(stage)
+    }
+
+    /// Puts a certificate where the text says.
+    ///
+    /// # Errors
+    /// When it can not be written.
+    pub fn certify(&self, SelfSigned { cert, key }: &SelfSigned) -> io::Result<()> {
+        fs::write(self.directory.join(CERT), cert)?;
+        fs::write(self.directory.join(KEY), key)
     }
 
     /// The file.
@@ -179,17 +219,25 @@ mod tests {
     #[test]
     fn a_taken_port_is_passed_over_unless_it_was_asked_for() {
         let is_free = |port| port != 8080 && port != 8082;
-        assert_eq!(Ports::choose(None, is_free), Ports { web: 8081, echo: 8083 });
-        assert_eq!(Ports::choose(Some(8080), is_free), Ports { web: 8080, echo: 8081 });
-        assert_eq!(Ports::choose(Some(0), is_free), Ports { web: 0, echo: 0 });
-        assert_eq!(Ports::choose(None, |_| false), Ports { web: 0, echo: 0 });
-        assert_eq!(Ports::choose(Some(u16::MAX), |_| true), Ports { web: u16::MAX, echo: 0 });
+        assert_eq!(Ports::choose(None, is_free), Ports { web: 8081, echo: 8083, tls: None });
+        assert_eq!(Ports::choose(Some(8080), is_free), Ports { web: 8080, echo: 8081, tls: None });
+        assert_eq!(Ports::choose(Some(0), is_free), Ports { web: 0, echo: 0, tls: None });
+        assert_eq!(Ports::choose(None, |_| false), Ports { web: 0, echo: 0, tls: None });
+        assert_eq!(Ports::choose(Some(u16::MAX), |_| true), Ports { web: u16::MAX, echo: 0, tls: None });
+    }
+
+    #[test]
+    fn the_port_for_https_is_none_of_the_others() {
+        let tls = |web, is_free: fn(u16) -> bool| Ports { web, echo: 8444, tls: None }.with_tls(is_free).tls;
+        assert_eq!(tls(8080, |_| true), Some(8443));
+        assert_eq!(tls(8443, |_| true), Some(8445));
+        assert_eq!((tls(8080, |_| false), tls(0, |_| true)), (Some(0), Some(0)));
     }
 
     #[test]
     fn weights_are_written_where_they_count() {
         let web = vec![(super::super::origins::WEB[0], "127.0.0.1:4000".parse().unwrap())];
-        let ports = Ports { web: 8080, echo: 8081 };
+        let ports = Ports { web: 8080, echo: 8081, tls: Some(8443) };
         assert!(script(ports, "least_connections", &web, &web, 1).contains("weight = 4"));
         assert!(!script(ports, "round_robin", &web, &web, 1).contains("weight"));
     }
@@ -201,7 +249,7 @@ mod tests {
             (4000..).zip(characters.iter().copied()).map(at).collect::<Cast>()
         };
         let (web, echo) = (cast(&super::super::origins::WEB), cast(&super::super::origins::ECHO));
-        let ports = Ports { web: 8080, echo: 8081 };
+        let ports = Ports { web: 8080, echo: 8081, tls: Some(8443) };
         for algorithm in crate::cli::ALGORITHMS {
             for speed in 1..=10 {
                 let text = script(ports, algorithm, &web, &echo, speed);

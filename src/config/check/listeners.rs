@@ -12,16 +12,8 @@ use super::shadow::Placed;
 use super::{Checking, own_timeouts, to_count};
 
 /// What only an http listener can have.
-const HTTP_KEYS: &[&str] = &[
-    "redirect_to_https",
-    "routes",
-    "http_versions",
-    "trusted_proxies",
-    "forwarded",
-    "via",
-    "underscore_names",
-    "headers",
-];
+const HTTP_KEYS: &[&str] =
+    &["redirect_to_https", "http_versions", "trusted_proxies", "forwarded", "via", "underscore_names", "headers"];
 
 /// Which of its limits only an http listener can have.
 const HTTP_LIMITS: &[&str] = &["header_bytes", "headers", "request_line", "requests_per_connection", "streams"];
@@ -40,9 +32,15 @@ impl Checking<'_> {
         let tls = match table.entry("tls") {
             Some(entry) => {
                 self.refuse_a_circle(table, entry);
+                if let Some(("tcp", place)) = table.text("protocol") {
+                    self.refuse_forward(entry, place);
+                }
                 Some(self.listener_tls(entry)?)
             }
-            None => None,
+            None => {
+                self.refuse_handshakes(table);
+                None
+            }
         };
         let proxy_protocol = match table.entry("proxy_protocol") {
             Some(entry) => self.proxy_protocol(entry, &bind)?,
@@ -102,6 +100,7 @@ impl Checking<'_> {
             streams: count(table, &keys::STREAMS),
             connections: limit("connections"),
             connections_per_ip: limit("connections_per_ip"),
+            handshakes: count(table, &keys::HANDSHAKES),
         }
     }
 
@@ -138,22 +137,35 @@ impl Checking<'_> {
                 self.http_only(&entry.key, entry.key_place, protocol);
             }
         }
+        if let Some(routes) = table.entry("routes").filter(|routes| routes.node.as_list() != Some(&[])) {
+            return self.tcp_routes(routes, table, protocol);
+        }
         if table.node("pool").is_none() {
             let fault =
                 Diagnostic::error(format!("the tcp listener `{}` has no `pool`", entry.key)).at(entry.key_place);
-            self.missing(table, &keys::LISTENER, &["pool"], fault.help("write `pool = \"NAME\"`"));
+            self.missing(
+                table,
+                &keys::LISTENER,
+                &["pool"],
+                fault.help("write `pool = \"NAME\"`, or `routes` with `sni`"),
+            );
         }
-        let pool = self.pool_reference(table.node("pool"))?;
-        if let (Some(hash_on), Some(reference)) = (self.http_hashes.get(&pool), table.node("pool")) {
+        Some(Protocol::Tcp { pool: self.tcp_pool(table.node("pool")?)? })
+    }
+
+    /// The pool of this name, for tcp connections.
+    pub(super) fn tcp_pool(&mut self, reference: &Node) -> Option<Name> {
+        let pool = self.pool_reference(Some(reference))?;
+        if let Some(hash_on) = self.http_hashes.get(&pool) {
             let warning =
                 Diagnostic::warning(format!("the pool `{pool}` hashes on what a tcp connection does not have"));
             let warning = warning.label(reference.place, "used for tcp").label(*hash_on, "a part of an HTTP request");
             self.faults.push(warning.help("its connections are hashed by the client's address; use a pool of its own"));
         }
-        Some(Protocol::Tcp { pool })
+        Some(pool)
     }
 
-    fn http_only(&mut self, key: &str, place: Place, protocol: Place) {
+    pub(super) fn http_only(&mut self, key: &str, place: Place, protocol: Place) {
         let fault = Diagnostic::error(format!("`{key}` has no meaning on a tcp listener")).at(place);
         let fault = fault.label(protocol, "this makes it one");
         self.faults.push(fault.help(format!("remove `{key}`, or write `protocol = \"http\"`")));
@@ -363,7 +375,7 @@ mod tests {
             ("bind = '127.0.0.1:1'\npool = 'a'\ntrusted_proxies = ['10.0.0.1/8']", &["\"10.0.0.0/8\"", "\"10.0.0.1\""]),
             ("bind = '127.0.0.1:1'\npool = 'a'\nprotocol = 'https'", &["not a value of `protocol`"]),
             ("bind = '127.0.0.1:1'\npool = 'a'\nhttp_versions = []", &["no version"]),
-            ("bind = '127.0.0.1:1'\npool = 'a'\nhttp_versions = ['h3']", &["h3", "\"h2\""]),
+            ("bind = '127.0.0.1:1'\npool = 'a'\nhttp_versions = ['h3']", &["not a value of `http_versions`"]),
             (
                 "bind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\nhttp_versions = ['h1']",
                 &["no meaning on a tcp listener"],

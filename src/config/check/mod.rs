@@ -10,6 +10,7 @@ mod breaker;
 mod headers;
 mod health;
 mod listeners;
+mod passthrough;
 mod patterns;
 mod pools;
 mod recovery;

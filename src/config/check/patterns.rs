@@ -1,6 +1,6 @@
 //! Hosts, paths, regular expressions and tokens as routes compare them.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use regex::Regex;
 
@@ -23,6 +23,20 @@ impl Checking<'_> {
             Some(rest) => HostPattern::Wildcard(rest.to_owned()),
             None => HostPattern::Exact(host.to_owned()),
         })
+    }
+
+    /// A server name as clients ask for it in TLS, or a wildcard for one label.
+    pub(super) fn server_name(&mut self, text: &str, place: Place) -> Option<HostPattern> {
+        let name = text.strip_suffix('.').unwrap_or(text);
+        let is_address = text.starts_with('[') || text.parse::<IpAddr>().is_ok();
+        let help = match name.strip_prefix("*.").unwrap_or(name) {
+            "*" => "leave `sni` out to match every name",
+            _ if is_address => "clients that connect to an address ask for no name: leave `sni` out to match them",
+            rest if rest.contains('*') => "`*` can only stand for the whole first label: \"*.example.com\"",
+            _ => return self.host(text, place),
+        };
+        self.error(place, format!("`{text}` is not a server name"), help);
+        None
     }
 
     /// A path as it is compared: in canonical form.

@@ -28,6 +28,7 @@ impl Checking<'_> {
             Some((text, place)) => self.name("route", text, place),
             None => Some(format!("route-{number}").into()),
         };
+        self.refuse_sni(table);
         let hosts = self.hosts(table);
         let path = self.route_path(table.node("path"));
         let methods = self.methods(table);
@@ -89,7 +90,7 @@ impl Checking<'_> {
     }
 
     /// The strings of a list that is there to narrow: an empty one would say nothing matches, and mean anything does.
-    fn narrowing<'t>(&mut self, table: &'t Table, key: &str) -> Vec<(&'t str, Place)> {
+    pub(super) fn narrowing<'t>(&mut self, table: &'t Table, key: &str) -> Vec<(&'t str, Place)> {
         let Some(node) = table.node(key) else { return Vec::new() };
         let nodes = node.as_list().unwrap_or_default();
         if nodes.is_empty() && node.as_list().is_some() {
@@ -296,7 +297,7 @@ impl Checking<'_> {
 }
 
 /// Whether every item of the list under this key was understood.
-fn is_whole(table: &Table, key: &str, understood: usize) -> bool {
+pub(super) fn is_whole(table: &Table, key: &str, understood: usize) -> bool {
     table.node(key).is_none_or(|node| node.as_list().is_some_and(|nodes| nodes.len() == understood && understood > 0))
 }
 

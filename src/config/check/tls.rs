@@ -1,6 +1,7 @@
 //! `tls` of a listener and of a pool. What stands in the files is looked at when they are read.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 
@@ -8,9 +9,13 @@ use super::super::diagnostic::{Diagnostic, Place};
 use super::super::keys;
 use super::super::read::{Entry, Node, Table};
 use super::super::{
-    Address, Backend, Certificate, ClientAuth, ListenerTls, Material, PoolTls, TlsVersion, Trust, Whence,
+    Address, Backend, Certificate, ClientAuth, ClientFact, ListenerTls, Material, Offered, PoolTls, TlsVersion, Trust,
+    Whence,
 };
 use super::Checking;
+
+/// What a certificate demands of clients.
+type Demand = Option<Arc<ClientAuth>>;
 
 impl Checking<'_> {
     /// What the listener's `tls` means; `None` where there is none, or a faulty one.
@@ -25,18 +30,15 @@ impl Checking<'_> {
             let help = "write `certificates = [{ cert = \"example.crt\", key = \"example.key\" }]`";
             self.needs(table, &keys::LISTENER_TLS, "certificates", entry.key_place, help);
         }
-        let client_auth = table.entry("client_auth").map(|entry| self.client_auth(entry));
+        let client_auth = self.client_auth(table);
+        let passthrough = self.tls_passthrough(table);
         let nodes = written?;
-        let certificates: Vec<_> = nodes.iter().filter_map(|node| self.certificate(node)).collect();
+        let certificates: Vec<_> = nodes.iter().filter_map(|node| self.offered(node, client_auth.as_ref())).collect();
         let is_whole = certificates.len() == nodes.len() && !certificates.is_empty();
         Some(ListenerTls {
             certificates: is_whole.then_some(certificates)?,
             min_version: min_version(table),
-            client_auth: match client_auth {
-                Some(None) => return None,
-                Some(understood) => understood,
-                None => None,
-            },
+            passthrough: passthrough?,
             place: entry.key_place,
         })
     }
@@ -44,7 +46,7 @@ impl Checking<'_> {
     /// What the `tls` of `pool`, which has these backends, means; `None` where it is faulty.
     pub(super) fn pool_tls(&mut self, pool: &Entry, entry: &Entry, backends: &[Backend]) -> Option<PoolTls> {
         let table = entry.node.as_table()?;
-        let sni = table.text("sni").map(|(name, place)| self.server_name(name, place));
+        let sni = table.text("sni").map(|(name, place)| self.verified_name(name, place));
         let at_socket = backends.iter().find(|backend| matches!(backend.address, Address::Unix(_)));
         if let (None, Some(backend)) = (&sni, at_socket) {
             let help = "write `sni = \"app.internal\"`: the name in its certificate";
@@ -66,7 +68,7 @@ impl Checking<'_> {
         })
     }
 
-    fn server_name(&mut self, text: &str, place: Place) -> Option<ServerName<'static>> {
+    fn verified_name(&mut self, text: &str, place: Place) -> Option<ServerName<'static>> {
         let name = ServerName::try_from(text.to_owned()).ok();
         if name.is_none() {
             let help = "write the name alone, such as \"app.internal\", without a port, `https://` or `*`";
@@ -128,6 +130,25 @@ impl Checking<'_> {
         }
     }
 
+    /// Backends that speak something else than HTTP can not be told of clients.
+    pub(super) fn refuse_forward(&mut self, tls: &Entry, protocol: Place) {
+        let Some(table) = tls.node.as_table() else { return };
+        let certificates = table.list("certificates").unwrap_or_default().iter().filter_map(Node::as_table);
+        for table in std::iter::once(table).chain(certificates) {
+            if let Some(entry) = table.table("client_auth").and_then(|auth| auth.entry("forward")) {
+                self.http_only(&entry.key, entry.key_place, protocol);
+            }
+        }
+    }
+
+    /// Where there is no TLS, there are no handshakes.
+    pub(super) fn refuse_handshakes(&mut self, listener: &Table) {
+        if let Some(entry) = listener.table("limits").and_then(|limits| limits.entry(keys::HANDSHAKES.name)) {
+            let help = "leave it out, or write `tls` for this listener";
+            self.error(entry.key_place, "this listener speaks no TLS, so it has no handshakes", help);
+        }
+    }
+
     /// Reports that a table has no such key.
     pub(super) fn needs(&mut self, table: &Table, shape: &'static keys::Shape, key: &str, place: Place, help: &str) {
         let fault = Diagnostic::error(format!("{} needs `{key}`", shape.what)).at(place).help(help);
@@ -147,15 +168,47 @@ impl Checking<'_> {
         Some(Certificate { cert: cert?, key: key?, ocsp })
     }
 
-    fn client_auth(&mut self, entry: &Entry) -> Option<ClientAuth> {
+    /// A certificate of a listener; one that says nothing else demands `inherited` of clients, which is `None` where that is
+    /// faulty.
+    fn offered(&mut self, node: &Node, inherited: Option<&Demand>) -> Option<Offered> {
+        let certificate = self.certificate(node);
+        let table = node.as_table()?;
+        let client_auth = match table.entry("client_auth") {
+            Some(_) => self.client_auth(table),
+            None => inherited.cloned(),
+        };
+        Some(Offered { certificate: certificate?, client_auth: client_auth? })
+    }
+
+    /// What `client_auth` of this table demands of clients; `None` where it is faulty.
+    fn client_auth(&mut self, table: &Table) -> Option<Demand> {
+        let Some(entry) = table.entry("client_auth") else { return Some(None) };
         let table = entry.node.as_table()?;
+        let mode = table.text("mode").map_or("required", |(mode, _)| mode);
+        if mode == "off" {
+            return Some(None);
+        }
         if table.node("ca").is_none() {
             let help = "write `ca = \"clients.pem\"`: the certificates of those who sign those of clients";
             self.needs(table, &keys::CLIENT_AUTH, "ca", entry.key_place, help);
         }
-        let required = table.text("mode").is_none_or(|(mode, _)| mode == "required");
         let (ca, crl) = (self.material(table, "ca"), self.material(table, "crl"));
-        Some(ClientAuth { required, ca: ca?, crl })
+        let forward = self.forward(table);
+        Some(Some(Arc::new(ClientAuth { required: mode == "required", ca: ca?, crl, forward })))
+    }
+
+    fn forward(&mut self, table: &Table) -> Vec<ClientFact> {
+        let texts: Vec<_> = table.list("forward").unwrap_or_default().iter().filter_map(Node::as_text).collect();
+        self.each_once("this is in the list", "remove one", texts.iter().copied());
+        let fact = |(text, _): &(&str, Place)| match *text {
+            "subject" => Some(ClientFact::Subject),
+            "san" => Some(ClientFact::San),
+            "serial" => Some(ClientFact::Serial),
+            "fingerprint" => Some(ClientFact::Fingerprint),
+            "cert" => Some(ClientFact::Cert),
+            _ => None,
+        };
+        texts.iter().filter_map(fact).collect()
     }
 
     /// The file that this key names.
@@ -200,6 +253,10 @@ mod tests {
         )
     }
 
+    fn certificates(tls: &ListenerTls) -> impl Iterator<Item = &Certificate> {
+        tls.certificates.iter().map(|one| &one.certificate)
+    }
+
     #[test]
     fn certificates_and_what_is_demanded_of_clients_are_understood() {
         let config = meant(&with(
@@ -207,17 +264,49 @@ mod tests {
              min_version = '1.3'\nclient_auth = { ca = 'ca.pem', mode = 'optional' }",
         ));
         let tls = config.listeners[0].tls.as_ref().unwrap();
-        let from: Vec<_> =
-            tls.certificates.iter().map(|one| (one.cert.from.to_string(), one.key.from.to_string())).collect();
+        let from: Vec<_> = certificates(tls).map(|one| (one.cert.from.to_string(), one.key.from.to_string())).collect();
         assert_eq!(from[0], ("a.crt".to_owned(), "credential:a.key".to_owned()));
         assert_eq!(from[1], ("/b".to_owned(), "/c".to_owned()));
-        assert_eq!(tls.certificates[1].ocsp.as_ref().unwrap().from.to_string(), "/d");
+        assert_eq!(tls.certificates[1].certificate.ocsp.as_ref().unwrap().from.to_string(), "/d");
         assert_eq!(tls.min_version, TlsVersion::V13);
-        assert!(!tls.client_auth.as_ref().unwrap().required);
+        assert!(tls.certificates.iter().all(|one| !one.client_auth.as_ref().unwrap().required));
         let plain = meant(&with("certificates = [{ cert = 'a.crt', key = 'a.key' }]\nclient_auth = { ca = 'x' }"));
         let tls = plain.listeners[0].tls.as_ref().unwrap();
         assert_eq!(tls.min_version, TlsVersion::V12);
-        assert!(tls.client_auth.as_ref().unwrap().required);
+        let asked = tls.certificates[0].client_auth.as_ref().unwrap();
+        assert!(asked.required && asked.forward.is_empty());
+    }
+
+    #[test]
+    fn a_certificate_may_demand_something_else_of_clients() {
+        let config = meant(&with(
+            "certificates = [{ cert = 'a', key = 'a' }, { cert = 'b', key = 'b', client_auth = { mode = 'off' } },\n\
+             { cert = 'c', key = 'c', client_auth = { ca = 'own', forward = ['san', 'cert'] } }]\nclient_auth = { ca = 'ca' }",
+        ));
+        let tls = config.listeners[0].tls.as_ref().unwrap();
+        let asked: Vec<_> = tls.certificates.iter().map(|one| one.client_auth.as_deref()).collect();
+        assert_eq!(asked[0].unwrap().ca.from.to_string(), "ca");
+        assert_eq!(asked[1], None);
+        assert_eq!(asked[2].unwrap().ca.from.to_string(), "own");
+        assert_eq!(asked[2].unwrap().forward, [ClientFact::San, ClientFact::Cert]);
+        assert!(asked[0].unwrap().equals(asked[0].unwrap()) && !asked[0].unwrap().equals(asked[2].unwrap()));
+    }
+
+    #[test]
+    fn what_does_nothing_is_refused() {
+        let tcp = |tls: &str| {
+            format!(
+                "{POOLS}[listeners.w]\nbind = '127.0.0.1:1'\nprotocol = 'tcp'\npool = 'a'\n[listeners.w.tls]\n{tls}\n"
+            )
+        };
+        for tls in [
+            "certificates = [{ cert = 'a', key = 'b' }]\nclient_auth = { ca = 'c', forward = ['san'] }",
+            "certificates = [{ cert = 'a', key = 'b', client_auth = { ca = 'c', forward = ['san'] } }]",
+        ] {
+            assert_said(&tcp(tls), &["`forward`"]);
+        }
+        let text = "[listeners.w]\nbind = '127.0.0.1:1'\nredirect_to_https = true\nlimits = { handshakes = 5 }";
+        assert_said(text, &["it has no handshakes"]);
     }
 
     #[test]
@@ -239,6 +328,11 @@ mod tests {
             (
                 "certificates = [{ cert = 'a', key = 'b' }]\nclient_auth = { mode = 'required' }",
                 "`client_auth` needs `ca`",
+            ),
+            ("certificates = [{ cert = 'a', key = 'b', client_auth = {} }]", "`client_auth` needs `ca`"),
+            (
+                "certificates = [{ cert = 'a', key = 'b' }]\nclient_auth = { ca = 'c', forward = ['san', 'san'] }",
+                "this is in the list twice",
             ),
         ] {
             assert_said(&with(wrong), &[part]);

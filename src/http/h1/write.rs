@@ -147,6 +147,7 @@ mod tests {
         request_id: "ours",
         fallback_host: "fallback",
         websocket_key: None,
+        client_cert: None,
         forwarded: false,
         via: false,
         edits: &[],

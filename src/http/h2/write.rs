@@ -212,6 +212,7 @@ mod tests {
         request_id: "ours",
         fallback_host: "fallback",
         websocket_key: None,
+        client_cert: None,
         forwarded: true,
         via: true,
         edits: &[],

@@ -11,6 +11,7 @@ mod streams;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -34,8 +35,9 @@ use crate::deadline::Deadline;
 use crate::http::frames::Side;
 use crate::http::h2::{Body, read_request};
 use crate::local::{Desk, Local, Phase, Session};
-use crate::state::{ListenerId, Terms};
+use crate::state::{ListenerId, ListenerPlan, Terms};
 use crate::stream::{Incoming, Seen, Watched};
+use crate::tls::Identity;
 
 /// What a client may send on one stream, and on all of a connection together, before we have used any of it, in bytes
 /// (security.md §2).
@@ -86,6 +88,7 @@ struct Whose {
     listener: ListenerId,
     peer: Option<SocketAddr>,
     local: Option<SocketAddr>,
+    identity: Option<Arc<Identity>>,
     terms: Rc<Terms>,
     secure: bool,
 }
@@ -110,7 +113,8 @@ impl Connection {
     async fn open(local: &Rc<Local>, incoming: Incoming) -> Option<Connection> {
         let terms = local.view().terms(incoming.listener).cloned().unwrap_or_default();
         let Incoming { stream, listener, peer, local: own, prefix } = incoming;
-        let client = Whose { listener, peer, local: own, terms, secure: stream.is_secure() };
+        let (identity, secure) = (stream.identity().cloned(), stream.is_secure());
+        let client = Whose { listener, peer, local: own, identity, terms, secure };
         let (session, mut deadline) = (local.session(), local.deadline());
         let (watched, seen) = Watched::new(stream, prefix, Side::Server);
         let mut handshake = std::pin::pin!(settings(&client.terms).handshake(watched));
@@ -209,11 +213,11 @@ impl Connection {
         }
         self.requests = self.requests.saturating_add(1);
         let (head, body) = request.into_parts();
-        let Whose { listener, peer, local: own, terms, secure } = self.client.clone();
+        let Whose { listener, peer, local: own, identity, terms, secure } = self.client.clone();
         let wire = Stream::new(IncomingBody::new(body, terms.head), respond, secure);
         let (session, deadline) = (local.session(), local.deadline());
         let requests = self.requests;
-        let client = Client { wire, session, deadline, listener, peer, local: own, terms, requests };
+        let client = Client { wire, session, deadline, listener, peer, local: own, identity, terms, requests };
         self.streams.spawn_local(answer(client, head));
         self.course = match self.course {
             Course::Serving | Course::Idle(_) => Course::Serving,
@@ -238,14 +242,20 @@ impl Connection {
         };
     }
 
-    /// Whether its client is to be told that nothing new is taken: there were enough requests, or the worker or the listener
-    /// takes leave.
+    /// Whether its client is to be told that nothing new is taken: there were enough requests, the worker or the listener
+    /// takes leave, or it is of no use for any host.
     fn course_is_over(&self) -> bool {
         let local = self.session.local();
         matches!(self.course, Course::Serving | Course::Idle(_))
             && (self.requests >= self.client.terms.requests
                 || local.phase() != Phase::Serving
-                || local.view().listener(self.client.listener).is_none())
+                || local.view().listener(self.client.listener).is_none_or(|plan| self.is_outdated(plan)))
+    }
+
+    /// Whether none of the listener's hosts demands any more what was demanded of this client.
+    fn is_outdated(&self, plan: &ListenerPlan) -> bool {
+        let demanded = self.client.identity.as_ref().map(|identity| &identity.demand);
+        plan.tls.as_ref().is_some_and(|tls| !tls.demands(demanded))
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Late> {

@@ -61,6 +61,7 @@ pub(super) fn ways() -> [Forwarding<'static>; 3] {
         request_id: "ours",
         fallback_host: "fallback",
         websocket_key: None,
+        client_cert: None,
         forwarded: false,
         via: false,
         edits: &[],

@@ -8,6 +8,7 @@ mod body;
 mod forward;
 mod h2;
 mod head;
+mod hello;
 #[allow(dead_code, reason = "the corpus uses the rest of it")]
 #[path = "../letter.rs"]
 mod letter;
@@ -21,6 +22,7 @@ pub use body::chunked;
 pub use forward::{forward_request, forward_response};
 pub use h2::h2_head;
 pub use head::{request_head, response_head};
+pub use hello::client_hello;
 pub use proxy::proxy_protocol;
 pub use target::target;
 
