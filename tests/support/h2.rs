@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -28,9 +29,14 @@ pub type Fields<'a> = &'a [(&'a str, &'a str)];
 /// Waits for a future here; fails the test with `what` when it does not come before the deadline.
 #[track_caller]
 pub fn wait<T>(what: &str, future: impl Future<Output = T>) -> T {
+    wait_within(DEADLINE, what, future)
+}
+
+#[track_caller]
+fn wait_within<T>(deadline: Duration, what: &str, future: impl Future<Output = T>) -> T {
     let runtime = Builder::new_current_thread().enable_time().build().expect("a timer needs no descriptor");
-    let got = runtime.block_on(async { tokio::time::timeout(DEADLINE, future).await });
-    got.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
+    let got = runtime.block_on(async { tokio::time::timeout(deadline, future).await });
+    got.unwrap_or_else(|_| panic!("not within {deadline:?}: {what}"))
 }
 
 fn runtime() -> Runtime {
@@ -215,6 +221,22 @@ impl Up {
             data = later;
         }
         true
+    }
+
+    /// Sends as much of so many bytes as is taken; stops when for a while nothing is.
+    #[track_caller]
+    pub fn say_what_fits(&mut self, length: usize) {
+        self.0.reserve_capacity(length);
+        let mut quiet = Instant::now();
+        while quiet.elapsed() < Duration::from_millis(300) {
+            match self.0.capacity() {
+                0 => std::thread::sleep(Duration::from_millis(5)),
+                room => {
+                    self.0.send_data(Bytes::from(vec![b'x'; room]), false).expect("the stream goes on");
+                    quiet = Instant::now();
+                }
+            }
+        }
     }
 
     /// Ends the body.
@@ -477,11 +499,11 @@ impl Served {
         self.respond.send_reset(reason);
     }
 
-    /// Waits until the other side resets the stream, or has closed the connection.
+    /// Waits until the other side resets the stream, or has closed the connection; longer than the test does.
     pub fn is_left(&mut self) {
         match &mut self.answer {
-            Some(answer) => drop(wait("a reset", poll_fn(|cx| answer.poll_reset(cx)))),
-            None => drop(wait("a reset", poll_fn(|cx| self.respond.poll_reset(cx)))),
+            Some(answer) => drop(wait_within(2 * DEADLINE, "a reset", poll_fn(|cx| answer.poll_reset(cx)))),
+            None => drop(wait_within(2 * DEADLINE, "a reset", poll_fn(|cx| self.respond.poll_reset(cx)))),
         }
     }
 }

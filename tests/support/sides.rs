@@ -397,12 +397,26 @@ impl<'a> Exchange<'a> {
         self.end(&[]);
     }
 
-    /// Waits until the other side has ended the exchange: its connection, or the stream.
+    /// Waits until the other side has ended the exchange: its connection, or the stream. It waits longer than the test does, which
+    /// looks whether it still does.
     pub fn wait_left(&mut self) {
         match &mut self.side {
-            Side::H1(connection) => drop(connection.ending()),
+            Side::H1(connection) => drop(connection.ending().or_else(|| connection.ending())),
             Side::H2(served) => served.is_left(),
         }
+    }
+
+    /// The same, and takes nothing of the request's body before.
+    pub fn wait_left_unread(&mut self) {
+        match &mut self.side {
+            Side::H1(connection) => connection.wait_cut(),
+            Side::H2(served) => served.is_left(),
+        }
+    }
+
+    /// Answers no other request on this connection of HTTP/1.1; what is left of the request is not wanted.
+    pub fn hang_up(&mut self) {
+        self.finished = false;
     }
 
     /// Goes away in the middle: a FIN, or a reset of the stream.

@@ -54,7 +54,8 @@ const REMEMBERED: usize = 50;
 /// What the `h2` crate adds for each field when it counts how large a head is (RFC 9113 §6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 
-/// How long the end of a connection may take on which nothing is under way any more.
+/// How long the end of a connection may take on which nothing is under way any more, and how long a client may need to hear
+/// of it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves one connection from its acceptance to its end; `seat` is let go of when nothing of it is left.
@@ -99,10 +100,10 @@ enum Course {
     Serving,
     /// Nothing is under way, since then.
     Idle(Instant),
-    /// It was told that it ends.
-    Closing,
+    /// It was told then that it ends.
+    Closing(Instant),
     /// The same, and nothing is under way, since then.
-    Leaving(Instant),
+    Leaving { told: Instant, since: Instant },
     /// It was told that it ends at once for what its client did, then.
     Refused(Instant),
 }
@@ -168,7 +169,7 @@ impl Connection {
     /// Tells the client that nothing new is taken; what is under way is finished.
     fn take_leave(&mut self) {
         self.h2.graceful_shutdown();
-        self.course = Course::Closing;
+        self.course = Course::Closing(clock::now());
     }
 
     /// Ends it for what its client did, with all that is under way.
@@ -196,8 +197,14 @@ impl Connection {
         }
     }
 
-    /// Begins a stream, on the terms that hold now.
-    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    /// Begins a stream, on the terms that hold now. A client that was told long ago that none will be taken is not served for
+    /// ever, though it may never say that it has heard it.
+    fn begin(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        if let Course::Closing(told) | Course::Leaving { told, .. } = self.course
+            && told + FAREWELL < clock::now()
+        {
+            return respond.send_reset(Reason::REFUSED_STREAM);
+        }
         let local = self.session.local();
         if let Some(terms) = local.view().terms(self.client.listener)
             && !Rc::ptr_eq(terms, &self.client.terms)
@@ -215,7 +222,7 @@ impl Connection {
         self.course = match self.course {
             Course::Serving | Course::Idle(_) => Course::Serving,
             // It was sent before the client knew.
-            Course::Closing | Course::Leaving(_) => Course::Closing,
+            Course::Closing(told) | Course::Leaving { told, .. } => Course::Closing(told),
             refused @ Course::Refused(_) => refused,
         };
     }
@@ -228,9 +235,9 @@ impl Connection {
         let waits = self.seen.stalled().is_some();
         self.course = match self.course {
             Course::Serving => Course::Idle(clock::now()),
-            Course::Closing => Course::Leaving(clock::now()),
+            Course::Closing(told) => Course::Leaving { told, since: clock::now() },
             Course::Idle(_) if waits => Course::Idle(clock::now()),
-            Course::Leaving(_) if waits => Course::Leaving(clock::now()),
+            Course::Leaving { told, .. } if waits => Course::Leaving { told, since: clock::now() },
             since => since,
         };
     }
@@ -256,8 +263,8 @@ impl Connection {
         let by_course = match self.course {
             _ if let Some(since) = self.seen.ending() => Some((since + FAREWELL, Late::Gone)),
             Course::Idle(since) => Some((since + self.client.terms.idle, Late::Idle)),
-            Course::Leaving(since) | Course::Refused(since) => Some((since + FAREWELL, Late::Gone)),
-            Course::Serving | Course::Closing => None,
+            Course::Leaving { since, .. } | Course::Refused(since) => Some((since + FAREWELL, Late::Gone)),
+            Course::Serving | Course::Closing(_) => None,
         };
         let unfinished = self.seen.unfinished().filter(|_| !matches!(self.course, Course::Refused(_)));
         let unfinished = unfinished.map(|since| (since + self.client.terms.header, Late::Unfinished));
