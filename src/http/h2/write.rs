@@ -10,8 +10,10 @@ use crate::http::forward::{self, Connection, Lines, Ours, OwnAnswer, Reply};
 use crate::http::head::{Field, Fields, Framing, RequestHead, ResponseHead, Version};
 use crate::http::refusal::Refusal;
 
-/// How many fields of ours a message has room for from the start.
+/// How many fields of ours a request has room for from the start, and how many a response. Room is for half as many again at
+/// the least, and beyond some nine it is no longer among the sizes that an allocator has at hand.
 const OURS: usize = 12;
+const OURS_IN_RESPONSES: usize = 1;
 
 /// The head of a request for a backend that is reached by `scheme`. One for a WebSocket becomes an extended CONNECT
 /// (RFC 8441 §4), to which the caller adds `:protocol` and behind which the stream stays open.
@@ -20,7 +22,7 @@ const OURS: usize = 12;
 /// [`Refusal::RequestLineTooLong`] for a target beyond 64 KiB, and [`Refusal::HostInvalid`] for a host that no URI can have.
 pub fn write_request(head: &RequestHead, how: &Forwarding<'_>, scheme: Scheme) -> Result<Request<()>, Refusal> {
     let edits = Edits::new(how.edits);
-    let mut table = Table::for_copy_of(&head.fields);
+    let mut table = Table::with_capacity(head.fields.len() + OURS);
     forward::request(&mut table, head, how, edits);
     let mut request = Request::new(());
     *request.version_mut() = http::Version::HTTP_2;
@@ -34,7 +36,7 @@ pub fn write_request(head: &RequestHead, how: &Forwarding<'_>, scheme: Scheme) -
 /// to an extended CONNECT.
 #[must_use]
 pub fn write_response(head: &ResponseHead, how: &Reply<'_>) -> Response<()> {
-    let mut table = Table::for_copy_of(&head.fields);
+    let mut table = Table::with_capacity(head.fields.len() + OURS_IN_RESPONSES);
     forward::response(&mut table, head, how);
     table.response(if head.status == 101 { 200 } else { head.status })
 }
@@ -42,7 +44,7 @@ pub fn write_response(head: &ResponseHead, how: &Reply<'_>) -> Response<()> {
 /// The head of an interim response (1xx, 101 apart) as the backend sent it.
 #[must_use]
 pub fn write_interim(head: &ResponseHead) -> Response<()> {
-    let mut table = Table::for_copy_of(&head.fields);
+    let mut table = Table::with_capacity(head.fields.len());
     forward::interim(&mut table, head);
     table.response(head.status)
 }
@@ -50,7 +52,7 @@ pub fn write_interim(head: &ResponseHead) -> Response<()> {
 /// The head of an answer of our own; [`OwnAnswer::sent_body`] follows.
 #[must_use]
 pub fn write_own_answer(answer: &OwnAnswer<'_>) -> Response<()> {
-    let mut table = Table::with_capacity(OURS);
+    let mut table = Table::with_capacity(OURS_IN_RESPONSES + 4);
     forward::own_answer(&mut table, answer);
     table.response(answer.status)
 }
@@ -111,10 +113,6 @@ struct Table {
 impl Table {
     fn with_capacity(fields: usize) -> Table {
         Table { map: HeaderMap::with_capacity(fields), begun: None, value: Vec::new() }
-    }
-
-    fn for_copy_of(fields: &Fields) -> Table {
-        Table::with_capacity(fields.len() + OURS)
     }
 
     /// A field with a name or value that the map does not take is left out. There is none: what comes in is checked more
