@@ -64,6 +64,7 @@ pub fn serve(local: &Rc<Local>, incoming: Incoming, seat: impl Sized + 'static) 
     async move {
         if let Some(mut connection) = Connection::open(&local, incoming).await {
             poll_fn(|cx| connection.poll(cx)).await;
+            connection.end().await;
         }
         drop(seat);
     }
@@ -143,7 +144,8 @@ impl Connection {
             if self.poll_requests(cx).is_ready() || self.session.local().phase() == Phase::Cut {
                 return Poll::Ready(());
             }
-            self.clear_away(cx);
+            // Behind the streams that have just begun: a set without any wakes nobody.
+            clear_away(&mut self.streams, cx);
             self.take_stock();
             if self.course_is_over() {
                 self.take_leave();
@@ -157,13 +159,17 @@ impl Connection {
         }
     }
 
-    /// Forgets the streams that have ended. Behind those that have just begun, as a set without any wakes nobody.
-    fn clear_away(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(Some(ended)) = self.streams.poll_join_next(cx) {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a stream ended in a panic");
-            }
-        }
+    /// Closes it, and leaves its streams the time to find out and to say what has become of their requests.
+    async fn end(self) {
+        let Connection { h2, mut streams, session, mut deadline, .. } = self;
+        drop(h2);
+        deadline.set(clock::now() + FAREWELL);
+        poll_fn(|cx| {
+            session.watch(cx);
+            clear_away(&mut streams, cx);
+            if streams.is_empty() { Poll::Ready(()) } else { deadline.poll(cx) }
+        })
+        .await;
     }
 
     /// Tells the client that nothing new is taken; what is under way is finished.
@@ -272,6 +278,15 @@ impl Connection {
         let Some((until, late)) = first else { return Poll::Pending };
         self.deadline.set(until);
         self.deadline.poll(cx).map(|()| late)
+    }
+}
+
+/// Forgets the streams that have ended.
+fn clear_away(streams: &mut JoinSet<()>, cx: &mut Context<'_>) {
+    while let Poll::Ready(Some(ended)) = streams.poll_join_next(cx) {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a stream ended in a panic");
+        }
     }
 }
 
