@@ -1,6 +1,8 @@
-"""Keep-alive clients on plain sockets, for what is counted by the request or by the connection and not by the second."""
+"""Keep-alive clients on sockets, with or without TLS, for what is counted by the request or by the connection and not by the second."""
 
 import socket
+import ssl
+from functools import cache
 
 from processes import Trouble
 
@@ -8,12 +10,12 @@ from processes import Trouble
 class Clients:
     """Connections to one listener. Each has had one answer once it is open, and stays open until the end."""
 
-    def __init__(self, port, count):
+    def __init__(self, port, count, secured=False):
         self.request = f"GET /128 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
         self.sockets = []
         try:
             for _ in range(count):
-                self.sockets.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+                self.sockets.append(connect(port, secured))
                 self.ask(self.sockets[-1:])
         except (OSError, ValueError) as fault:
             self.close()
@@ -48,11 +50,25 @@ class Clients:
         return sum(map(is_open, self.sockets))
 
 
+def connect(port, secured):
+    plain = socket.create_connection(("127.0.0.1", port), timeout=5)
+    return trusting().wrap_socket(plain) if secured else plain
+
+
+@cache
+def trusting():
+    """Speaks HTTP/1.1 with whoever answers: the certificate is the bench's own."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 def is_open(each):
     each.setblocking(False)
     try:
-        return bool(each.recv(1, socket.MSG_PEEK))
-    except BlockingIOError:
+        return bool(each.recv(1) if isinstance(each, ssl.SSLSocket) else each.recv(1, socket.MSG_PEEK))
+    except (BlockingIOError, ssl.SSLWantReadError):
         return True
     except OSError:
         return False

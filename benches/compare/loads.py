@@ -1,5 +1,5 @@
-"""The two load generators: wrk, which asks as fast as it can, and h2load, which asks at a fixed rate. Both are reduced to
-the same figures."""
+"""The two load generators: wrk, which asks as fast as it can, and h2load, which asks at a fixed rate or over HTTP/2. Both are
+reduced to the same figures."""
 
 import json
 import re
@@ -13,17 +13,22 @@ from proxies import HERE, SIZES, find
 
 
 class Scenario(NamedTuple):
-    listener: str  # "http" or "l4"
+    listener: str  # "http", "https" or "l4"
     path: str  # its body's size is in SIZES
     connections: int
     reuse: str  # "keep", or "close" when each request opens a connection of its own
     rate: Optional[int] = None  # requests a second of all connections together; None: as fast as it goes
+    streams: Optional[int] = None  # requests at once on each connection, over HTTP/2; None: one, over HTTP/1.1
+
+    def needs_h2load(self):
+        return bool(self.rate or self.streams)
 
 
 def drive(scenario, port, seconds, cores, threads, log):
     """One run of the load generator: requests, wall_us, p50_us, p99_us, and `kinds`, the errors by what they are."""
-    url = f"http://127.0.0.1:{port}/{scenario.path}"
-    run = at_fixed_rate if scenario.rate else at_full_speed
+    scheme = "https" if scenario.listener == "https" else "http"
+    url = f"{scheme}://127.0.0.1:{port}/{scenario.path}"
+    run = by_h2load if scenario.needs_h2load() else by_wrk
     count = run(scenario, url, seconds, cores, threads, log)
     if not count["requests"]:
         raise Trouble("not one answer")
@@ -32,7 +37,7 @@ def drive(scenario, port, seconds, cores, threads, log):
     return count
 
 
-def at_full_speed(scenario, url, seconds, cores, threads, _log):
+def by_wrk(scenario, url, seconds, cores, threads, _log):
     argv = [find("wrk"), f"-t{threads}", f"-c{scenario.connections}", f"-d{seconds}s", "-s", HERE / "wrk.lua"]
     if scenario.reuse == "close":
         argv += ["-H", "Connection: close"]
@@ -45,12 +50,13 @@ def at_full_speed(scenario, url, seconds, cores, threads, _log):
     return count | {"kinds": {kind: number for kind, number in kinds.items() if number}}
 
 
-def at_fixed_rate(scenario, url, seconds, cores, threads, log):
-    """Every connection sends at its own beat, whether or not the proxy is quick; h2load's log has each answer's time."""
+def by_h2load(scenario, url, seconds, cores, threads, log):
+    """With a rate, every connection sends at its own beat, whether or not the proxy is quick. The log has each answer's time."""
     Path(log).unlink(missing_ok=True)  # h2load appends
-    beat = scenario.rate / scenario.connections
-    argv = [find("h2load"), "--h1", f"-t{threads}", f"-c{scenario.connections}", f"-D{seconds}", f"--rps={beat}",
-            f"--log-file={log}"]
+    argv = [find("h2load"), f"-t{threads}", f"-c{scenario.connections}", f"-D{seconds}", f"--log-file={log}"]
+    argv += [f"-m{scenario.streams}"] if scenario.streams else ["--h1"]
+    if scenario.rate:
+        argv.append(f"--rps={scenario.rate / scenario.connections}")
     text = output(on_cores(cores, [*argv, url]), seconds)
     said = re.search(r"^finished in [^,]*, ([\d.]+) req/s", text, re.MULTILINE)
     asked = re.search(r"(\d+) failed, (\d+) errored, (\d+) timeout", text)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from clients import trusting
 from processes import Program, Trouble, connects, fill, free_ports
 
 HERE = Path(__file__).resolve().parent
@@ -76,9 +77,10 @@ class Proxy:
         self.name = name
         self.label = label
         self.folder = new_folder(scratch, label)
-        self.http, self.l4 = free_ports(2)
+        self.http, self.https, self.l4 = free_ports(3)
         self.has_l4 = True
-        values = {"DIR": self.folder, "HTTP": self.http, "L4": self.l4, "ORIGIN": origin_port, "WORKERS": workers}
+        values = {"DIR": self.folder, "HTTP": self.http, "HTTPS": self.https, "L4": self.l4, "ORIGIN": origin_port, "WORKERS": workers}
+        certificate(self.folder)
         argv = getattr(self, f"configure_{name}")(values, options)
         self.program = Program(label, cores, argv, self.folder)
 
@@ -100,21 +102,21 @@ class Proxy:
         return nginx_command(self.folder, fill(HERE / "nginx.conf", self.folder / "nginx.conf", **values))
 
     def port(self, kind):
-        return self.http if kind == "http" else self.l4
+        return {"http": self.http, "https": self.https, "l4": self.l4}[kind]
 
     def prove(self):
         """Waits until it serves, then checks that it answers whole bodies and does the work the others do."""
-        ports = [self.http, self.l4] if self.has_l4 else [self.http]
+        ports = [self.http, self.https, self.l4] if self.has_l4 else [self.http, self.https]
         if self.name == "evenkeel":
-            self.program.wait_until(self.announced, "it printed its two `listening` lines")
+            self.program.wait_until(self.announced, "it printed its three `listening` lines")
         self.program.wait_until(lambda: all(map(connects, ports)), "it listened")
         for port in ports:
             for path, size in SIZES.items():
-                expect_body(port, path, size)
+                expect_body(port, path, size, secured=port == self.https)
         self.prove_equal_work()
 
     def announced(self):
-        return len(re.findall(r"^listening (?:web|l4) ", self.program.stdout.read_text(), re.MULTILINE)) == 2
+        return len(re.findall(r"^listening (?:web|edge|l4) ", self.program.stdout.read_text(), re.MULTILINE)) == 3
 
     def prove_equal_work(self):
         """The origin must see the same added fields from everybody, and connections that are used again."""
@@ -138,13 +140,28 @@ def new_folder(scratch, name):
     return folder
 
 
+def certificate(folder):
+    """A key on P-256 and its own certificate: `cert.pem`, `key.pem`, and both in `both.pem`."""
+    files = {"-keyout": folder / "key.pem", "-out": folder / "cert.pem"}
+    argv = [find("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
+            "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    done = subprocess.run([*argv, *(part for pair in files.items() for part in pair)], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=20)
+    if done.returncode:
+        raise Trouble(f"openssl made no certificate: {done.stderr.strip()}")
+    (folder / "both.pem").write_text("".join(path.read_text() for path in reversed(files.values())))
+    for path in [*files.values(), folder / "both.pem"]:
+        path.chmod(0o644)
+
+
 def nginx_command(folder, conf):
     return [find("nginx"), "-e", "stderr", "-p", f"{folder}/", "-c", conf]
 
 
-def fetch(port, path):
+def fetch(port, path, secured=False):
     """One GET on a connection of its own; everything but a whole 200 is a Trouble."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = (http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=trusting()) if secured
+                  else http.client.HTTPConnection("127.0.0.1", port, timeout=5))
     try:
         connection.request("GET", f"/{path}")
         answer = connection.getresponse()
@@ -158,7 +175,7 @@ def fetch(port, path):
     return body
 
 
-def expect_body(port, path, size):
-    got = len(fetch(port, path))
+def expect_body(port, path, size, secured=False):
+    got = len(fetch(port, path, secured))
     if got != size:
         raise Trouble(f"GET /{path} on port {port}: {got} bytes, not {size}")

@@ -6,10 +6,12 @@ from statistics import median
 MARKS = {
     "http-128": 0.90, "http-16k": 0.95, "http-1m": 0.85, "http-128-connect": 0.97,
     "l4-128": 1.0, "l4-1m": 0.90, "l4-128-connect": 0.95,
+    "tls-128": 0.80, "tls-1m": 0.85, "tls-128-connect": 0.65, "h2-128": 0.92,
 }
 TOLERANCE = 0.03
 IDLE_MB = 12
 IDLE_CONNECTION_BYTES = 1536
+IDLE_TLS_CONNECTION_BYTES = 14 * 1024
 SYSCALLS = 4
 SCALING = 1.8
 
@@ -80,19 +82,21 @@ def table(results, large):
 def memory_table(memory):
     counts = {m["connections"] for m in memory.values()}
     rows = [["proxy", "RSS idle MB", "PSS idle MB", "processes", f"RSS MB with {max(counts)} idle connections",
-             "bytes a connection", "mark idle", "mark a connection"]]
+             "bytes a connection", "bytes a TLS connection", "mark idle", "mark a connection", "mark a TLS connection"]]
     for name, m in memory.items():
         rows.append([
             name, f"{m['rss_kib'] / 1024:.1f}", f"{m['pss_kib'] / 1024:.1f}", str(m["processes"]),
-            f"{m['rss_full_kib'] / 1024:.1f}", f"{m['bytes_a_connection']:.0f}", *memory_marks(name, m),
+            f"{m['rss_full_kib'] / 1024:.1f}", f"{m['bytes_a_connection']:.0f}",
+            f"{m['bytes_a_tls_connection']:.0f}", *memory_marks(name, m),
         ])
     return markdown(rows, left=1)
 
 
 def memory_marks(name, m):
     if name != "evenkeel":
-        return ["", ""]
-    return [at_most(m["rss_kib"] * 1024 / 1e6, IDLE_MB), at_most(m["bytes_a_connection"], IDLE_CONNECTION_BYTES)]
+        return ["", "", ""]
+    return [at_most(m["rss_kib"] * 1024 / 1e6, IDLE_MB), at_most(m["bytes_a_connection"], IDLE_CONNECTION_BYTES),
+            at_most(m["bytes_a_tls_connection"], IDLE_TLS_CONNECTION_BYTES)]
 
 
 def syscalls_table(counted, is_network):

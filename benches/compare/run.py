@@ -42,8 +42,12 @@ SCENARIOS = {
     "l4-128": Scenario("l4", "128", 64, "keep"),
     "l4-1m": Scenario("l4", "1m", 16, "keep"),
     "l4-128-connect": Scenario("l4", "128", 64, "close"),
+    "tls-128": Scenario("https", "128", 64, "keep"),
+    "tls-1m": Scenario("https", "1m", 16, "keep"),
+    "tls-128-connect": Scenario("https", "128", 64, "close"),
+    "h2-128": Scenario("https", "128", 16, "keep", streams=16),
 }
-SMOKE = ["http-128", "http-128-rate", "l4-128"]
+SMOKE = ["http-128", "http-128-rate", "l4-128", "tls-128", "h2-128"]
 PARTS = ["load", "idle", "scaling", "syscalls"]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 say = Bench.say
@@ -128,16 +132,17 @@ def end(number, _frame):
 def without_the_missing(options):
     """Takes out what can not run here because a program is not installed, and returns a sentence for each."""
     skipped = [f"everything: {tool} is not installed (apt install {tool}); it is the {what}"
-               for tool, what in [("wrk", "load generator"), ("nginx", "origin")] if not find(tool)]
+               for tool, what in [("wrk", "load generator"), ("nginx", "origin"),
+                                  ("openssl", "maker of certificates")] if not find(tool)]
     if skipped:
         options.only = []
     if "haproxy" in options.only and not find("haproxy"):
         skipped.append("haproxy: not installed (apt install haproxy)")
         options.only.remove("haproxy")
-    fixed = [name for name in options.scenarios if SCENARIOS[name].rate]
-    if "load" in options.parts and fixed and not find("h2load"):
-        skipped.append(f"{', '.join(fixed)}: h2load is not installed (apt install nghttp2-client)")
-        options.scenarios = [name for name in options.scenarios if name not in fixed]
+    other = [name for name in options.scenarios if SCENARIOS[name].needs_h2load()]
+    if "load" in options.parts and other and not find("h2load"):
+        skipped.append(f"{', '.join(other)}: h2load is not installed (apt install nghttp2-client)")
+        options.scenarios = [name for name in options.scenarios if name not in other]
     if "syscalls" in options.parts and not find("strace"):
         skipped.append("syscalls: strace is not installed (apt install strace)")
         options.parts.remove("syscalls")
@@ -224,7 +229,7 @@ def load(bench):
             scenario = SCENARIOS[name]
             if scenario.rate:
                 scenario = scenario._replace(rate=bench.options.rate)
-            taking_part = [p for p in started if p and (scenario.listener == "http" or p.has_l4)]
+            taking_part = [p for p in started if p and (scenario.listener != "l4" or p.has_l4)]
             results[name] = bench.measure(name, scenario, taking_part, bench.options.load_core)
             report.add_ratios(results[name], name)
             if scenario.rate:
@@ -277,7 +282,7 @@ def publish(options, found, bench):
 
 def taking_part(options):
     tools = ["wrk"]
-    if "load" in options.parts and any(SCENARIOS[name].rate for name in options.scenarios):
+    if "load" in options.parts and any(SCENARIOS[name].needs_h2load() for name in options.scenarios):
         tools.append("h2load")
     if "syscalls" in options.parts:
         tools.append("strace")
