@@ -160,7 +160,8 @@ fn rapid_reset() {
 #[test]
 fn made_you_reset() {
     let arena = Arena::new();
-    let ways: [(&str, fn(u32) -> Vec<u8>); 5] = [
+    type Way = fn(u32) -> Vec<u8>;
+    let ways: [(&str, Way); 5] = [
         ("a window that overflows", |stream| window_update(stream, 0x7fff_ffff)),
         ("a window wider by nothing", |stream| window_update(stream, 0)),
         ("data behind the end", |stream| frame(DATA, 0, stream, b"more")),

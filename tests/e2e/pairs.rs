@@ -376,12 +376,12 @@ fn what_is_said_of_the_client_and_of_us_is_the_same() {
 fn routes_and_own_answers_are_the_same() {
     on_each_pair(|pair| {
         let backend = Backend::answering(pair.backend, "api");
-        let routes = format!(
-            "routes = [{{ path = {{ prefix = \"/api\" }}, pool = \"app\" }}, \
-             {{ path = {{ exact = \"/teapot\" }}, respond = {{ status = 418, body = \"short\" }} }}, \
-             {{ path = {{ exact = \"/moved\" }}, redirect = {{ status = 302, to = \"https://{{host}}/new{{query}}\" }} }}]"
-        );
-        let file = pair.file(&routes, "", &[&backend]).replace("pool = \"app\"\nhttp", "http");
+        let routes = r#"routes = [
+            { path = { prefix = "/api" }, pool = "app" },
+            { path = { exact = "/teapot" }, respond = { status = 418, body = "short" } },
+            { path = { exact = "/moved" }, redirect = { status = 302, to = "https://{host}/new{query}" } },
+        ]"#;
+        let file = pair.file(routes, "", &[&backend]).replace("pool = \"app\"\nhttp", "http");
         let daemon = Daemon::start(&file);
         let mut caller = pair.caller(&daemon);
         caller.get("/api/x").assert(200, "api");
