@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::support::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, INITIAL_WINDOW_SIZE, LAST_REMEMBERED,
-    PING, PREFACE, PRIORITY, PROTOCOL_ERROR, RST_STREAM, Raw, SETTINGS, frame, get, head, ping, post, remembered,
-    reset, settings, window_update,
+    PING, PREFACE, PRIORITY, PROTOCOL_ERROR, RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, frame, get, head, ping, post,
+    remembered, reset, settings, window_update,
 };
 use crate::support::h2::H2Client;
 use crate::support::origin::ok;
@@ -246,6 +246,7 @@ fn bodies_that_nobody_takes() {
             raw.send(post(stream, "/full"));
         }
         // All that the windows allow, for requests that wait.
+        raw.expect(WINDOW_UPDATE, 0);
         for stream in (1..32).step_by(2) {
             raw.send(frame(DATA, 0, stream, &[b'x'; 16_000]).repeat(4));
         }
