@@ -31,12 +31,13 @@ pub struct Housed<'a, F> {
 }
 
 impl Housing {
-    /// Puts a future into a block.
-    pub fn house<F: Future>(&self, future: F) -> Housed<'_, F> {
+    /// Puts the future that `make` makes into a block: it is made there, as it may be large.
+    #[inline(always)]
+    pub fn house<F: Future>(&self, make: impl FnOnce() -> F) -> Housed<'_, F> {
         const { assert!(size_of::<F>() > 0, "a future without a size needs no block") };
         let place = self.take(Layout::new::<F>()).cast::<F>();
         // SAFETY: the block has the layout of `F` and nobody else has it.
-        unsafe { place.write(future) };
+        unsafe { place.write(make()) };
         Housed { place, housing: self }
     }
 
@@ -112,7 +113,7 @@ mod tests {
         let mut places = Vec::new();
         for round in 0..3 {
             let kept = held.clone();
-            let housed = housing.house(async move {
+            let housed = housing.house(|| async move {
                 tokio::task::yield_now().await;
                 Rc::strong_count(&kept) + round
             });
@@ -128,7 +129,7 @@ mod tests {
         let housing = Housing::default();
         let held = Rc::new(());
         let kept = held.clone();
-        let mut housed = Box::pin(housing.house(async move {
+        let mut housed = Box::pin(housing.house(|| async move {
             std::future::pending::<()>().await;
             drop(kept);
         }));
@@ -141,13 +142,13 @@ mod tests {
     #[tokio::test]
     async fn several_and_of_different_kinds_do_not_disturb_each_other() {
         let housing = Housing::default();
-        let small = housing.house(async { 1_u8 });
+        let small = housing.house(|| async { 1_u8 });
         let bytes = [7_u8; 5000];
-        let large = housing.house(async move {
+        let large = housing.house(|| async move {
             tokio::task::yield_now().await;
             bytes.iter().map(|&byte| u32::from(byte)).sum::<u32>()
         });
-        let other = housing.house(async { 2_u8 });
+        let other = housing.house(|| async { 2_u8 });
         assert_eq!((small.await, large.await, other.await), (1, 35_000, 2));
     }
 }

@@ -131,7 +131,7 @@ impl Client<Wire> {
         while self.request_has_begun() || self.request_begins(wait).await {
             let mut desk = local.desk();
             // Housed, so that the connection keeps no room for it while it idles.
-            let after = local.housing.house(self.answer_one(&mut desk)).await;
+            let after = local.housing.house(|| self.answer_one(&mut desk)).await;
             self.take_up(&mut desk);
             local.give_desk(desk);
             match after {

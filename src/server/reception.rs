@@ -351,7 +351,7 @@ mod tests {
             let pool = view.snapshot().pools().next().unwrap().0;
             let taken = local.roll(|dice| view.take(pool, clock::now(), 0, &mut tried, dice)).unwrap();
             deadline.set(clock::now());
-            let exchange = local.housing.house(async {
+            let exchange = local.housing.house(|| async {
                 tokio::task::yield_now().await;
                 poll_fn(|cx| {
                     session.watch(cx);

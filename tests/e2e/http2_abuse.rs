@@ -126,10 +126,10 @@ fn flood(mut raw: Raw, bytes: &[u8]) {
 #[track_caller]
 fn on_many_streams(mut raw: Raw, count: u32, bytes: impl Fn(u32) -> Vec<u8>) {
     begin(&mut raw, &[]);
-    let mut ended = false;
+    let (mut ended, begun) = (false, std::time::Instant::now());
     for at in 0..count {
         let bytes = bytes(2 * at + 1);
-        let (mut rest, begun) = (&bytes[..], std::time::Instant::now());
+        let mut rest = &bytes[..];
         while !rest.is_empty() && !ended && begun.elapsed() < DEADLINE {
             let (sent, over) = raw.send_what_fits(rest);
             rest = &rest[sent..];

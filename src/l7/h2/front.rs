@@ -49,11 +49,6 @@ impl Stream {
         Stream { request, response: Response::Ahead(respond), secure }
     }
 
-    /// Whether the request's head was all of it.
-    pub(super) fn is_bodiless(&self) -> bool {
-        self.request.is_read()
-    }
-
     /// Ends it. What the client still sends after a whole answer is not wanted, which it is told by the connection.
     pub(super) fn end(self, how: After) {
         match (how, self.response) {

@@ -1,18 +1,19 @@
 //! A client's HTTP/2 connection: its streams, each one request through one exchange, and how the connection ends.
 //!
 //! The `h2` crate speaks the protocol; here is what it leaves to its user: whose turn an end is, how much a client may ask
-//! for, and how long it may take. The connection is one task, each of its streams another that it owns: when the connection
-//! is gone, so are they.
+//! for, and how long it may take. The connection is one task, each of its streams another, which ends when the connection is
+//! gone: then nobody is there to be answered.
 
 mod back;
 mod front;
 mod streams;
 
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,17 +22,18 @@ use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
 use http::request::Parts;
-use tokio::task::JoinSet;
+use tokio::task::spawn_local;
 
 pub(super) use self::back::{Streamed, StreamedSink, StreamedSource};
 use self::front::Stream;
 use self::streams::Incoming as IncomingBody;
-use super::client::Client;
+use super::client::{After, Client};
 use super::exchange;
 use super::replies::Answer;
 use super::request_id::RequestId;
 use crate::clock::{self, Instant};
 use crate::deadline::Deadline;
+use crate::http::Refusal;
 use crate::http::frames::Side;
 use crate::http::h2::{Body, read_request};
 use crate::local::{Desk, Local, Phase, Session};
@@ -64,7 +66,6 @@ pub fn serve(local: &Rc<Local>, incoming: Incoming, seat: impl Sized + 'static) 
     async move {
         if let Some(mut connection) = Connection::open(&local, incoming).await {
             poll_fn(|cx| connection.poll(cx)).await;
-            connection.end().await;
         }
         drop(seat);
     }
@@ -77,7 +78,7 @@ struct Connection {
     session: Session,
     deadline: Deadline,
     client: Whose,
-    streams: JoinSet<()>,
+    streams: Rc<UnderWay>,
     /// How many requests it has brought.
     requests: u32,
     course: Course,
@@ -134,7 +135,7 @@ impl Connection {
         })
         .await?;
         let course = Course::Idle(clock::now());
-        Some(Connection { h2, seen, session, deadline, client, streams: JoinSet::new(), requests: 0, course })
+        Some(Connection { h2, seen, session, deadline, client, streams: Rc::default(), requests: 0, course })
     }
 
     /// Goes on as far as it can; ready at its end.
@@ -144,8 +145,7 @@ impl Connection {
             if self.poll_requests(cx).is_ready() || self.session.local().phase() == Phase::Cut {
                 return Poll::Ready(());
             }
-            // Behind the streams that have just begun: a set without any wakes nobody.
-            clear_away(&mut self.streams, cx);
+            self.streams.watch(cx);
             self.take_stock();
             if self.course_is_over() {
                 self.take_leave();
@@ -157,19 +157,6 @@ impl Connection {
                 Late::Gone => return Poll::Ready(()),
             }
         }
-    }
-
-    /// Closes it, and leaves its streams the time to find out and to say what has become of their requests.
-    async fn end(self) {
-        let Connection { h2, mut streams, session, mut deadline, .. } = self;
-        drop(h2);
-        deadline.set(clock::now() + FAREWELL);
-        poll_fn(|cx| {
-            session.watch(cx);
-            clear_away(&mut streams, cx);
-            if streams.is_empty() { Poll::Ready(()) } else { deadline.poll(cx) }
-        })
-        .await;
     }
 
     /// Tells the client that nothing new is taken; what is under way is finished.
@@ -219,12 +206,15 @@ impl Connection {
         }
         self.requests = self.requests.saturating_add(1);
         let (head, body) = request.into_parts();
+        let (mut desk, bodiless) = (local.desk(), body.is_end_stream());
         let Whose { listener, peer, local: own, identity, terms, secure } = self.client.clone();
         let wire = Stream::new(IncomingBody::new(body, terms.head), respond, secure);
         let (session, deadline) = (local.session(), local.deadline());
+        let refused = read(&head, bodiless, &terms, &mut desk).err();
         let requests = self.requests;
         let client = Client { wire, session, deadline, listener, peer, local: own, identity, terms, requests };
-        self.streams.spawn_local(answer(client, head));
+        // It belongs to the worker's runtime, and ends soon after the connection: it sees that nobody is there any more.
+        drop(spawn_local(answer(client, desk, refused, self.streams.one_more())));
         self.course = match self.course {
             Course::Serving | Course::Idle(_) => Course::Serving,
             // It was sent before the client knew.
@@ -235,7 +225,7 @@ impl Connection {
 
     /// Notes since when nothing is under way, and nothing of what was said waits for the client to take it.
     fn take_stock(&mut self) {
-        if !self.streams.is_empty() {
+        if self.streams.count.get() > 0 {
             return;
         }
         let waits = self.seen.stalled().is_some();
@@ -281,15 +271,6 @@ impl Connection {
     }
 }
 
-/// Forgets the streams that have ended.
-fn clear_away(streams: &mut JoinSet<()>, cx: &mut Context<'_>) {
-    while let Poll::Ready(Some(ended)) = streams.poll_join_next(cx) {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a stream ended in a panic");
-        }
-    }
-}
-
 /// What it means that time is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Late {
@@ -318,30 +299,66 @@ fn settings(terms: &Terms) -> server::Builder {
     builder
 }
 
-/// Answers the one request of a stream.
-async fn answer(mut client: Client<Stream>, head: Parts) {
+/// The streams of a connection that are under way.
+#[derive(Default)]
+struct UnderWay {
+    count: Cell<usize>,
+    /// Who is to know when there is none any more.
+    waker: RefCell<Option<Waker>>,
+}
+
+/// One of them.
+struct OneMore(Rc<UnderWay>);
+
+impl UnderWay {
+    fn one_more(self: &Rc<Self>) -> OneMore {
+        self.count.set(self.count.get() + 1);
+        OneMore(Rc::clone(self))
+    }
+
+    fn watch(&self, cx: &Context<'_>) {
+        match &mut *self.waker.borrow_mut() {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+}
+
+impl Drop for OneMore {
+    fn drop(&mut self) {
+        let left = self.0.count.get() - 1;
+        self.0.count.set(left);
+        if left == 0
+            && let Some(waker) = &*self.0.waker.borrow()
+        {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// Reads a head into `desk`, here and not in the stream's task, which would carry it about.
+fn read(head: &Parts, bodiless: bool, terms: &Terms, desk: &mut Desk) -> Result<(), Refusal> {
+    let protocol = head.extensions.get::<Protocol>().map(Protocol::as_str);
+    let body = if bodiless { Body::Ended } else { Body::Follows };
+    read_request(head, protocol, body, &terms.head, &mut desk.request)
+}
+
+/// Answers the one request of a stream, which is on the desk; if it was refused, with that.
+async fn answer(mut client: Client<Stream>, mut desk: Box<Desk>, refused: Option<Refusal>, _one: OneMore) {
     let local = Rc::clone(client.session.local());
-    let mut desk = local.desk();
-    let after = local.streams.house(respond(&mut client, head, &mut desk)).await;
+    let after = local.streams.house(|| respond(&mut client, &mut desk, refused)).await;
     local.give_desk(desk);
     client.wire.end(after);
 }
 
-async fn respond(client: &mut Client<Stream>, head: Parts, desk: &mut Desk) -> super::client::After {
-    let protocol = head.extensions.get::<Protocol>().map(Protocol::as_str);
-    let body = if client.wire.is_bodiless() { Body::Ended } else { Body::Follows };
-    match read_request(&head, protocol, body, &client.terms.head, &mut desk.request) {
-        Ok(()) => {
-            drop(head);
-            if desk.request.connection.websocket {
-                client.wire.hold_back();
-            }
-            exchange::run(client, desk).await
+async fn respond(client: &mut Client<Stream>, desk: &mut Desk, refused: Option<Refusal>) -> After {
+    let Some(refusal) = refused else {
+        if desk.request.connection.websocket {
+            client.wire.hold_back();
         }
-        Err(refusal) => {
-            tracing::debug!(peer = ?client.peer, why = refusal.why(), "request refused");
-            let id = client.session.local().roll(RequestId::roll);
-            Answer::refusal(refusal).closing().send(client, desk, id.as_str()).await
-        }
-    }
+        return exchange::run(client, desk).await;
+    };
+    tracing::debug!(peer = ?client.peer, why = refusal.why(), "request refused");
+    let id = client.session.local().roll(RequestId::roll);
+    Answer::refusal(refusal).closing().send(client, desk, id.as_str()).await
 }
