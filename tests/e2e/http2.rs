@@ -499,10 +499,12 @@ fn a_stream_that_takes_nothing_does_not_hold_up_another() {
 
 #[test]
 fn a_stream_whose_body_is_not_taken_does_not_hold_up_another() {
-    let origin = Origin::scripted(|mut connection| {
+    let gate = Gate::default();
+    let passing = gate.clone();
+    let origin = Origin::scripted(move |mut connection| {
         let Some(request) = connection.head() else { return };
         match request.head.start.starts_with("POST") {
-            true => connection.wait_cut(),
+            true => passing.pass(),
             false => connection.send(ok("quick")),
         }
     });
@@ -518,6 +520,7 @@ fn a_stream_whose_body_is_not_taken_does_not_hold_up_another() {
     for (up, _) in &mut stuck {
         up.reset(h2::Reason::CANCEL);
     }
+    gate.open();
 }
 
 #[test]
@@ -592,6 +595,19 @@ fn a_slow_preface_ends_after_the_time_of_a_head() {
             slow.ending();
         }
     }
+}
+
+#[test]
+fn a_client_that_hangs_up_ends_all_its_requests_and_each_is_accounted_for() {
+    let origin = Origin::hanging();
+    let daemon = daemon_before(&origin, "");
+    let client = client(&daemon);
+    let asked: Vec<_> = (0..10).map(|_| client.begin(request("GET", "/", &[]), true)).collect();
+    eventually("all are at the backend", || origin.requests().len() == 10);
+    client.hang_up();
+    eventually("each has ended", || daemon.times_logged("cause=\"client_gone\"") == 10);
+    eventually("the backend is left", || origin.open() == 0);
+    drop(asked);
 }
 
 #[test]

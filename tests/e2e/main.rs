@@ -14,6 +14,7 @@ mod forwarding;
 mod health;
 mod health_grpc;
 mod http2;
+mod http2_abuse;
 mod http_bodies;
 mod http_connections;
 mod http_refusals;

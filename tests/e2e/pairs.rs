@@ -376,12 +376,12 @@ fn what_is_said_of_the_client_and_of_us_is_the_same() {
 fn routes_and_own_answers_are_the_same() {
     on_each_pair(|pair| {
         let backend = Backend::answering(pair.backend, "api");
-        let routes = format!(
-            "routes = [{{ path = {{ prefix = \"/api\" }}, pool = \"app\" }}, \
-             {{ path = {{ exact = \"/teapot\" }}, respond = {{ status = 418, body = \"short\" }} }}, \
-             {{ path = {{ exact = \"/moved\" }}, redirect = {{ status = 302, to = \"https://{{host}}/new{{query}}\" }} }}]"
-        );
-        let file = pair.file(&routes, "", &[&backend]).replace("pool = \"app\"\nhttp", "http");
+        let routes = r#"routes = [
+            { path = { prefix = "/api" }, pool = "app" },
+            { path = { exact = "/teapot" }, respond = { status = 418, body = "short" } },
+            { path = { exact = "/moved" }, redirect = { status = 302, to = "https://{host}/new{query}" } },
+        ]"#;
+        let file = pair.file(routes, "", &[&backend]).replace("pool = \"app\"\nhttp", "http");
         let daemon = Daemon::start(&file);
         let mut caller = pair.caller(&daemon);
         caller.get("/api/x").assert(200, "api");
@@ -532,20 +532,21 @@ fn a_client_that_leaves_ends_the_backends_work_at_once_and_gives_its_place_back(
 #[test]
 fn a_client_that_leaves_while_its_body_is_not_taken_is_noticed() {
     on_each_pair(|pair| {
-        let scene = pair.scripted(|exchange| {
-            // It takes nothing, so that the body comes to a standstill.
-            exchange.wait_left_unread();
-        });
         // With HTTP/1.1 a client's reset shows only to who reads.
         if pair.client == Speaks::H1 {
             return;
         }
-        let (mut up, down) = scene.caller().begin("POST", "/", &[], Length::Told(8 << 20));
+        let gate = Gate::default();
+        let passing = gate.clone();
+        // It takes nothing, so that the body comes to a standstill.
+        let scene = pair.scripted(move |_| passing.pass());
+        let (mut up, down) = scene.caller().begin("POST", "/", &[], Length::Told(32 << 20));
         scene.reached(1);
         let Up::H2(stream) = &mut up else { unreachable!("it speaks HTTP/2") };
-        stream.say_what_fits(8 << 20);
+        stream.say_what_fits(32 << 20);
         leave(up, down);
-        eventually("the backend is left", || scene.backend.under_way() == 0);
+        scene.daemon.wait_log("cause=\"client_gone\"");
+        gate.open();
     });
 }
 

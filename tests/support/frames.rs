@@ -324,6 +324,41 @@ impl Raw {
         }
     }
 
+    /// Sends as much as the kernel takes, and forgets what comes; says how many bytes, and whether the connection has ended.
+    pub fn send_what_fits(&mut self, bytes: &[u8]) -> (usize, bool) {
+        self.stream.set_nonblocking(true).expect("a connected stream");
+        let (sent, broken) = match self.stream.write(bytes) {
+            Ok(count) => (count, false),
+            Err(fault) => (0, fault.kind() != io::ErrorKind::WouldBlock),
+        };
+        let ended = broken || !self.read_what_is_there();
+        self.bytes.clear();
+        self.stream.set_nonblocking(false).expect("a connected stream");
+        if sent < bytes.len() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        (sent, ended)
+    }
+
+    /// Sends as much as the kernel takes, and reads nothing; says whether the connection was reset.
+    pub fn send_what_fits_unread(&mut self, bytes: &[u8]) -> bool {
+        self.stream.set_nonblocking(true).expect("a connected stream");
+        let sent = self.stream.write(bytes);
+        self.stream.set_nonblocking(false).expect("a connected stream");
+        self.is_cut() || sent.is_err_and(|fault| fault.kind() != io::ErrorKind::WouldBlock)
+    }
+
+    /// The next frame on this stream; `None` when the connection ends before.
+    #[track_caller]
+    pub fn next_of_stream(&mut self, stream: u32) -> Option<Frame> {
+        loop {
+            let frame = self.next()?;
+            if frame.stream == stream {
+                return Some(frame);
+            }
+        }
+    }
+
     /// Whether the other side has ended it, of which nothing is read.
     pub fn is_cut(&self) -> bool {
         !matches!(self.stream.take_error(), Ok(None))

@@ -6,7 +6,6 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rustls::ServerConfig;
 use socket2::{Domain, Socket, Type};
@@ -299,14 +298,6 @@ impl Connection {
                 return;
             }
             self.send(bytes);
-        }
-    }
-
-    /// Waits until the other side has reset the connection, and reads nothing.
-    #[allow(dead_code, reason = "for the tests of all pairs of protocols")]
-    pub fn wait_cut(&self) {
-        while !self.reader.get_ref().is_cut() {
-            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

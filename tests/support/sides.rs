@@ -406,14 +406,6 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The same, and takes nothing of the request's body before.
-    pub fn wait_left_unread(&mut self) {
-        match &mut self.side {
-            Side::H1(connection) => connection.wait_cut(),
-            Side::H2(served) => served.is_left(),
-        }
-    }
-
     /// Answers no other request on this connection of HTTP/1.1; what is left of the request is not wanted.
     pub fn hang_up(&mut self) {
         self.finished = false;

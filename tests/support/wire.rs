@@ -115,12 +115,6 @@ impl Wire {
         matches!(peeked, Ok(1))
     }
 
-    /// Whether the other side has reset it, of which nothing is read.
-    #[allow(dead_code, reason = "for the tests of all pairs of protocols")]
-    pub fn is_cut(&self) -> bool {
-        !matches!(self.options().take_error(), Ok(None))
-    }
-
     /// Sends a FIN and goes on reading.
     pub fn finish_writing(&self) {
         self.options().shutdown(Shutdown::Write).expect("a stream that is still connected");

@@ -32,6 +32,17 @@ enum Response {
     Failed,
 }
 
+impl Response {
+    /// Whether the client has ended the stream or the connection.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Response::Ahead(respond) => respond.poll_reset(cx).map(drop),
+            Response::Begun(response) => response.poll_reset(cx),
+            Response::Failed => Poll::Ready(()),
+        }
+    }
+}
+
 impl Stream {
     /// One on which a request has just begun.
     pub(super) fn new(request: Incoming, respond: SendResponse<Bytes>, secure: bool) -> Stream {
@@ -76,12 +87,7 @@ impl Front for Stream {
     }
 
     fn poll_gone(&mut self, _: &Buffers, cx: &mut Context<'_>) -> Result<(), Gone> {
-        let reset = match &mut self.response {
-            Response::Ahead(respond) => respond.poll_reset(cx).map(drop),
-            Response::Begun(response) => response.poll_reset(cx),
-            Response::Failed => Poll::Ready(()),
-        };
-        if reset.is_ready() { Err(Gone) } else { Ok(()) }
+        if self.response.poll_reset(cx).is_ready() { Err(Gone) } else { Ok(()) }
     }
 
     fn interim(&mut self, head: &ResponseHead) {
@@ -166,10 +172,12 @@ impl Sink for ResponseSink<'_> {
         }
     }
 
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.0 {
-            Response::Failed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            Response::Ahead(_) | Response::Begun(_) => Poll::Ready(Ok(())),
+    /// What was taken is with the connection. A client that is gone is told of here as well, since one whose body the backend does
+    /// not take is not read from.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.0.poll_reset(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Poll::Pending => Poll::Ready(Ok(())),
         }
     }
 
