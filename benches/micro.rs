@@ -19,6 +19,11 @@ use evenkeel::http::h1::write::{self, Connection, Reply};
 use evenkeel::http::{Fields, Framing, Method, RequestHead, ResponseHead, Target, Version};
 use evenkeel::outcome::{Outcome, Verdict};
 use evenkeel::state::{Protocol, RouteAsk, Snapshot, View};
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 
 const SMALL: &[u8] = b"GET /128 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n";
 const BROWSER: &[u8] = b"GET /articles/2024/a-page.html?from=start HTTP/1.1\r\nHost: www.example.com\r\nConnection: keep-alive\r\n\
@@ -40,6 +45,7 @@ fn main() {
     targets(&bench);
     pickers(&bench);
     decisions(&bench);
+    handshakes(&bench);
 }
 
 /// Which steps are run, and whether they are measured.
@@ -50,13 +56,30 @@ struct Bench {
 
 impl Bench {
     fn step(&self, name: &str, mut run: impl FnMut()) {
-        if self.wanted.as_ref().is_some_and(|wanted| !name.contains(wanted)) {
+        if !self.wants(name) {
             return;
         }
         run();
         if self.measures {
             println!("{name:<48}{:>10.1} ns", nanoseconds(run));
         }
+    }
+
+    /// The same for a step that says itself how long its part took that counts.
+    fn part(&self, name: &str, mut run: impl FnMut() -> Duration) {
+        if !self.wants(name) {
+            return;
+        }
+        run();
+        if self.measures {
+            let mut batch = || (0..50).map(|_| run()).sum::<Duration>() / 50;
+            let cheapest = (0..25).map(|_| batch()).min().unwrap_or_default();
+            println!("{name:<48}{:>10.1} ns", cheapest.as_secs_f64() * 1e9);
+        }
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| name.contains(wanted))
     }
 }
 
@@ -253,4 +276,56 @@ fn decisions(bench: &Bench) {
         taken.lease.responded(NOW, Verdict::Good);
         taken.lease.finish(NOW, Outcome::Completed { status: 200 });
     });
+}
+
+/// What a new TLS 1.3 connection costs us, by the key exchange that its client offers; the certificate is on P-256.
+fn handshakes(bench: &Bench) {
+    let provider = evenkeel::tls::provider();
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&TLS13]);
+    let server = server.expect("TLS 1.3").with_no_client_auth();
+    let server = server.with_single_cert(vec![own.cert.der().clone()], key.into()).expect("its key");
+    let mut roots = RootCertStore::empty();
+    roots.add(own.cert.der().clone()).expect("a root");
+    let (server, roots) = (Arc::new(server), Arc::new(roots));
+    for group in &provider.kx_groups {
+        let offering = CryptoProvider { kx_groups: vec![*group], ..CryptoProvider::clone(&provider) };
+        let client = ClientConfig::builder_with_provider(Arc::new(offering)).with_protocol_versions(&[&TLS13]);
+        let client = client.expect("TLS 1.3").with_root_certificates(Arc::clone(&roots)).with_no_client_auth();
+        let client = Arc::new(client);
+        let name = format!("handshake: server's part, {:?}", group.name());
+        bench.part(&name, || shake(&client, &server).expect("they agree"));
+    }
+}
+
+/// The server's time in one whole handshake without a session to go on with.
+fn shake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Result<Duration, Box<dyn std::error::Error>> {
+    let mut config = ClientConfig::clone(client);
+    config.resumption = Resumption::disabled();
+    let mut client = ClientConnection::new(Arc::new(config), "localhost".try_into()?)?;
+    let (mut up, mut down, mut spent) = (Vec::new(), Vec::new(), Duration::ZERO);
+    let begin = WallClock::now();
+    let mut server = ServerConnection::new(Arc::clone(server))?;
+    spent += begin.elapsed();
+    while client.is_handshaking() || server.is_handshaking() {
+        up.clear();
+        while client.wants_write() {
+            client.write_tls(&mut up)?;
+        }
+        down.clear();
+        let begin = WallClock::now();
+        server.read_tls(&mut up.as_slice())?;
+        server.process_new_packets()?;
+        while server.wants_write() {
+            server.write_tls(&mut down)?;
+        }
+        spent += begin.elapsed();
+        let mut said = down.as_slice();
+        while !said.is_empty() {
+            client.read_tls(&mut said)?;
+            client.process_new_packets()?;
+        }
+    }
+    Ok(spent)
 }

@@ -32,7 +32,7 @@ use crate::outcome::{Outcome, Repeatable, Verdict};
 use crate::record::PoolEvent;
 use crate::state::{Lease, NoBackend, Permit, Pool, Terms};
 use crate::stream::Stream;
-use crate::tls::{HTTP_1, HTTP_2};
+use crate::tls::{H2, HTTP_1, HTTP_2};
 use crate::upstream::shared::{Asking, Found};
 use crate::upstream::{self, Approach};
 
@@ -363,6 +363,10 @@ impl<'a> Way<'a> {
                 Found::Place(place) => place,
                 Found::Making(making) => {
                     let stream = upstream::connect(approach(HTTP_2)).await?;
+                    if tls.is_some() && !stream.speaks(H2) {
+                        tracing::debug!(%address, "the backend does not agree to HTTP/2 (ALPN)");
+                        return Err(Outcome::TlsHandshakeFailed);
+                    }
                     let made = making.made(stream, pool.timeouts.upstream_idle).await;
                     let place = made.map_err(|error| {
                         tracing::debug!(%address, %error, "the backend does not speak HTTP/2");
