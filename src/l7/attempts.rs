@@ -359,7 +359,7 @@ impl<'a> Way<'a> {
         }
         let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
         loop {
-            let place = match poll_fn(|cx| self.local.shared.poll_find(lease.state().id(), asking, cx)).await {
+            let place = match self.local.shared.find(lease.state().id(), asking).await {
                 Found::Place(place) => place,
                 Found::Making(making) => {
                     let stream = upstream::connect(approach(HTTP_2)).await?;

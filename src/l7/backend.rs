@@ -119,8 +119,9 @@ impl Upstream {
 
     /// The final head was accepted: a body with this framing follows.
     pub(super) fn begin(&mut self, framing: Framing) {
-        if let Upstream::H1(wired) = self {
-            wired.wire.inbound.begin(framing);
+        match self {
+            Upstream::H1(wired) => wired.wire.inbound.begin(framing),
+            Upstream::H2(stream) => stream.begin(framing),
         }
     }
 

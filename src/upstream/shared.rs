@@ -48,8 +48,41 @@ struct ToBackend {
     connections: Vec<Rc<Carrier>>,
     /// Somebody is making one more.
     making: bool,
-    /// Who waits for that.
-    waiting: Vec<Waker>,
+    waiting: Line,
+}
+
+/// Who waits for a connection that is being made, or for what is not known of one yet.
+#[derive(Default)]
+struct Line {
+    wakers: Vec<Waker>,
+    /// How often all of them were woken.
+    round: u32,
+}
+
+/// Somebody's place in a line, in this round of it.
+#[derive(Clone, Copy)]
+struct Ticket {
+    round: u32,
+    at: usize,
+}
+
+impl Line {
+    /// Notes who is to be woken. However often somebody comes, with the ticket he got he is in the line once.
+    fn join(&mut self, ticket: &mut Option<Ticket>, cx: &Context<'_>) {
+        let known =
+            ticket.filter(|ticket| ticket.round == self.round).and_then(|ticket| self.wakers.get_mut(ticket.at));
+        if let Some(waker) = known {
+            return waker.clone_from(cx.waker());
+        }
+        *ticket = Some(Ticket { round: self.round, at: self.wakers.len() });
+        self.wakers.push(cx.waker().clone());
+    }
+
+    /// All of them, who have to come again.
+    fn take(&mut self) -> Vec<Waker> {
+        self.round = self.round.wrapping_add(1);
+        std::mem::take(&mut self.wakers)
+    }
 }
 
 /// A connection, and what uses it.
@@ -142,9 +175,20 @@ pub enum Found {
 }
 
 impl SharedConnections {
-    /// A place for a request to this backend, or leave to make a connection for it; pending while another makes one, and until
-    /// is known what has to be.
-    pub fn poll_find(&self, backend: u64, asking: Asking, cx: &mut Context<'_>) -> Poll<Found> {
+    /// A place for a request to this backend, or leave to make a connection for it. It takes as long as another one makes a
+    /// connection, and until is known what has to be.
+    pub fn find(&self, backend: u64, asking: Asking) -> impl Future<Output = Found> + '_ {
+        let mut ticket = None;
+        poll_fn(move |cx| self.poll_find(backend, asking, &mut ticket, cx))
+    }
+
+    fn poll_find(
+        &self,
+        backend: u64,
+        asking: Asking,
+        ticket: &mut Option<Ticket>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Found> {
         let mut backends = self.backends.borrow_mut();
         let to = backends.entry(backend).or_default();
         to.connections.retain(|carrier| carrier.is_open());
@@ -154,7 +198,7 @@ impl SharedConnections {
             return Poll::Ready(Found::Place(Place::on(carrier, true)));
         }
         if to.making || known().count() < to.connections.len() {
-            to.waiting.push(cx.waker().clone());
+            to.waiting.join(ticket, cx);
             return Poll::Pending;
         }
         if to.connections.len() < MOST {
@@ -168,7 +212,14 @@ impl SharedConnections {
 
     /// Closes those to backends that `keeps` denies, when what is under way on them has ended.
     pub fn retain_backends(&self, mut keeps: impl FnMut(u64) -> bool) {
-        self.backends.borrow_mut().retain(|backend, to| to.making || keeps(*backend));
+        self.backends.borrow_mut().retain(|backend, to| {
+            if keeps(*backend) {
+                return true;
+            }
+            to.connections.clear();
+            // Who waits is woken by the one that makes a connection, or by the end of those that are let go of.
+            to.making || !to.waiting.wakers.is_empty()
+        });
     }
 
     /// How many there are to this backend.
@@ -219,7 +270,7 @@ impl Making {
             let to = backends.entry(self.backend).or_default();
             to.making = false;
             with(to);
-            std::mem::take(&mut to.waiting)
+            to.waiting.take()
         };
         waiting.into_iter().for_each(Waker::wake);
     }
@@ -320,7 +371,140 @@ impl Driver {
 
     fn wake(&self) {
         let Some(all) = self.all.upgrade() else { return };
-        let waiting = all.borrow_mut().get_mut(&self.backend).map(|to| std::mem::take(&mut to.waiting));
+        let waiting = all.borrow_mut().get_mut(&self.backend).map(|to| to.waiting.take());
         waiting.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use h2::server;
+    use tokio::net::UnixStream;
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    use super::*;
+
+    const BACKEND: u64 = 7;
+    const KEEP: Duration = Duration::from_secs(60);
+
+    fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn making(found: Found) -> Making {
+        let Found::Making(making) = found else { panic!("there is a connection") };
+        making
+    }
+
+    fn place(found: Found) -> Place {
+        let Found::Place(place) = found else { panic!("one has to be made first") };
+        place
+    }
+
+    /// A connection to a backend that takes so many requests at once and answers none.
+    async fn connected(making: Making, streams: u32) -> Place {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        spawn_local(async move {
+            let mut builder = server::Builder::new();
+            let mut backend = builder.max_concurrent_streams(streams).handshake::<_, Bytes>(theirs).await.unwrap();
+            while backend.accept().await.is_some() {}
+        });
+        making.made(Stream::Unix(ours), KEEP).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn in_worker(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async { tokio::time::timeout(KEEP, test).await.expect("it ends") });
+    }
+
+    fn waiting(all: &SharedConnections) -> usize {
+        all.backends.borrow()[&BACKEND].waiting.wakers.len()
+    }
+
+    #[test]
+    fn one_makes_a_connection_and_all_others_use_it() {
+        in_worker(async {
+            let all = SharedConnections::default();
+            let making = making(all.find(BACKEND, Asking::Request).await);
+            let mut second = pin!(all.find(BACKEND, Asking::Request));
+            assert!(poll(second.as_mut()).is_pending());
+            let first = connected(making, 100).await;
+            let second = place(second.await);
+            assert!(!first.reused && second.reused && all.count(BACKEND) == 1);
+        });
+    }
+
+    #[test]
+    fn who_waits_stands_in_the_line_once_however_often_it_looks() {
+        in_worker(async {
+            let all = SharedConnections::default();
+            let making = making(all.find(BACKEND, Asking::Request).await);
+            let (mut one, mut other) =
+                (pin!(all.find(BACKEND, Asking::Request)), pin!(all.find(BACKEND, Asking::Request)));
+            for _ in 0..1000 {
+                assert!(poll(one.as_mut()).is_pending() && poll(other.as_mut()).is_pending());
+            }
+            assert_eq!(waiting(&all), 2);
+            drop(making);
+            assert!(matches!(poll(one.as_mut()), Poll::Ready(Found::Making(_))), "the next one's turn");
+            assert!(matches!(poll(other.as_mut()), Poll::Ready(Found::Making(_))), "which was given back at once");
+        });
+    }
+
+    #[test]
+    fn another_is_made_when_one_is_full_and_at_the_most_the_fewest_share() {
+        in_worker(async {
+            let all = SharedConnections::default();
+            let mut places = Vec::new();
+            for _ in 0..MOST {
+                places.push(connected(making(all.find(BACKEND, Asking::Request).await), 1).await);
+                // What it can do is told with its first words.
+                while places.last().is_some_and(|place| place.carrier.has_room()) {
+                    yield_now().await;
+                }
+            }
+            let more = place(all.find(BACKEND, Asking::Request).await);
+            assert_eq!((all.count(BACKEND), more.carrier.uses.get()), (MOST, 2));
+        });
+    }
+
+    #[test]
+    fn who_waits_for_a_backend_that_is_retired_gets_his_turn() {
+        in_worker(async {
+            let all = SharedConnections::default();
+            let first = connected(making(all.find(BACKEND, Asking::Request).await), 100).await;
+            let tunnel = all.find(BACKEND, Asking::Tunnel);
+            let mut tunnel = pin!(tunnel);
+            assert!(poll(tunnel.as_mut()).is_pending(), "whether it offers tunnels is not known");
+            all.retain_backends(|_| false);
+            assert_eq!(all.count(BACKEND), 0);
+            drop(first);
+            making(tunnel.await);
+            all.retain_backends(|_| false);
+            assert!(all.backends.borrow().is_empty());
+        });
+    }
+
+    #[test]
+    fn a_connection_to_a_retired_backend_ends_with_its_last_request() {
+        in_worker(async {
+            let all = SharedConnections::default();
+            let making = making(all.find(BACKEND, Asking::Request).await);
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let backend = spawn_local(async move {
+                let mut backend = server::Builder::new().handshake::<_, Bytes>(theirs).await.unwrap();
+                while backend.accept().await.is_some() {}
+            });
+            let place = making.made(Stream::Unix(ours), KEEP).await.unwrap_or_else(|error| panic!("{error}"));
+            all.retain_backends(|_| false);
+            for _ in 0..100 {
+                yield_now().await;
+            }
+            assert!(!backend.is_finished(), "it is used");
+            drop(place);
+            backend.await.unwrap();
+        });
     }
 }

@@ -15,6 +15,7 @@ mod health;
 mod health_grpc;
 mod http2;
 mod http2_abuse;
+mod http2_backends;
 mod http_bodies;
 mod http_connections;
 mod http_refusals;

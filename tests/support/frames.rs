@@ -1,7 +1,8 @@
 //! HTTP/2 frame by frame, for what no good client does: frames are written by hand, and what comes back is read as frames.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
@@ -198,6 +199,27 @@ impl Raw {
         Raw { stream, bytes: Vec::new() }
     }
 
+    /// The backend's end of a connection that was accepted, behind the preface; `None` when none comes.
+    pub fn accepted(stream: TcpStream) -> Option<Raw> {
+        stream.set_nodelay(true).ok()?;
+        stream.set_read_timeout(Some(DEADLINE)).ok()?;
+        stream.set_write_timeout(Some(DEADLINE)).ok()?;
+        let mut raw = Raw { stream, bytes: Vec::new() };
+        let mut preface = [0; PREFACE.len()];
+        raw.stream.read_exact(&mut preface).ok()?;
+        (preface == PREFACE).then_some(raw)
+    }
+
+    /// The stream of the next request; `None` when the connection has ended.
+    pub fn request(&mut self) -> Option<u32> {
+        loop {
+            let frame = self.next()?;
+            if frame.kind == HEADERS {
+                return Some(frame.stream);
+            }
+        }
+    }
+
     /// Sends bytes; false when the other side has gone, or takes none before the deadline.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
@@ -367,6 +389,20 @@ impl Raw {
     pub fn into_stream(self) -> TcpStream {
         self.stream
     }
+}
+
+/// A backend that speaks HTTP/2 as the script does, which gets each connection on a thread of its own; its address.
+pub fn backend(script: impl Fn(Raw) + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let address = listener.local_addr().expect("a bound socket has an address").to_string();
+    let script = Arc::new(script);
+    std::thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            let script = Arc::clone(&script);
+            std::thread::spawn(move || Raw::accepted(stream).map(|raw| script(raw)));
+        }
+    });
+    address
 }
 
 /// The error code that these bytes begin with.

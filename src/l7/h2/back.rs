@@ -116,6 +116,14 @@ impl Streamed {
         (StreamedSource(source), StreamedSink(self.request.as_mut()))
     }
 
+    /// The final head was accepted. Where it says that no body follows, none does, whatever is sent as one: to a client of
+    /// HTTP/1.1 that would be the next answer (security.md checklist 9).
+    pub(in crate::l7) fn begin(&mut self, framing: Framing) {
+        if let (Response::Begun(body), Framing::None) = (&mut self.response, framing) {
+            body.refuse();
+        }
+    }
+
     /// From here on everything that comes and goes is body.
     pub(in crate::l7) fn open_tunnel(&mut self) {
         if let Some(request) = &mut self.request {

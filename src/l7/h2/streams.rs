@@ -36,6 +36,11 @@ impl Incoming {
         Incoming { stream, held: Bytes::new(), trailers: Fields::new(), limits, ended, held_back: false }
     }
 
+    /// There is no body on it; what comes all the same is never read.
+    pub(in crate::l7) fn refuse(&mut self) {
+        self.ended = true;
+    }
+
     /// There is no body on it, but a tunnel may be opened.
     pub(in crate::l7) fn hold_back(&mut self) {
         self.held_back = true;
