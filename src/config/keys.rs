@@ -486,7 +486,7 @@ pub static LISTENER: Shape = Shape {
             name: "protocol",
             forms: &[Form::Choice(&["http", "tcp"])],
             absent: Default("\"http\""),
-            doc: "`http` understands HTTP/1.1 and has routes; `tcp` passes bytes to one pool, or TLS to pools by `sni`.",
+            doc: "`http` understands HTTP/1.1 and HTTP/2 and has routes; `tcp` passes bytes to one pool, or TLS to pools by `sni`.",
         },
         LISTENER_TLS_KEY,
         Key {

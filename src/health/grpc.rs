@@ -1,4 +1,4 @@
-//! One probe by gRPC: `grpc.health.v1.Health/Check` over HTTP/2 without TLS, on a connection for this one call.
+//! One probe by gRPC: `grpc.health.v1.Health/Check` over HTTP/2, on a connection for this one call.
 //!
 //! What the peer may make us hold is what `h2` is told below; what it may make us read at all is bounded under it, bytes
 //! of frames that never reach the call included.
@@ -23,16 +23,16 @@ const SERVING: u64 = 1;
 /// `grpc-status` of a call that worked.
 const WORKED: u32 = 0;
 
-/// Asks over this connection, which is of no further use then.
+/// Asks over this connection, which is of no further use then. The `origin` is scheme and host.
 pub(super) async fn ask(
     connection: impl AsyncRead + AsyncWrite + Unpin,
     service: &str,
-    host: &str,
+    origin: &str,
     stage: &Cell<Stage>,
 ) -> Result<(), Fault> {
     let bounded = Bounded { connection, left: MOST_READ };
     let (sender, connection) = builder().handshake::<_, Bytes>(bounded).await.map_err(fault)?;
-    let mut call = pin!(call(sender, service, host, stage));
+    let mut call = pin!(call(sender, service, origin, stage));
     // Cancelling loses nothing: the call is the one that is waited for in the end.
     tokio::select! {
         biased;
@@ -49,9 +49,9 @@ fn builder() -> Builder {
     builder
 }
 
-async fn call(sender: SendRequest<Bytes>, service: &str, host: &str, stage: &Cell<Stage>) -> Result<(), Fault> {
+async fn call(sender: SendRequest<Bytes>, service: &str, origin: &str, stage: &Cell<Stage>) -> Result<(), Fault> {
     let mut sender = sender.ready().await.map_err(fault)?;
-    let (response, mut body) = sender.send_request(request(host)?, false).map_err(fault)?;
+    let (response, mut body) = sender.send_request(request(origin)?, false).map_err(fault)?;
     body.send_data(grpc_message::request(service).into(), true).map_err(fault)?;
     let response = response.await.map_err(fault)?;
     stage.set(Stage::Reading);
@@ -62,8 +62,8 @@ async fn call(sender: SendRequest<Bytes>, service: &str, host: &str, stage: &Cel
     judge(response).await
 }
 
-fn request(host: &str) -> Result<Request<()>, Fault> {
-    Request::post(format!("http://{host}/grpc.health.v1.Health/Check"))
+fn request(origin: &str) -> Result<Request<()>, Fault> {
+    Request::post(format!("{origin}/grpc.health.v1.Health/Check"))
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
         .header(header::USER_AGENT, "evenkeel")

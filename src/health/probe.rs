@@ -76,7 +76,11 @@ async fn ask_over(connection: Stream, probe: &Probe, to: &Address, stage: &Cell<
             Ok(())
         }
         Probe::Http(probe) => http::ask(connection, probe, &host(probe.host.as_deref(), to), stage).await,
-        Probe::Grpc { service, host: own } => grpc::ask(connection, service, &host(own.as_deref(), to), stage).await,
+        Probe::Grpc { service, host: own } => {
+            let scheme = if connection.is_secure() { "https" } else { "http" };
+            let origin = format!("{scheme}://{}", host(own.as_deref(), to));
+            grpc::ask(connection, service, &origin, stage).await
+        }
     }
 }
 

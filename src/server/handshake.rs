@@ -13,11 +13,12 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use rustls::server::Acceptor;
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::hello;
@@ -27,6 +28,10 @@ use crate::local::{Local, Phase};
 use crate::state::{ListenerId, ListenerPlan};
 use crate::stream::{Incoming, Plain, Secured, Stream};
 use crate::tls::{Current, Demand};
+
+/// How much is read and forgotten behind a handshake that has failed, in bytes, and for how long.
+const LINGER_BYTES: usize = 64 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// The places of one worker, by listener.
 #[derive(Debug, Default)]
@@ -70,17 +75,44 @@ impl Handshakes {
     }
 }
 
-/// Shakes hands as the name asks that the client asks for.
-async fn shake(current: &Current, plain: Plain) -> io::Result<Secured> {
+/// Shakes hands as the name asks that the client asks for. What is left of a connection where that failed is given back, as
+/// the alert that says why is on its way.
+async fn shake(current: &Current, plain: Plain) -> Result<Secured, (io::Error, Option<Plain>)> {
     let secured = |session, demand: &Demand| Secured::of_client(tokio_rustls::TlsStream::Server(session), demand);
+    let failed = |(error, plain)| (error, Some(plain));
     if let Some(way) = current.only_way() {
-        let session = TlsAcceptor::from(Arc::clone(&way.config)).accept(plain).await?;
-        return Ok(secured(session, &way.demand));
+        let handshake = TlsAcceptor::from(Arc::clone(&way.config)).accept(plain).into_fallible();
+        return Ok(secured(handshake.await.map_err(failed)?, &way.demand));
     }
-    let begun = LazyConfigAcceptor::new(Acceptor::default(), plain).await?;
+    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), plain);
+    let begun = match (&mut acceptor).await {
+        Ok(begun) => begun,
+        Err(error) => return Err((error, acceptor.take_io())),
+    };
     let way = current.way(begun.client_hello().server_name());
-    let session = begun.into_stream(Arc::clone(&way.config)).await?;
-    Ok(secured(session, &way.demand))
+    let handshake = begun.into_stream(Arc::clone(&way.config)).into_fallible();
+    Ok(secured(handshake.await.map_err(failed)?, &way.demand))
+}
+
+/// Ends our direction, and reads and forgets what the client still sends, within bounds.
+async fn linger(local: &Rc<Local>, mut plain: Plain) {
+    let (mut deadline, mut left) = (local.deadline(), LINGER_BYTES);
+    deadline.set(clock::now() + LINGER_TIME);
+    poll_fn(|cx| {
+        if deadline.poll(cx).is_ready() || ready!(Pin::new(&mut plain).poll_shutdown(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        while left > 0 {
+            let mut bytes = [0; 1024];
+            let mut space = ReadBuf::new(&mut bytes);
+            match ready!(Pin::new(&mut plain).poll_read(cx, &mut space)) {
+                Ok(()) if !space.filled().is_empty() => left = left.saturating_sub(space.filled().len()),
+                _ => break,
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// What becomes of a connection by its first message.
@@ -97,7 +129,7 @@ impl Terms {
     pub(super) async fn secure(self, local: &Rc<Local>, incoming: Incoming) -> Option<Sorted> {
         let (limit, peer) = (self.limit, incoming.peer);
         match self.current {
-            Some(current) => in_time(local, peer, limit, pin!(self.places.terminate(current, incoming))).await,
+            Some(current) => in_time(local, peer, limit, pin!(self.places.terminate(local, current, incoming))).await,
             None => in_time(local, peer, limit, pin!(self.places.sort(local, incoming))).await,
         }
     }
@@ -105,12 +137,12 @@ impl Terms {
 
 impl Places {
     /// Shakes hands.
-    async fn terminate(self, current: Arc<Current>, incoming: Incoming) -> Option<Sorted> {
-        let Incoming { mut stream, listener, peer, local, prefix } = incoming;
+    async fn terminate(self, local: &Rc<Local>, current: Arc<Current>, incoming: Incoming) -> Option<Sorted> {
+        let Incoming { mut stream, listener, peer, local: own, prefix } = incoming;
         begun(&mut stream, &prefix).await?;
-        let _place = self.free.acquire().await.ok()?;
-        let stream = accept(&current, stream, prefix, peer).await?;
-        Some(Sorted::Secured(Incoming { stream, listener, peer, local, prefix: Vec::new() }))
+        let place = self.free.acquire().await.ok()?;
+        let stream = accept(local, &current, Plain::new(stream, prefix)?, peer, place).await?;
+        Some(Sorted::Secured(Incoming { stream, listener, peer, local: own, prefix: Vec::new() }))
     }
 
     /// Reads the first message, and goes by it: as the newest view says, once it is whole.
@@ -118,7 +150,7 @@ impl Places {
         let Incoming { mut stream, listener, peer, local: own, mut prefix } = incoming;
         let with = |stream, prefix| Incoming { stream, listener, peer, local: own, prefix };
         begun(&mut stream, &prefix).await?;
-        let _place = self.free.acquire().await.ok()?;
+        let place = self.free.acquire().await.ok()?;
         let hello = match hello::hear(&mut stream, &mut prefix).await {
             Ok(hello) => hello,
             Err(why) => {
@@ -142,7 +174,7 @@ impl Places {
         };
         let current = tls.current();
         drop(plan);
-        let stream = accept(&current, stream, prefix, peer).await?;
+        let stream = accept(local, &current, Plain::new(stream, prefix)?, peer, place).await?;
         Some(Sorted::Secured(with(stream, Vec::new())))
     }
 }
@@ -155,15 +187,22 @@ async fn begun(stream: &mut Stream, prefix: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// Shakes hands on a connection of which `prefix` has been read.
-async fn accept(current: &Current, stream: Stream, prefix: Vec<u8>, peer: Option<SocketAddr>) -> Option<Stream> {
-    match shake(current, Plain::new(stream, prefix)?).await {
-        Ok(secured) => Some(Stream::Tls(Box::new(secured))),
-        Err(error) => {
-            tracing::debug!(?peer, %error, "TLS handshake failed");
-            None
-        }
-    }
+/// Shakes hands, which has its place until it is done or has failed.
+async fn accept(
+    local: &Rc<Local>,
+    current: &Current,
+    plain: Plain,
+    peer: Option<SocketAddr>,
+    place: SemaphorePermit<'_>,
+) -> Option<Stream> {
+    let (error, left) = match shake(current, plain).await {
+        Ok(secured) => return Some(Stream::Tls(Box::new(secured))),
+        Err(failed) => failed,
+    };
+    tracing::debug!(?peer, %error, "TLS handshake failed");
+    drop(place);
+    linger(local, left?).await;
+    None
 }
 
 /// What `work` comes to, unless it takes longer than `limit` or the worker stops.

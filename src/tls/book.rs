@@ -83,11 +83,13 @@ impl Book {
         self.names.all().filter_map(odd).min()
     }
 
-    /// The certificate for who asks for this name and can use what `can_use` says.
+    /// The certificate for who asks for this name and can use what `can_use` says. Who can use none gets one all the same, as
+    /// the handshake then fails with the alert that says why; `None` only where there is none at all.
     fn choose(&self, name: Option<&str>, can_use: impl Fn(&CertifiedKey) -> bool) -> Option<&Arc<CertifiedKey>> {
         let named = name.map_or(&[][..], |name| self.names.find(name)).iter().filter_map(|place| self.keys.get(*place));
         let mut usable = named.clone().filter(|key| can_use(key));
-        usable.next().or_else(|| named.clone().next()).or_else(|| self.keys.iter().find(|key| can_use(key)))
+        let mut others = self.keys.iter();
+        usable.next().or_else(|| named.clone().next()).or_else(|| others.find(|key| can_use(key))).or(self.keys.first())
     }
 }
 
@@ -169,11 +171,9 @@ mod tests {
         let second = Arc::clone(&book.keys[1]);
         let can_use = |key: &CertifiedKey| std::ptr::eq(key, &*second);
         assert!(Arc::ptr_eq(book.choose(Some("a.example"), can_use).unwrap(), &second));
-        assert!(
-            Arc::ptr_eq(book.choose(Some("a.example"), |_| false).unwrap(), &book.keys[0]),
-            "a handshake tells why"
-        );
-        assert!(book.choose(None, |_| false).is_none());
+        for name in [Some("a.example"), Some("b.example"), None] {
+            assert!(Arc::ptr_eq(book.choose(name, |_| false).unwrap(), &book.keys[0]), "a handshake tells why");
+        }
     }
 
     #[test]
@@ -193,6 +193,15 @@ mod tests {
         assert!(fault(with_key("cert.key", &ca.pem)).ends_with("cert.key: there is no private key in it"));
         let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
         assert!(fault(with_key("locked.key", encrypted)).ends_with("locked.key: the private key is encrypted"));
+        let locked = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+        assert!(fault(with_key("old.key", locked)).ends_with("old.key: the private key is encrypted"));
+        let with_ocsp = |name: &str, text: &str| Certificate { ocsp: Some(folder.put(name, text)), ..good() };
+        assert!(fault(with_ocsp("empty.ocsp", "")).ends_with("empty.ocsp: the file is empty"));
+        for text in ["-----BEGIN OCSP RESPONSE-----", "0", "0\x03\x0a\x01\x03"] {
+            assert!(
+                fault(with_ocsp("bad.ocsp", text)).ends_with("bad.ocsp: this is no successful OCSP response in DER")
+            );
+        }
         let broken = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
         assert!(fault(with_key("bad.key", broken)).contains("bad.key: this key can not be used"));
         let other = with_key("other.key", &ca.sign(&["a.example"]).1);
@@ -201,6 +210,17 @@ mod tests {
         std::fs::remove_file(folder.path().join("good.crt")).unwrap();
         gone.cert.place.start = 0;
         assert!(fault(gone).contains("good.crt: No such file"));
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_words_before_a_certificate_are_no_fault() {
+        let (folder, ca) = (Folder::new(), Authority::new("ca"));
+        let (chain, key) = ca.sign(&["a.example"]);
+        for before in ["\u{feff}", "Subject: CN=a.example\n"] {
+            let mut own = folder.certificate("own", (format!("{before}{chain}"), key.clone()));
+            own.ocsp = Some(folder.put("own.ocsp", "0\x03\x0a\x01\0"));
+            Book::read(&[offered(own)], &mut Files::default(), &provider()).unwrap();
+        }
     }
 
     #[test]

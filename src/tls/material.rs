@@ -22,6 +22,9 @@ const LARGEST: u64 = 16 << 20;
 /// The directory in which systemd puts credentials (systemd.exec(5)).
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A chain with its key.
 #[derive(Debug)]
 pub struct Identity {
@@ -111,7 +114,7 @@ impl Files {
         let bytes = self.read(material)?;
         match PrivateKeyDer::from_pem_slice(&bytes) {
             Ok(key) => Ok(key),
-            Err(pem::Error::NoItemsFound) if is_encrypted(&bytes) => {
+            Err(_) if is_encrypted(&bytes) => {
                 let help = "decrypt it (`openssl pkey -in FILE -out NEW`) and let nobody but Evenkeel read it";
                 Err(wrong(material, "the private key is encrypted", help))
             }
@@ -123,19 +126,21 @@ impl Files {
         }
     }
 
+    fn ocsp(&mut self, material: &Material) -> Result<Vec<u8>, Diagnostic> {
+        let bytes = self.read(material)?;
+        if is_ocsp_response(&bytes) {
+            return Ok(bytes);
+        }
+        let why = if bytes.is_empty() { "the file is empty" } else { "this is no successful OCSP response in DER" };
+        Err(wrong(material, why, "write one into it, as `openssl ocsp -respout FILE` does, or remove `ocsp`"))
+    }
+
     /// Reads a certificate with its key and all that belongs to it.
     pub fn identity(&mut self, certificate: &Certificate) -> Result<Identity, Diagnostic> {
         let chain = self.certificates(&certificate.cert)?;
         let facts = facts(&certificate.cert, &chain)?;
         let key = self.private_key(&certificate.key)?;
-        let ocsp = match &certificate.ocsp {
-            Some(ocsp) => self.read(ocsp)?,
-            None => Vec::new(),
-        };
-        if certificate.ocsp.as_ref().is_some_and(|_| ocsp.is_empty()) {
-            let ocsp = certificate.ocsp.as_ref().unwrap_or(&certificate.cert);
-            return Err(wrong(ocsp, "the file is empty", "write an OCSP response in DER into it, or remove `ocsp`"));
-        }
+        let ocsp = certificate.ocsp.as_ref().map_or(Ok(Vec::new()), |ocsp| self.ocsp(ocsp))?;
         Ok(Identity { chain, key, ocsp, facts })
     }
 }
@@ -154,7 +159,11 @@ fn read(material: &Material) -> Result<Vec<u8>, Diagnostic> {
         file.take(LARGEST + 1).read_to_end(&mut bytes)
     });
     match read {
-        Ok(_) if bytes.len() as u64 <= LARGEST => Ok(bytes),
+        Ok(_) if bytes.len() as u64 <= LARGEST => {
+            // Else what stands first in a file that was saved so would not be seen.
+            let mark = if bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+            Ok(bytes.split_off(mark))
+        }
         Ok(_) => Err(wrong(material, "it is larger than 16 MiB", "name the right file")),
         Err(error) => {
             let help = match error.kind() {
@@ -180,8 +189,21 @@ fn empty_of(bytes: &[u8], what: &str) -> &'static str {
     }
 }
 
+/// In either of the two ways that there are.
 fn is_encrypted(bytes: &[u8]) -> bool {
-    memchr::memmem::find(bytes, b"BEGIN ENCRYPTED PRIVATE KEY").is_some()
+    let has = |text: &[u8]| memchr::memmem::find(bytes, text).is_some();
+    has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED")
+}
+
+/// Whether it begins as an OCSP response does that answers something: a sequence, whose first part is the status 0 (RFC 6960
+/// §4.2.1). Clients break off for a staple that is anything else.
+fn is_ocsp_response(der: &[u8]) -> bool {
+    let inside = match der {
+        [0x30, length, ..] if *length < 0x80 => 2,
+        [0x30, length, ..] => 2 + usize::from(length & 0x7f),
+        _ => return false,
+    };
+    der.get(inside..).is_some_and(|inside| inside.starts_with(&[0x0a, 1, 0]))
 }
 
 /// What the first of a chain says; a fault when the others do not follow from it.

@@ -180,6 +180,8 @@ impl Reading<'_> {
         let resolver = Resolver(Arc::clone(book));
         let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = self.alpn.to_vec();
+        // All of them are good; but who has been talked into asking for the weakest does not get it.
+        config.ignore_client_order = true;
         // Tickets need no memory of ours, and do for both versions. Their keys change by themselves every six hours.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         let tickets = self.tickets.clone().filter(|_| demand.is_none());

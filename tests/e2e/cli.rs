@@ -4,6 +4,7 @@ use std::net::TcpListener;
 
 use rustix::process::Signal;
 
+use crate::examples;
 use crate::support::tls::Authority;
 use crate::support::{Finished, Launch, backends, run, web};
 
@@ -131,7 +132,7 @@ fn every_example_file_checks() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/conf");
     let entries = std::fs::read_dir(folder).expect("the examples are part of the package");
     let files: Vec<_> = entries.map(|entry| entry.expect("the folder can be read").path()).collect();
-    assert!(files.len() >= 2, "{files:?}");
+    assert!(files.len() >= 3, "{files:?}");
     // What they name under /etc stands here for the test.
     let etc = tempfile::tempdir().expect("a temporary directory");
     let ca = Authority::new("ca");
@@ -139,14 +140,14 @@ fn every_example_file_checks() {
         ca.sign(&[&format!("{name}.example")]).write(etc.path(), name);
     }
     let more = [
-        ("example.ocsp", "response"),
         ("partners.pem", &ca.pem),
         ("partners.crl", &ca.revoke(&[7])),
         ("admins.pem", &ca.pem),
         ("admins.crl", &ca.revoke(&[8])),
-        ("internal-ca.pem", &ca.pem),
     ];
     more.iter().for_each(|(name, text)| std::fs::write(etc.path().join(name), text).expect("it can be written"));
+    std::fs::write(etc.path().join("example.ocsp"), examples::OCSP).expect("it can be written");
+    examples::files(&ca, etc.path());
     for file in files {
         let text = std::fs::read_to_string(&file).expect("it can be read");
         let here = etc.path().to_str().expect("a plain path");

@@ -9,6 +9,7 @@ mod breaker;
 mod certs;
 mod cli;
 mod demo;
+mod examples;
 mod failures;
 mod forwarding;
 mod health;

@@ -155,6 +155,28 @@ fn clients_are_known_by_their_certificates() {
 }
 
 #[test]
+fn who_has_no_certificate_is_told_so_and_not_reset_for_what_it_has_sent_already() {
+    let (authority, origin) = (Authority::new("ca"), Origin::answering("hello"));
+    let own = authority.sign(&["a.example"]);
+    let demand = "tls.client_auth = { ca = \"ca.pem\" }\n";
+    let through = "tls.passthrough = [{ sni = [\"b.example\"], pool = \"app\" }]\n";
+    for more in ["", through] {
+        let text = web(&format!("{OWN}{demand}{more}"), &backends(&[origin.address()]));
+        let launch = Launch::new().write("ca.pem", &authority.pem);
+        own.write(launch.directory(), "own");
+        let daemon = launch.write("evenkeel.toml", &text).start();
+        let mut client = Tls::trusting(&authority).connect(&daemon.address("web"), "a.example").unwrap();
+        daemon.wait_log("TLS handshake failed");
+        // The first would be answered with a reset, and that would make the second fail.
+        client.send("GET / HTTP/1.1\r\n").unwrap();
+        client.send("Host: a.example\r\n\r\n").unwrap();
+        let told = client.rest().expect_err("it has no certificate").to_string();
+        assert!(told.contains("CertificateRequired"), "{told}");
+    }
+    assert_eq!(origin.accepted(), 0);
+}
+
+#[test]
 fn sessions_are_taken_up_again_after_a_reload() {
     let (authority, origin) = (Authority::new("ca"), Origin::answering("hello"));
     let daemon = daemon_with(&authority, &origin, "");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 /// When an attack is given up by itself: far past any deadline.
-const TIRED: Duration = Duration::from_secs(20);
+const TIRED: Duration = Duration::from_secs(60);
 
 /// Where they come from.
 const FROM: [u8; 4] = [127, 0, 0, 66];

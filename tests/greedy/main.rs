@@ -24,8 +24,9 @@ use support::{Daemon, Launch, Origin, backends, eventually, web};
 /// The deadlines of these tests, but for idle connections: of heads, and between two reads or writes.
 const DEADLINES: &str = "client_header = \"2s\", client_body = \"2s\", client_write = \"2s\"";
 
-/// How long an attacker may stay: its deadline, the two seconds of a lingering close, and slack for a busy machine.
-const GONE_BY: Duration = Duration::from_secs(2 + 2 + 4);
+/// How long an attacker may stay: its deadline, the two seconds of a lingering close, and much more for a busy machine: who is
+/// not ended by a deadline stays for ever.
+const GONE_BY: Duration = Duration::from_secs(40);
 
 const ATTACKERS: usize = 250;
 
@@ -255,7 +256,7 @@ fn idle_ones() -> usize {
 #[test]
 fn thousands_of_idle_connections_cost_little_and_end() {
     let count = idle_ones();
-    let arena = Arena::new("", "6s");
+    let arena = Arena::new("", "12s");
     let bystander = Bystander::beside(&arena.address);
     let open = |_| idle(&arena.address).expect("there is room for all");
     let mut idle: Vec<_> = std::thread::scope(|scope| {

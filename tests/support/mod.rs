@@ -33,7 +33,7 @@ pub use origin::{Deaf, Origin, Request, Unlistened};
 pub use wire::{Ending, Wire};
 
 /// How long anything may take that is expected to happen; generous, because machines that run tests are busy.
-pub const DEADLINE: Duration = Duration::from_secs(15);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Polls until `condition` holds; fails the test with `what` when it does not before the deadline.
 #[track_caller]

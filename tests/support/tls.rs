@@ -80,9 +80,16 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, names[0]);
         params.serial_number = Some(SerialNumber::from(serial));
         params.not_after = date_time_ymd(year, 1, 1);
+        params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().unwrap();
         let own = params.signed_by(&key, &self.issuer).unwrap().pem();
         Signed { chain: format!("{own}{}", self.pem), key: key.serialize_pem() }
+    }
+
+    /// Writes its private key, for programs that sign in its name.
+    #[allow(dead_code, reason = "for the tests with foreign programs")]
+    pub fn write_key(&self, file: &Path) {
+        std::fs::write(file, self.issuer.key().serialize_pem()).unwrap();
     }
 
     fn roots(&self) -> RootCertStore {

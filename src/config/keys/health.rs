@@ -49,7 +49,7 @@ pub static HEALTH_CHECK: Shape = Shape {
             forms: &[Form::Choice(&["tcp", "http", "grpc"])],
             absent: Means("`http` with a `path`, `grpc` with a `service`, else `tcp`"),
             doc: "`tcp`: a connection can be made. `http`: a request over HTTP/1.1 is answered as expected. `grpc`: \
-                  `grpc.health.v1.Health/Check` over HTTP/2 without TLS answers SERVING.",
+                  `grpc.health.v1.Health/Check` over HTTP/2 answers SERVING.",
         },
         Key { name: "method", forms: &[Form::Choice(PROBE_METHODS)], absent: Default("\"GET\""), doc: "Only http." },
         Key {
