@@ -24,9 +24,10 @@ pub const MOST: usize = 8;
 /// How many requests are under way at once on one of them.
 pub const STREAMS: usize = 100;
 
-/// What a backend may send before any of it was used, in bytes: on one stream, and on all of a connection together.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What a backend may send before any of it was used, in bytes: on one stream, and on all of a connection together. Those who use
+/// it are different clients, so that the whole is all of its parts: however many of them take nothing, they hold up no other.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 /// What waits on one stream for its turn on the connection, in bytes.
 const SEND_BUFFER: usize = 64 * 1024;
 /// How large a head or trailer fields may be, as HTTP/2 counts them, in bytes.

@@ -240,3 +240,33 @@ fn a_backend_whose_window_stays_shut_is_given_up() {
     let daemon = before(&address);
     assert_eq!(client(&daemon).post("/", "hello").status(), 504);
 }
+
+#[test]
+fn clients_that_take_nothing_do_not_hold_up_others_on_the_same_connection() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&asked);
+    let origin = crate::support::h2::serve(
+        move |mut served| {
+            seen.fetch_add(1, Ordering::SeqCst);
+            served.respond(200, &[], false);
+            let large = "x".repeat(8 << 20);
+            served.say(if served.head.start.contains("/large") { large.as_bytes() } else { b"small" });
+            served.end(&[]);
+        },
+        Arc::default(),
+    );
+    let daemon = before(&origin.to_string());
+    let greedy: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = client(&daemon);
+            client.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n");
+            client
+        })
+        .collect();
+    eventually("all are answered", || asked.load(Ordering::SeqCst) == 20);
+    for _ in 0..20 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        client(&daemon).get("/").assert(200, "small");
+    }
+    drop(greedy);
+}
