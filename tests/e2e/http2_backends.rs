@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::process::Signal;
+
 use crate::support::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS,
     REFUSED_STREAM, RST_STREAM, Raw, backend, block, frame, ping, settings,
@@ -269,4 +271,52 @@ fn clients_that_take_nothing_do_not_hold_up_others_on_the_same_connection() {
         client(&daemon).get("/").assert(200, "small");
     }
     drop(greedy);
+}
+
+#[test]
+fn who_answers_before_it_has_read_everything_and_wants_no_more_is_heard_to_the_end() {
+    let address = saying(&[], |_, stream| [fine(stream), frame(RST_STREAM, 0, stream, &[0; 4])].concat());
+    let daemon = before(&address);
+    for _ in 0..10 {
+        let mut client = client(&daemon);
+        client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\nsome");
+        client.response().assert(200, "fine");
+    }
+}
+
+#[test]
+fn a_stream_that_a_goaway_leaves_in_is_answered() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&connections);
+    let address = backend(move |mut raw| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        raw.send(settings(&[]));
+        while let Some(stream) = raw.request() {
+            let [.., s, t, u, v] = u64::from(stream).to_be_bytes();
+            raw.send([frame(GOAWAY, 0, 0, &[s, t, u, v, 0, 0, 0, 0]), fine(stream)].concat());
+        }
+    });
+    let daemon = before(&address);
+    for asked in 1..5 {
+        client(&daemon).post("/", "hello").assert(200, "fine");
+        assert_eq!(connections.load(Ordering::SeqCst), asked);
+    }
+}
+
+#[test]
+fn a_stop_ends_shared_connections_and_does_not_wait_for_them() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&ended);
+    let address = backend(move |mut raw| {
+        raw.send(settings(&[]));
+        while let Some(stream) = raw.request() {
+            raw.send(fine(stream));
+        }
+        seen.fetch_add(1, Ordering::SeqCst);
+    });
+    let mut daemon = before(&address);
+    client(&daemon).get("/").assert(200, "fine");
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait_exit().success());
+    eventually("its connection has ended", || ended.load(Ordering::SeqCst) == 1);
 }
