@@ -43,6 +43,8 @@ pub(super) struct Wired {
 pub(super) enum HeadFault {
     /// It breaks a rule.
     Refused(Refusal),
+    /// The request can not be put into the backend's protocol.
+    Unsaid(Refusal),
     /// The backend closed before it was complete; whether anything had come of it.
     Closed { heard: bool },
 }

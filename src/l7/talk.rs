@@ -204,6 +204,11 @@ impl<'a, F: Front> Talk<'a, F> {
                     tracing::debug!(backend = %self.lease.backend().name, why = refusal.why(), "response refused");
                     return Poll::Ready(Err(Outcome::MalformedResponse));
                 }
+                // It is the client that asked so, and no backend can be blamed.
+                Err(HeadFault::Unsaid(refusal)) => {
+                    tracing::debug!(why = refusal.why(), "the request can not be sent");
+                    return Poll::Ready(Err(Outcome::MalformedRequest));
+                }
                 Err(HeadFault::Closed { heard: false }) if self.reused => return Poll::Ready(Err(Outcome::StaleIdle)),
                 Err(HeadFault::Closed { .. }) => return Poll::Ready(Err(Outcome::BackendClosed)),
             }

@@ -10,7 +10,7 @@ use crate::support::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS,
     REFUSED_STREAM, RST_STREAM, Raw, backend, block, frame, ping, settings,
 };
-use crate::support::{Client, Daemon, Launch, Origin, backends, eventually, web};
+use crate::support::{Client, Daemon, FAILED, Launch, Origin, TELLING, backends, eventually, web};
 
 /// A daemon before a backend that is spoken to in HTTP/2, with short deadlines.
 fn before(address: &str) -> Daemon {
@@ -319,4 +319,23 @@ fn a_stop_ends_shared_connections_and_does_not_wait_for_them() {
     daemon.signal(Signal::TERM);
     assert!(daemon.wait_exit().success());
     eventually("its connection has ended", || ended.load(Ordering::SeqCst) == 1);
+}
+
+#[test]
+fn a_request_that_http2_has_no_words_for_is_nobodys_failure_but_its_clients() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&asked);
+    let address = saying(&[], move |_, stream| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        fine(stream)
+    });
+    let pool = format!("{}http_version = \"h2\"\n{TELLING}", backends(&[&address]));
+    let limits = "limits = { header_bytes = \"256KiB\", request_line = \"128KiB\" }";
+    let daemon = Daemon::start(&web(limits, &pool));
+    for path in ["x".repeat(100_000), "\"".repeat(30_000)] {
+        assert_eq!(client(&daemon).get(&format!("/?{path}")).status(), 400);
+    }
+    client(&daemon).get("/").assert(200, "fine");
+    assert!(!daemon.has_logged(FAILED));
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }

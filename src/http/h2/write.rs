@@ -431,4 +431,25 @@ mod tests {
         let none = OwnAnswer { status: 204, ..own };
         assert_eq!((none.sent_body(), lines(write_own_answer(&none).headers()).len()), (&b""[..], 2));
     }
+
+    #[test]
+    fn whatever_target_is_let_in_can_be_sent() {
+        for byte in 0..=255u8 {
+            for host in ["a", "a_b", "~", "-", "[::1]:1", "1.2.3.4", "_", "a:0"] {
+                for target in [&b"/x"[..], b"/?x", b"/a/x/b", b"//x", b"/%", b"/a?%x"] {
+                    let mut target = target.to_vec();
+                    target.push(byte);
+                    let mut head = RequestHead::default();
+                    if head.target.set_path_and_query(&target).is_err()
+                        || head.target.set_authority(host.as_bytes()).is_err()
+                    {
+                        continue;
+                    }
+                    head.method_text.extend_from_slice(b"GET");
+                    let written = write_request(&head, &HOW, Scheme::Http);
+                    assert!(written.is_ok(), "{host} {}", target.escape_ascii());
+                }
+            }
+        }
+    }
 }

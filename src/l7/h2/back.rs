@@ -15,7 +15,7 @@ use crate::clock::Instant;
 use crate::http::fields::{Forwarding, Scheme};
 use crate::http::h1::parse::HeadLimits;
 use crate::http::h2::{Body, read_response, write_request};
-use crate::http::{Fields, Framing, Method, RequestHead, ResponseHead};
+use crate::http::{Fields, Framing, Method, Refusal, RequestHead, ResponseHead};
 use crate::l7::backend::HeadFault;
 use crate::l7::body::{Piece, Sink, Source, SourceFault};
 use crate::upstream::shared::Place;
@@ -33,8 +33,10 @@ pub(in crate::l7) struct Streamed {
 
 /// How far the response is.
 enum Response {
-    /// Nothing was asked, or could be.
+    /// Nothing was asked, or the connection took no request.
     None,
+    /// HTTP/2 has no words for the request.
+    Unsaid(Refusal),
     /// Its final head has not come.
     Ahead(ResponseFuture),
     /// Its body is under way.
@@ -54,7 +56,10 @@ impl Streamed {
 
     /// Sends the head of a request. What goes wrong with it is told by the wait for the response.
     pub(in crate::l7) fn send(&mut self, head: &RequestHead, how: &Forwarding<'_>) {
-        let Ok(mut request) = write_request(head, how, self.scheme) else { return };
+        let mut request = match write_request(head, how, self.scheme) {
+            Ok(request) => request,
+            Err(refusal) => return self.response = Response::Unsaid(refusal),
+        };
         let tunnel = head.connection.websocket;
         if tunnel {
             request.extensions_mut().insert(Protocol::from_static("websocket"));
@@ -80,8 +85,10 @@ impl Streamed {
         head: &mut ResponseHead,
     ) -> Poll<Result<usize, HeadFault>> {
         let limits = HeadLimits::default();
-        let Response::Ahead(response) = &mut self.response else {
-            return Poll::Ready(Err(HeadFault::Closed { heard: false }));
+        let response = match &mut self.response {
+            Response::Ahead(response) => response,
+            Response::Unsaid(refusal) => return Poll::Ready(Err(HeadFault::Unsaid(*refusal))),
+            Response::None | Response::Begun(_) => return Poll::Ready(Err(HeadFault::Closed { heard: false })),
         };
         if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
             let (parts, ()) = interim.into_parts();
