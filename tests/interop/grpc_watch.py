@@ -16,7 +16,8 @@ SERVING, ILL = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckRes
 
 def serving(chain, key):
     server = grpc.server(futures.ThreadPoolExecutor(64))
-    service = health.HealthServicer(experimental_non_blocking=True, experimental_thread_pool=futures.ThreadPoolExecutor(8))
+    # A thread for each watch. In its other mode a `set` and a client that leaves can wait for each other for ever.
+    service = health.HealthServicer(experimental_non_blocking=False)
     service.set("", SERVING)
     service.set("changing", ILL)
     health_pb2_grpc.add_HealthServicer_to_server(service, server)

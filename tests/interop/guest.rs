@@ -23,10 +23,11 @@ pub struct Said {
     pub err: String,
 }
 
-/// A program that serves until this is dropped.
+/// A program that serves until this is dropped. When a test fails, what it had to say is printed.
 pub struct Serving {
     pub address: String,
-    _running: Running,
+    err: Option<JoinHandle<Vec<u8>>>,
+    running: Running,
 }
 
 /// A child in a process group of its own, which ends as a whole.
@@ -103,13 +104,11 @@ impl Guest {
         let mut running = self.start(arguments);
         let mut address = String::new();
         let out = running.0.stdout.take().expect("it is piped");
+        let err = Some(reading(running.0.stderr.take().expect("it is piped")));
         BufReader::new(out).read_line(&mut address).expect("a line");
-        let address = address.trim().to_owned();
-        if address.is_empty() {
-            let err = reading(running.0.stderr.take().expect("it is piped")).join().expect("reading does not panic");
-            panic!("{} {arguments:?} ended: {}", self.program.display(), String::from_utf8_lossy(&err));
-        }
-        Serving { address, _running: running }
+        let serving = Serving { address: address.trim().to_owned(), err, running };
+        assert!(!serving.address.is_empty(), "{} {arguments:?} ended without an address", self.program.display());
+        serving
     }
 
     fn start(&self, arguments: &[&str]) -> Running {
@@ -142,8 +141,24 @@ impl Running {
     }
 }
 
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.running.kill();
+        let err = self.err.take().and_then(|reader| reader.join().ok());
+        if std::thread::panicking() {
+            println!("{}", String::from_utf8_lossy(&err.unwrap_or_default()));
+        }
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Running {
+    fn kill(&mut self) {
         let group = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw).expect("a child has an id");
         kill_process_group(group, Signal::KILL).ok();
         drop(self.0.wait());

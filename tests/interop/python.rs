@@ -28,7 +28,7 @@ fn aiohttp_is_served_over_http_1() {
 
 /// A daemon whose listener ends TLS, before a pool of these lines.
 fn before(authority: &Authority, pool: &str) -> Daemon {
-    let launch = Launch::new().write("ca.pem", &authority.pem).level("info");
+    let launch = Launch::new().write("ca.pem", &authority.pem).level("debug");
     authority.sign(&["localhost", "a.example"]).write(launch.directory(), "own");
     let listener = "[listeners.tls]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n\
                     tls.certificates = [{ cert = \"own.crt\", key = \"own.key\" }]\n";
