@@ -4,8 +4,7 @@
 //! whose answer can be passed on, is given up only when another backend has been taken already. Everything that is tried
 //! again is tried with the same head and the body from its beginning; nothing is, once the client has heard of a response.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,15 +13,12 @@ use super::bodies::{IS_RUNNING, Patience, Running};
 use super::body::Pump;
 use super::client::{Client, Front};
 use super::exchange::{Course, Opened, Way};
-use super::h2::Streamed;
 use super::pace::Pace;
 use super::replies::Answer;
 use super::retry::{self, Charge, Next, is_lost};
-use super::talk::{Talk, overdue, watch_client};
+use super::talk::{Talk, watch_client};
 use crate::balance::{Rung, Tried};
 use crate::clock::{self, Instant};
-use crate::config::HttpVersion;
-use crate::http::fields::Scheme;
 use crate::http::websocket::websocket_key;
 use crate::http::{Framing, MOST_KEPT};
 use crate::l4::elsewhere::{self, Elsewhere};
@@ -30,11 +26,8 @@ use crate::l4::wait::{Unserved, Waiting, Wanted, wait};
 use crate::local::{Desk, Phase};
 use crate::outcome::{Outcome, Repeatable, Verdict};
 use crate::record::PoolEvent;
-use crate::state::{Lease, NoBackend, Permit, Pool, Terms};
-use crate::stream::Stream;
-use crate::tls::{H2, HTTP_1, HTTP_2};
-use crate::upstream::shared::{Asking, Found};
-use crate::upstream::{self, Approach};
+use crate::state::{Lease, NoBackend, Permit, Terms};
+use crate::upstream::shared::Asking;
 
 /// A request that can not be repeated takes an idle connection only when it was used this short a time ago: servers close
 /// idle ones after 5 s and more, and one that is closed under a POST costs the client a 502.
@@ -305,87 +298,6 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// A connection to the backend of `lease`: the idle one, or a new one. While it is made we look whether it is still
-    /// wanted, and whether the request leaves for another backend.
-    async fn reach(
-        &self,
-        client: &mut Client<impl Front>,
-        idle: Option<Stream>,
-        asking: Asking,
-        lease: &Lease,
-        limit: Duration,
-        leaves: &mut impl FnMut(&mut Context<'_>) -> bool,
-    ) -> Result<Upstream, Outcome> {
-        if let Some(stream) = idle {
-            return Ok(Upstream::over(stream));
-        }
-        let pool = self.view.pool(self.pool);
-        let announcement = upstream::announcement(pool, client.peer, client.local);
-        let mut connecting = pin!(self.connect(pool, lease, &announcement, asking));
-        let Client { wire, session, deadline, .. } = client;
-        let begun = clock::now();
-        deadline.set(begun + limit);
-        poll_fn(|cx| {
-            session.watch(cx);
-            if let Poll::Ready(reached) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(reached);
-            }
-            let local = session.local();
-            watch_client(wire, &local.buffers, cx)?;
-            if leaves(cx) {
-                return Poll::Ready(Err(Outcome::Withdrawn));
-            }
-            if local.phase() == Phase::Cut || lease.is_cut() {
-                return Poll::Ready(Err(Outcome::Cut));
-            }
-            let whole = self.route.request_timeout;
-            deadline.poll(cx).map(|()| Err(overdue(deadline, whole, begun, Outcome::ConnectTimeout)))
-        })
-        .await
-    }
-
-    /// A connection that is made, or shared with others.
-    async fn connect(
-        &self,
-        pool: &Pool,
-        lease: &Lease,
-        announcement: &[u8],
-        asking: Asking,
-    ) -> Result<Upstream, Outcome> {
-        let (address, tls) = (lease.address(), pool.tls.as_deref());
-        let approach = |alpn| Approach { address, announcement, tls, alpn };
-        if pool.http_version == HttpVersion::H1 {
-            return upstream::connect(approach(HTTP_1)).await.map(Upstream::over);
-        }
-        let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
-        loop {
-            let place = match self.local.shared.find(lease.state().id(), asking).await {
-                Found::Place(place) => place,
-                Found::Making(making) => {
-                    let stream = upstream::connect(approach(HTTP_2)).await?;
-                    if tls.is_some() && !stream.speaks(H2) {
-                        tracing::debug!(%address, "the backend does not agree to HTTP/2 (ALPN)");
-                        return Err(Outcome::TlsHandshakeFailed);
-                    }
-                    let made = making.made(stream, pool.timeouts.upstream_idle).await;
-                    let place = made.map_err(|error| {
-                        tracing::debug!(%address, %error, "the backend does not speak HTTP/2");
-                        Outcome::ConnectFailed
-                    })?;
-                    if asking == Asking::Tunnel {
-                        // It has to say what it can do first.
-                        continue;
-                    }
-                    place
-                }
-            };
-            if asking == Asking::Tunnel && !place.offers_tunnels() {
-                return Err(Outcome::NotOffered);
-            }
-            return Ok(Upstream::H2(Box::new(Streamed::new(place, scheme))));
-        }
-    }
-
     /// The key of a WebSocket for a backend that expects one, where the client has none to give.
     fn websocket_key(&self) -> String {
         let random = self.local.roll(|dice| u128::from(dice.next()) << 64 | u128::from(dice.next()));
@@ -469,6 +381,7 @@ mod tests {
     use crate::local::Local;
     use crate::state::{BackendState, Health, Sessions, Snapshot};
     use crate::stream::Incoming;
+    use crate::stream::Stream;
 
     /// A worker on the thread of the test, with two backends of which the first to be asked never answers.
     struct Bench {
