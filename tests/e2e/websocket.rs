@@ -401,6 +401,44 @@ fn a_backend_that_resets_ends_it_at_once_at_the_client() {
 }
 
 #[test]
+fn who_has_finished_and_then_resets_ends_it_as_well() {
+    for backend in [Speaks::H1, Speaks::H2] {
+        let pair = Pair { client: Speaks::H2, backend };
+        let backend = Backend::agreeing(pair.backend, |mut tunnel| {
+            while !tunnel.some().is_empty() {}
+            tunnel.say(b"heard");
+            match &mut tunnel {
+                Tunnel::H1(connection) => connection.wait_cut(),
+                Tunnel::H2(served) => served.is_left(),
+            }
+        });
+        let daemon = Daemon::start(&pair.file("", &backend, ""));
+        let mut caller = Caller::open(pair.client, &daemon);
+        caller.finish();
+        assert_eq!(caller.hear(5), b"heard");
+        let _going_on = caller.reset();
+        daemon.wait_log("cause=\"client_gone\"");
+        backend.has_open(0);
+    }
+    on_each_pair(|pair| {
+        if pair.backend == Speaks::H1 {
+            return;
+        }
+        let backend = Backend::agreeing(pair.backend, |mut tunnel| {
+            tunnel.finish();
+            tunnel.some();
+            tunnel.reset();
+        });
+        let daemon = Daemon::start(&pair.file("", &backend, ""));
+        let mut caller = Caller::open(pair.client, &daemon);
+        assert!(caller.is_finished());
+        caller.say(b"go");
+        daemon.wait_log("cause=\"session_cut\"");
+        backend.has_open(0);
+    });
+}
+
+#[test]
 fn one_in_which_nothing_moves_is_ended() {
     on_each_pair(|pair| {
         let (backend, daemon, mut caller) = pair.open("timeouts = { tunnel_idle = \"300ms\" }", "");
