@@ -79,7 +79,7 @@ impl Answer {
     }
 
     /// The same for a call of gRPC: a head that is all there is, with the status in the place that calls have for it.
-    fn to_call(self) -> (Answer, [(&'static str, String); 2]) {
+    fn into_grpc(self) -> (Answer, [(&'static str, String); 2]) {
         let fields = [
             (grpc::STATUS, grpc::of_http_status(self.status).to_string()),
             (grpc::MESSAGE, grpc::message(self.body.as_str())),
@@ -93,7 +93,7 @@ impl Answer {
         if !desk.request.grpc {
             return self.tell(client, desk, id, &[]).await;
         }
-        let (answer, fields) = self.to_call();
+        let (answer, fields) = self.into_grpc();
         answer.tell(client, desk, id, &fields.each_ref().map(|(name, value)| (*name, value.as_str()))).await
     }
 

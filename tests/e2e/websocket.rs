@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::support::h2::{Down, H2Client, Offers, Served, Up, serve, serve_as};
 use crate::support::origin::Connection;
 use crate::support::sides::Speaks;
-use crate::support::{Client, Daemon, Ending, FAILED, Origin, TELLING, backends, eventually, pattern, web};
+use crate::support::{Client, Daemon, Ending, FAILED, Gate, Origin, TELLING, backends, eventually, pattern, web};
 
 /// Who speaks what.
 #[derive(Clone, Copy, Debug)]
@@ -404,11 +404,13 @@ fn a_backend_that_resets_ends_it_at_once_at_the_client() {
 fn who_has_finished_and_then_resets_ends_it_as_well() {
     for backend in [Speaks::H1, Speaks::H2] {
         let pair = Pair { client: Speaks::H2, backend };
-        let backend = Backend::agreeing(pair.backend, |mut tunnel| {
+        let gate = Gate::default();
+        let opening = gate.clone();
+        let backend = Backend::agreeing(pair.backend, move |mut tunnel| {
             while !tunnel.some().is_empty() {}
             tunnel.say(b"heard");
             match &mut tunnel {
-                Tunnel::H1(connection) => connection.wait_cut(),
+                Tunnel::H1(_) => opening.pass(),
                 Tunnel::H2(served) => served.is_left(),
             }
         });
@@ -418,6 +420,7 @@ fn who_has_finished_and_then_resets_ends_it_as_well() {
         assert_eq!(caller.hear(5), b"heard");
         let _going_on = caller.reset();
         daemon.wait_log("cause=\"client_gone\"");
+        gate.open();
         backend.has_open(0);
     }
     on_each_pair(|pair| {
