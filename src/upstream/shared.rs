@@ -34,6 +34,9 @@ const SEND_BUFFER: usize = 64 * 1024;
 const HEADER_LIST: u32 = 64 * 1024;
 /// Errors of its that are answered with a reset: with more, the connection ends (security.md R19).
 const RESETS_OF_OURS: usize = 200;
+/// So many streams are given up on one connection, by clients that go as a rule, before new requests go on another. Backends end
+/// a connection with all that is under way on it when it brings too many resets: libraries let a thousand pass.
+const RESETS: u32 = 500;
 /// How long the end of a connection may take that nobody uses any more.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -95,6 +98,8 @@ struct Carrier {
     idle: Cell<Instant>,
     /// What the backend can do is known: its first words were read, and it begins with that (RFC 9113 §3.4).
     settled: Cell<bool>,
+    /// How many of its streams were given up.
+    resets: Cell<u32>,
     /// Nothing new goes on it.
     distrusted: Cell<bool>,
 }
@@ -102,7 +107,7 @@ struct Carrier {
 impl Carrier {
     /// Whether it takes requests: the backend has neither closed it nor said that it will.
     fn is_open(&self) -> bool {
-        if self.distrusted.get() || self.seen.flood().is_some() {
+        if self.distrusted.get() || self.resets.get() >= RESETS || self.seen.flood().is_some() {
             return false;
         }
         let poll = self.requests.borrow_mut().poll_ready(&mut Context::from_waker(Waker::noop()));
@@ -125,6 +130,11 @@ impl Place {
     fn on(carrier: &Rc<Carrier>, reused: bool) -> Place {
         carrier.uses.set(carrier.uses.get() + 1);
         Place { carrier: Rc::clone(carrier), reused }
+    }
+
+    /// Its request is given up, of which the backend is told.
+    pub fn reset(&self) {
+        self.carrier.resets.set(self.carrier.resets.get().saturating_add(1));
     }
 
     /// An answer has not come in time to a request that was sent then. If nothing else has come since either, whoever comes next
@@ -251,6 +261,7 @@ impl Making {
             uses: Cell::new(0),
             idle: Cell::new(clock::now()),
             settled: Cell::new(false),
+            resets: Cell::new(0),
             distrusted: Cell::new(false),
         });
         let place = Place::on(&carrier, false);
@@ -468,6 +479,19 @@ mod tests {
             }
             let more = place(all.find(BACKEND, Asking::Request).await);
             assert_eq!((all.count(BACKEND), more.carrier.uses.get()), (MOST, 2));
+        });
+    }
+
+    #[test]
+    fn a_connection_on_which_too_much_was_given_up_takes_nothing_new() {
+        in_worker(async {
+            let all = SharedConnections::default();
+            let first = connected(making(all.find(BACKEND, Asking::Request).await), 100).await;
+            for _ in 0..RESETS {
+                place(all.find(BACKEND, Asking::Request).await).reset();
+            }
+            making(all.find(BACKEND, Asking::Request).await);
+            drop(first);
         });
     }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::Signal;
 
 use crate::support::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS,
-    REFUSED_STREAM, RST_STREAM, Raw, backend, block, frame, ping, settings,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, LAST_REMEMBERED,
+    MAX_CONCURRENT_STREAMS, REFUSED_STREAM, RST_STREAM, Raw, backend, block, frame, ping, remembered, settings,
 };
 use crate::support::{Client, Daemon, FAILED, Launch, Origin, TELLING, backends, eventually, web};
 
@@ -338,4 +338,29 @@ fn a_request_that_http2_has_no_words_for_is_nobodys_failure_but_its_clients() {
     client(&daemon).get("/").assert(200, "fine");
     assert!(!daemon.has_logged(FAILED));
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn heads_that_unpack_to_much_cost_little() {
+    let address = backend(|mut raw| {
+        raw.send(settings(&[]));
+        while let Some(stream) = raw.request() {
+            let status = block(&[(":status", "103")]);
+            let first = [&status[..], &remembered("a", "")].concat();
+            let more = [&status[..], &[LAST_REMEMBERED; 1900]].concat();
+            let mut bytes = frame(HEADERS, END_HEADERS, stream, &first);
+            for _ in 0..300 {
+                bytes.extend(frame(HEADERS, END_HEADERS, stream, &more));
+            }
+            raw.send(bytes);
+        }
+    });
+    let daemon = before(&address);
+    let rest = daemon.resident_bytes();
+    for _ in 0..4 {
+        // A slow machine may need more than its time to read them.
+        assert!(matches!(client(&daemon).get("/").status(), 502 | 504));
+    }
+    let grown = daemon.resident_bytes().saturating_sub(rest);
+    assert!(grown < 16 << 20, "{grown}");
 }

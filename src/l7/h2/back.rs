@@ -152,6 +152,16 @@ impl Streamed {
     }
 }
 
+impl Drop for Streamed {
+    /// A stream that is let go of before both its sides have ended is reset (CANCEL).
+    fn drop(&mut self) {
+        let heard = matches!(&self.response, Response::Begun(body) if body.has_ended());
+        if self.request.as_ref().is_some_and(|request| !(heard && request.has_ended())) {
+            self.place.reset();
+        }
+    }
+}
+
 fn outgoing(stream: SendStream<Bytes>, framing: Framing, tunnel: bool) -> Outgoing {
     if tunnel { Outgoing::held_back(stream) } else { Outgoing::new(stream, framing) }
 }

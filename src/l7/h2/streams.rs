@@ -101,6 +101,11 @@ impl Incoming {
         }
     }
 
+    /// Whether the stream has ended, as far as is known; nothing of it has to be read.
+    pub(in crate::l7) fn has_ended(&self) -> bool {
+        self.stream.is_end_stream() || self.ended
+    }
+
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, SourceFault>> {
         if let Some(trailers) = ready!(self.stream.poll_trailers(cx)).map_err(|_| SourceFault::Cut)? {
             self.trailers =
@@ -187,6 +192,11 @@ impl Outgoing {
     /// How many bytes of the body were taken.
     pub(in crate::l7) fn written(&self) -> u64 {
         self.written
+    }
+
+    /// Whether its end has been said.
+    pub(in crate::l7) fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// Ends the stream at once, so that the other side sees that it is not complete.
