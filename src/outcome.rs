@@ -116,6 +116,42 @@ impl Verdict {
     }
 }
 
+/// How long who makes a call of gRPC waits for its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Caller {
+    /// As long as it takes.
+    Patient,
+    /// Until its own deadline.
+    Hurried,
+}
+
+/// The HTTP status that says the same as this status of a call of gRPC, by which it is judged, counted and tried again.
+///
+/// The table is that of `google.rpc.Code`
+/// (<https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto>), which Envoy's outlier detection goes by as
+/// well: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS become failures, as they are for linkerd, while
+/// NOT_FOUND, RESOURCE_EXHAUSTED and UNIMPLEMENTED do not. Apart from one thing: the end of a time that the client has set
+/// itself is the client's, or whoever calls with a deadline of a nanosecond would open the breakers of backends that are well.
+#[must_use]
+pub fn status_of_grpc(code: u32, caller: Caller) -> u16 {
+    match code {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 if caller == Caller::Hurried => 408,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        // UNKNOWN, INTERNAL, DATA_LOSS, and what does not exist.
+        _ => 500,
+    }
+}
+
 /// What is known of a request when the question is whether it may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repeatable {
@@ -305,6 +341,15 @@ mod tests {
         ] {
             assert!(!fine.is_failure(), "{fine:?}");
         }
+    }
+
+    #[test]
+    fn of_grpc_what_would_be_5xx_counts_but_unimplemented_and_a_deadline_of_the_clients() {
+        let fails = |code| Verdict::of_status(status_of_grpc(code, Caller::Patient)) == Verdict::Failed;
+        let failures: Vec<u32> = (0..20).filter(|code| fails(*code)).collect();
+        assert_eq!(failures, [2, 4, 13, 14, 15, 17, 18, 19]);
+        assert_eq!(Verdict::of_status(status_of_grpc(4, Caller::Hurried)), Verdict::Good);
+        assert_eq!(status_of_grpc(14, Caller::Hurried), 503);
     }
 
     #[test]

@@ -205,7 +205,8 @@ deadline!(
     "response_body",
     DAY,
     "\"30s\"",
-    "Between two reads of a response's body, and between two writes of a request to a backend that takes nothing."
+    "Between two reads of a response's body, and between two writes of a request to a backend that takes nothing. In an answer \
+     to a call of gRPC, which may be quiet between its messages, `tunnel_idle` counts instead."
 );
 deadline!(
     UPSTREAM_IDLE,
@@ -221,7 +222,7 @@ deadline!(
     "tunnel_idle",
     WEEK,
     "\"1h\"",
-    "For a TCP session or an upgraded connection (WebSocket) in which no byte moves."
+    "For a TCP session, an upgraded connection (WebSocket) or an answer to a call of gRPC in which no byte moves."
 );
 
 const QUEUE: Key = Key {
@@ -238,7 +239,9 @@ const REQUEST_DOC: &str = "For a request as a whole: from the end of its head to
                            all attempts and both bodies. When it is over before the answer has begun, the client gets 504, or \
                            408 where it still owes its body; later the answer is cut off, so that it does not look whole. It \
                            counts as the backend's failure only where that one had us wait for at least half of the time in \
-                           one piece. Upgraded connections (WebSocket) have none from their beginning on.";
+                           one piece. Upgraded connections (WebSocket) have none from their beginning on. Of a call of gRPC, \
+                           `grpc-timeout` counts where it is shorter, and is nobody's failure; the client gets \
+                           DEADLINE_EXCEEDED, also in the middle of an answer.";
 /// `defaults.timeouts.request`
 pub const REQUEST: Key = Key { name: "request", forms: DAY_OR_OFF, absent: Default("\"off\""), doc: REQUEST_DOC };
 const OWN_REQUEST: Key =
@@ -255,7 +258,8 @@ const MIN_RATE_DOC: &str = "How many bytes a client has to send of a request's b
                             in which it is what we wait for. A request's body has 10 s to come up to it (`client_body`, \
                             where that is shorter), a response `client_write`; whoever was quick enough may pause as long \
                             as these. A request that is too slow is answered 408, or reset when its answer has begun; so is a response. \
-                            `\"0B\"`: any rate will do.";
+                            A call of gRPC has all of `client_body` to come up to it, and need not any more when it is being \
+                            answered. `\"0B\"`: any rate will do.";
 /// `defaults.timeouts.client_min_rate`
 pub const CLIENT_MIN_RATE: Key =
     Key { name: "client_min_rate", forms: &[RATE], absent: Default("\"240B\""), doc: MIN_RATE_DOC };
@@ -313,7 +317,8 @@ breaker!(
     Form::Integer(1, 1_000_000),
     "5",
     "So many failures in a row open it: connections that were refused or took too long, resets, time-outs, answers 5xx \
-     other than 501 and 505. What clients or Evenkeel did never counts."
+     other than 501 and 505, and of gRPC UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS and no status at all. What \
+     clients or Evenkeel did never counts, nor does the end of a deadline that the call brought with it."
 );
 breaker!(
     FAILURE_RATIO,
@@ -792,7 +797,7 @@ pub const RETRY_ON: Key = Key {
           request, and outside the budget. `\"reset\"`: the connection ended before an answer \
           began. `\"timeout\"`: `response_header` passed, or the backend took no more of the request for `response_body`. A \
           status from `\"400\"` to `\"599\"`: the backend answered with it; the last attempt's answer is passed on, whatever it \
-          is. Where something was sent, only requests are repeated whose method is idempotent (GET, HEAD, OPTIONS, TRACE, \
+          is. An answer of gRPC that is a head alone counts as the status that means the same, UNAVAILABLE as `\"503\"`. Where something was sent, only requests are repeated whose method is idempotent (GET, HEAD, OPTIONS, TRACE, \
           PUT, DELETE), and of whose body no more than 16 KiB had been read.",
 };
 /// `retry.non_idempotent`
@@ -1030,7 +1035,8 @@ pub static POOL: Shape = Shape {
             absent: Default("\"h1\""),
             doc: "What is spoken with its backends: HTTP/1.1, or HTTP/2, over TLS by ALPN and else from the first byte (prior \
                   knowledge). Requests share connections of HTTP/2: up to 100 are on each at once, or as many as the backend \
-                  allows, and a worker has at most 8 of them to a backend. tcp listeners pass on whatever comes.",
+                  allows, and a worker has at most 8 of them to a backend. Calls of gRPC need HTTP/2 here. Health checks by \
+                  `http` speak the same, but for those of another address or port. tcp listeners pass on whatever comes.",
         },
         Key {
             name: "send_proxy_protocol",

@@ -93,7 +93,7 @@ impl fmt::Display for Fault {
             Fault::Broken(error) => write!(f, "the connection broke: {error}"),
             Fault::Closed => f.write_str("closed before the whole answer"),
             Fault::Timeout { after, stage } => write!(f, "not within {after:?}: {stage}"),
-            Fault::Head(refusal) => write!(f, "not an answer in HTTP/1.1: {}", refusal.why()),
+            Fault::Head(refusal) => write!(f, "not an answer in HTTP: {}", refusal.why()),
             Fault::Body(fault) => write!(f, "the body of the answer is broken: {fault}"),
             Fault::TooMuch => f.write_str("too much before the answer"),
             Fault::Status(status) => write!(f, "status {status}"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Subject;
-use crate::config::{Address, Aim, HealthCheck, Initial, OnDown, Probe};
+use crate::config::{Address, Aim, HealthCheck, HttpVersion, Initial, OnDown, Probe};
 use crate::state::{BackendKey, BackendState, Transport};
 
 /// A tcp check with the documented defaults.
@@ -30,5 +30,13 @@ pub fn subject(id: u64, check: HealthCheck) -> Subject {
     let address = Address::Unix(format!("/run/{id}").into());
     let key = BackendKey { pool: "app".into(), address, transport: Transport::Plain };
     let state = Arc::new(BackendState::beginning(id, key, check.initial));
-    Subject { name: "a".into(), state, queue: Arc::default(), check: Arc::new(check), announced: None, tls: None }
+    Subject {
+        name: "a".into(),
+        state,
+        queue: Arc::default(),
+        check: Arc::new(check),
+        announced: None,
+        tls: None,
+        http_version: HttpVersion::H1,
+    }
 }

@@ -1,22 +1,17 @@
 //! One probe by gRPC: `grpc.health.v1.Health/Check` over HTTP/2, on a connection for this one call.
-//!
-//! What the peer may make us hold is what `h2` is told below; what it may make us read at all is bounded under it, bytes
-//! of frames that never reach the call included.
 
 use std::cell::Cell;
-use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
 
+use ::h2::client::SendRequest;
+use ::h2::{Reason, RecvStream};
 use ::http::{HeaderMap, Request, Response, header};
 use bytes::Bytes;
-use h2::client::{Builder, SendRequest};
-use h2::{Reason, RecvStream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::answer::{Fault, Stage};
-use super::grpc_message;
-use super::http::{MOST_BODY, MOST_READ};
+use super::h2::fault;
+use super::http::MOST_BODY;
+use super::{grpc_message, h2};
 
 /// `ServingStatus.SERVING`
 const SERVING: u64 = 1;
@@ -30,23 +25,7 @@ pub(super) async fn ask(
     origin: &str,
     stage: &Cell<Stage>,
 ) -> Result<(), Fault> {
-    let bounded = Bounded { connection, left: MOST_READ };
-    let (sender, connection) = builder().handshake::<_, Bytes>(bounded).await.map_err(fault)?;
-    let mut call = pin!(call(sender, service, origin, stage));
-    // Cancelling loses nothing: the call is the one that is waited for in the end.
-    tokio::select! {
-        biased;
-        done = &mut call => return done,
-        // Its error reaches the call as well; and a connection that is over may have brought the whole answer.
-        _ended = connection => {}
-    }
-    call.await
-}
-
-fn builder() -> Builder {
-    let mut builder = Builder::new();
-    builder.enable_push(false).max_header_list_size(16 * 1024).max_concurrent_reset_streams(1);
-    builder
+    h2::over(connection, |sender| call(sender, service, origin, stage)).await
 }
 
 async fn call(sender: SendRequest<Bytes>, service: &str, origin: &str, stage: &Cell<Stage>) -> Result<(), Fault> {
@@ -109,44 +88,4 @@ async fn message(body: &mut RecvStream) -> Result<Vec<u8>, Fault> {
 
 fn grpc_status(fields: &HeaderMap) -> Option<u32> {
     fields.get("grpc-status")?.to_str().ok()?.parse().ok()
-}
-
-fn fault(error: h2::Error) -> Fault {
-    match error.get_io() {
-        Some(io) if io.kind() == io::ErrorKind::FileTooLarge => Fault::TooMuch,
-        Some(io) if io.kind() == io::ErrorKind::UnexpectedEof => Fault::Closed,
-        _ => Fault::Http2(error),
-    }
-}
-
-/// A connection from which so much is read and no more.
-struct Bounded<C> {
-    connection: C,
-    left: usize,
-}
-
-impl<C: AsyncRead + Unpin> AsyncRead for Bounded<C> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        let read = Pin::new(&mut self.connection).poll_read(cx, into);
-        match self.left.checked_sub(into.filled().len() - before) {
-            Some(left) => self.left = left,
-            None => return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into())),
-        }
-        read
-    }
-}
-
-impl<C: AsyncWrite + Unpin> AsyncWrite for Bounded<C> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_shutdown(cx)
-    }
 }

@@ -11,7 +11,9 @@ mod checker;
 mod fixture;
 mod grpc;
 mod grpc_message;
+mod h2;
 mod http;
+mod http2;
 mod probe;
 pub mod schedule;
 mod streak;
@@ -30,7 +32,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::balance::Dice;
 use crate::clock::{self, Instant};
-use crate::config::{HealthCheck, Name, OnDown};
+use crate::config::{HealthCheck, HttpVersion, Name, OnDown};
 use crate::proxy_protocol;
 use crate::state::{BackendState, Health, Queue, Sessions, Snapshot};
 use crate::tls::ClientTls;
@@ -58,6 +60,8 @@ pub struct Subject {
     pub announced: Option<proxy_protocol::Version>,
     /// What is agreed upon with it; `None`: it is spoken to in the clear.
     pub tls: Option<Arc<ClientTls>>,
+    /// What its requests are spoken in.
+    pub http_version: HttpVersion,
 }
 
 /// What is to be done under one configuration.
@@ -113,7 +117,8 @@ impl Order {
             let check = Arc::clone(pool.health_check.as_ref()?);
             let (state, queue) = (Arc::clone(&backend.state), Arc::clone(&pool.queue));
             let (announced, tls) = (pool.send_proxy_protocol, pool.tls.clone());
-            Some(Subject { name: backend.name.clone(), state, queue, check, announced, tls })
+            let (name, http_version) = (backend.name.clone(), pool.http_version);
+            Some(Subject { name, state, queue, check, announced, tls, http_version })
         });
         Order { subjects: subjects.collect(), unchecked: snapshot.unchecked().cloned().collect() }
     }
@@ -221,7 +226,7 @@ impl Station {
     fn begin(&mut self, subject: Subject) {
         let checker = check(subject.clone(), Rc::clone(&self.shared), async |subject: &Subject| {
             let (address, tls) = (&subject.state.key().address, subject.tls.as_deref());
-            probe::ask(&subject.check, address, subject.announced, tls).await
+            probe::ask(&subject.check, address, subject.announced, tls, subject.http_version).await
         });
         let task = self.tasks.spawn_local(checker);
         self.lanes.insert(subject.state.id(), Lane { subject, task });
@@ -269,7 +274,8 @@ impl Subject {
             (Some(own), Some(other)) => own.is_like(other),
             (own, other) => own.is_none() && other.is_none(),
         };
-        let alike = self.name == other.name && self.announced == other.announced && same_tls;
+        let spoken = (self.announced, self.http_version) == (other.announced, other.http_version);
+        let alike = self.name == other.name && spoken && same_tls;
         alike && (Arc::ptr_eq(&self.check, &other.check) || self.check == other.check)
     }
 

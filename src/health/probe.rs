@@ -8,19 +8,21 @@ use std::io;
 use tokio::time::timeout;
 
 use super::answer::{Answer, Fault, Stage};
-use super::{grpc, http};
-use crate::config::{Address, Aim, HealthCheck, Probe};
+use super::{grpc, http, http2};
+use crate::config::{Address, Aim, HealthCheck, HttpVersion, Probe};
 use crate::proxy_protocol::{self, Version};
 use crate::stream::Stream;
 use crate::tls::{Alpn, ClientTls, HTTP_1, HTTP_2, RAW};
 use crate::upstream::{self, Approach, Unreached};
 
-/// Asks a backend at `address` once, which expects such a PROXY header and this TLS. Cancelling it closes its connection.
+/// Asks a backend at `address` once, which expects such a PROXY header, this TLS and requests in this version of HTTP.
+/// Cancelling it closes its connection.
 pub(super) async fn ask(
     check: &HealthCheck,
     address: &Address,
     announced: Option<Version>,
     tls: Option<&ClientTls>,
+    http_version: HttpVersion,
 ) -> Answer {
     let stage = Cell::new(Stage::Connecting);
     let to = check.aim.of(address);
@@ -30,23 +32,45 @@ pub(super) async fn ask(
         _ => Vec::new(),
     };
     // What has come is read before the time is looked at, so a thread that was held up does not make late what was in time.
-    let approach = Approach { address: &to, announcement: &announcement, tls, alpn: alpn(&check.probe) };
-    match timeout(check.timeout, ask_at(&check.probe, approach, &stage)).await {
+    let speaks = Speaks::of(check, http_version);
+    let approach = Approach { address: &to, announcement: &announcement, tls, alpn: speaks.alpn() };
+    match timeout(check.timeout, ask_at(&check.probe, speaks, approach, &stage)).await {
         Ok(answer) => answer,
         Err(_) => Answer::Bad(Fault::Timeout { after: check.timeout, stage: stage.get() }),
     }
 }
 
-/// What it speaks on top of TLS.
-fn alpn(probe: &Probe) -> Alpn {
-    match probe {
-        Probe::Tcp => RAW,
-        Probe::Http(_) => HTTP_1,
-        Probe::Grpc { .. } => HTTP_2,
+/// What a probe speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    Nothing,
+    H1,
+    H2,
+}
+
+impl Speaks {
+    /// As its requests are: such a backend may know nothing else. What answers elsewhere about it is another program, of which
+    /// the pool's version says nothing.
+    fn of(check: &HealthCheck, version: HttpVersion) -> Speaks {
+        match &check.probe {
+            Probe::Tcp => Speaks::Nothing,
+            Probe::Http(_) if version == HttpVersion::H2 && check.aim == Aim::Backend => Speaks::H2,
+            Probe::Http(_) => Speaks::H1,
+            Probe::Grpc { .. } => Speaks::H2,
+        }
+    }
+
+    /// How it says so on top of TLS.
+    fn alpn(self) -> Alpn {
+        match self {
+            Speaks::Nothing => RAW,
+            Speaks::H1 => HTTP_1,
+            Speaks::H2 => HTTP_2,
+        }
     }
 }
 
-async fn ask_at(probe: &Probe, approach: Approach<'_>, stage: &Cell<Stage>) -> Answer {
+async fn ask_at(probe: &Probe, speaks: Speaks, approach: Approach<'_>, stage: &Cell<Stage>) -> Answer {
     let stream = match upstream::dial(approach).await {
         Ok(stream) => stream,
         Err(Unreached::Connect(error)) => return Answer::of_connect(error),
@@ -56,7 +80,7 @@ async fn ask_at(probe: &Probe, approach: Approach<'_>, stage: &Cell<Stage>) -> A
         return Answer::of_connect(io::ErrorKind::ConnectionRefused.into());
     }
     stage.set(Stage::Waiting);
-    ask_over(stream, probe, approach.address, stage).await.map_or_else(Answer::Bad, |()| Answer::Good)
+    ask_over(stream, probe, speaks, approach.address, stage).await.map_or_else(Answer::Bad, |()| Answer::Good)
 }
 
 /// Whether we reached ourselves: where nobody listens on a port of this machine, a connection to it can get that very port as
@@ -69,19 +93,34 @@ fn is_mirror(stream: &Stream) -> bool {
     }
 }
 
-async fn ask_over(connection: Stream, probe: &Probe, to: &Address, stage: &Cell<Stage>) -> Result<(), Fault> {
+async fn ask_over(
+    connection: Stream,
+    probe: &Probe,
+    speaks: Speaks,
+    to: &Address,
+    stage: &Cell<Stage>,
+) -> Result<(), Fault> {
     match probe {
         Probe::Tcp => {
             connection.close();
             Ok(())
         }
+        Probe::Http(probe) if speaks == Speaks::H2 => {
+            let origin = origin(&connection, probe.host.as_deref(), to);
+            http2::ask(connection, probe, &origin, stage).await
+        }
         Probe::Http(probe) => http::ask(connection, probe, &host(probe.host.as_deref(), to), stage).await,
         Probe::Grpc { service, host: own } => {
-            let scheme = if connection.is_secure() { "https" } else { "http" };
-            let origin = format!("{scheme}://{}", host(own.as_deref(), to));
+            let origin = origin(&connection, own.as_deref(), to);
             grpc::ask(connection, service, &origin, stage).await
         }
     }
+}
+
+/// The scheme and the host of a request over HTTP/2.
+fn origin(connection: &Stream, own: Option<&str>, to: &Address) -> String {
+    let scheme = if connection.is_secure() { "https" } else { "http" };
+    format!("{scheme}://{}", host(own, to))
 }
 
 /// What goes into `Host`. A Unix socket has no name that could stand there.

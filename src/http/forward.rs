@@ -201,10 +201,13 @@ pub(super) fn interim(to: &mut impl Lines, head: &ResponseHead) {
 }
 
 /// Writes the fields of an answer of our own.
-pub(super) fn own_answer(to: &mut impl Lines, answer: &OwnAnswer<'_>) {
+pub(super) fn own_answer<L: Lines>(to: &mut L, answer: &OwnAnswer<'_>) {
     if !answer.is_bodiless() {
         to.ours(CONTENT_TYPE, answer.content_type);
-        to.frame(Framing::Length(answer.body.len() as u64));
+        // Of a stream its end says as much, and a call of gRPC that is answered by a head alone has no length.
+        if !(L::STREAMS && answer.body.is_empty()) {
+            to.frame(Framing::Length(answer.body.len() as u64));
+        }
     }
     to.ours(X_REQUEST_ID, answer.request_id);
     for (name, value) in answer.extra {

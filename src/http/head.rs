@@ -375,6 +375,8 @@ pub struct RequestHead {
     pub connection: ConnectionOptions,
     /// `Expect: 100-continue` is there (and a body, and not HTTP/1.0).
     pub expects_continue: bool,
+    /// It is a call of gRPC, which there is over HTTP/2 alone.
+    pub grpc: bool,
     /// Its fields.
     pub fields: Fields,
 }
@@ -402,6 +404,7 @@ impl RequestHead {
         self.framing = Framing::None;
         self.connection = ConnectionOptions::default();
         self.expects_continue = false;
+        self.grpc = false;
     }
 }
 

@@ -8,6 +8,7 @@ pub mod fields;
 pub mod forward;
 pub mod frames;
 mod framing;
+pub mod grpc;
 pub mod h1;
 pub mod h2;
 pub mod head;

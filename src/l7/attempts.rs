@@ -13,12 +13,14 @@ use super::bodies::{IS_RUNNING, Patience, Running};
 use super::body::Pump;
 use super::client::{Client, Front};
 use super::exchange::{Course, Opened, Way};
+use super::grpc::status_at_head;
 use super::pace::Pace;
 use super::replies::Answer;
 use super::retry::{self, Charge, Next, is_lost};
 use super::talk::{Talk, watch_client};
 use crate::balance::{Rung, Tried};
 use crate::clock::{self, Instant};
+use crate::config::HttpVersion;
 use crate::http::websocket::websocket_key;
 use crate::http::{Framing, MOST_KEPT};
 use crate::l4::elsewhere::{self, Elsewhere};
@@ -136,10 +138,14 @@ impl<'a> Way<'a> {
         course: &mut Course,
     ) -> Opened {
         let pool = self.view.pool(self.pool);
+        if desk.request.grpc && pool.http_version == HttpVersion::H1 {
+            tracing::debug!(pool = %pool.name, id = self.id, "a call of gRPC needs a pool with http_version = \"h2\"");
+            return Opened::Answer(Answer::plain(501));
+        }
         let mut now = clock::now();
         self.view.count_request(self.pool, now);
         let begun = *course.begun.get_or_insert(now);
-        client.deadline.limit(self.route.request_timeout.map(|whole| begun + whole));
+        client.deadline.limit(self.whole.map(|whole| begun + whole.limit));
         if self.idempotent(desk) {
             desk.kept.keep();
         }
@@ -272,7 +278,7 @@ impl<'a> Way<'a> {
                 Ok(upstream) => {
                     // Once is an accident.
                     let reused = !again && (reused || upstream.is_reused());
-                    let stage = running.insert(self.stage(client, upstream, lease));
+                    let stage = running.insert(self.stage(client, desk, upstream, lease));
                     match self.converse(client, desk, stage, reused, tries).await {
                         Ok(()) => return Ok(self.begin_response(client, desk, stage)),
                         Err(failed) => {
@@ -305,13 +311,15 @@ impl<'a> Way<'a> {
     }
 
     /// An attempt that is connected and has said nothing yet.
-    fn stage(&self, client: &Client<impl Front>, upstream: Upstream, lease: Lease) -> Running {
+    fn stage(&self, client: &Client<impl Front>, desk: &Desk, upstream: Upstream, lease: Lease) -> Running {
         let Terms { min_rate, body, tunnel_idle, .. } = *client.terms;
+        let pace = if desk.request.grpc { Pace::of_caller(min_rate, body) } else { Pace::of_sender(min_rate, body) };
         Running {
             upstream,
             lease,
-            timeouts: Patience::of(self.view.pool(self.pool), tunnel_idle, self.route.request_timeout),
-            sending: Pump::paced(Pace::of_sender(min_rate, body)),
+            timeouts: Patience::of(self.view.pool(self.pool), tunnel_idle, self.whole),
+            sending: Pump::paced(pace),
+            call: None,
             keep_client: false,
             late: None,
         }
@@ -343,9 +351,11 @@ impl<'a> Way<'a> {
         .await;
         let request = talk.repeatable(repeats);
         let outcome = match got {
-            Ok(()) if !self.is_unwanted(desk.response.status, lease, request, tries) => return Ok(()),
-            // It is thrown away, and its connection with what may still come on it.
-            Ok(()) => Outcome::Completed { status: desk.response.status },
+            Ok(()) => match status_at_head(&desk.request, &desk.response) {
+                // It is thrown away, and its connection with what may still come on it.
+                Some(status) if self.is_unwanted(status, lease, request, tries) => Outcome::Completed { status },
+                _ => return Ok(()),
+            },
             Err(outcome) => outcome,
         };
         Err(Failed { outcome, request, lost: false })

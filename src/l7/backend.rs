@@ -151,6 +151,15 @@ impl Upstream {
         }
     }
 
+    /// Ready when the backend has reset its stream.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            // It shows when something is written.
+            Upstream::H1(_) => Poll::Pending,
+            Upstream::H2(stream) => stream.poll_gone(cx),
+        }
+    }
+
     /// The memory that the head was made in, when there will be no more.
     pub(super) fn give_memory_back(&mut self) -> Vec<u8> {
         match self {

@@ -1,23 +1,28 @@
 //! The bodies' part of an exchange: the response goes down, what is left of the request goes up, and all is put away.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::backend::Upstream;
-use super::body::{Pump, PumpFault, Repeating, SourceFault, Waits};
+use super::body::{Pump, PumpFault, Repeating, Sink, SourceFault, Waits};
 use super::client::{After, Client, Front};
+use super::grpc::{Call, Whole, status_at_head};
 use super::pace::Pace;
 use super::talk::{overdue, watch_client};
 use crate::clock::{self, Instant};
 use crate::config::Timeouts;
-use crate::http::{Framing, Kept};
+use crate::deadline::Deadline;
+use crate::http::{Fields, Framing, Kept, Known, grpc};
 use crate::local::{Desk, Phase};
 use crate::outcome::Outcome;
 use crate::state::{Lease, Pool, Terms};
 
 /// Why there is a running attempt wherever it is asked for.
 pub(super) const IS_RUNNING: &str = "who has got a response has an attempt running";
+
+/// Of a call whose time was over in the middle of its answer.
+const TOO_LATE: &[u8] = b"The answer did not come to its end in time.";
 
 /// An attempt that is connected. It stays in one place for as long as its exchange lasts, as it is large.
 pub(super) struct Running {
@@ -27,8 +32,19 @@ pub(super) struct Running {
     pub sending: Pump,
     /// The client's connection may be used again when all goes well; known with the response's head.
     pub keep_client: bool,
-    /// What it means when the deadline passes, and since when it is waited; `None` before one is set.
-    pub late: Option<(Outcome, Instant)>,
+    /// What is waited for; `None` before there is anything.
+    pub late: Option<Late>,
+    /// The call of gRPC that is under way, which tells of the backend when it ends.
+    pub call: Option<Call>,
+}
+
+/// A wait.
+#[derive(Clone, Copy)]
+pub(super) struct Late {
+    since: Instant,
+    until: Instant,
+    /// What it means when that passes.
+    outcome: Outcome,
 }
 
 /// The pool's deadlines that still matter once the head has come.
@@ -38,12 +54,12 @@ pub(super) struct Patience {
     pub upstream_idle: Option<Duration>,
     pub tunnel_idle: Duration,
     /// For the whole request.
-    pub whole: Option<Duration>,
+    pub whole: Option<Whole>,
 }
 
 impl Patience {
     /// Those of a pool, behind a listener that lets a tunnel be idle so long, and a route that gives a request so much time.
-    pub fn of(pool: &Pool, tunnel_idle: Duration, whole: Option<Duration>) -> Patience {
+    pub fn of(pool: &Pool, tunnel_idle: Duration, whole: Option<Whole>) -> Patience {
         let Timeouts { response_body, upstream_idle, tunnel_idle: own, .. } = pool.timeouts;
         let upstream_idle = pool.send_proxy_protocol.is_none().then_some(upstream_idle);
         Patience { response_body, upstream_idle, tunnel_idle: own.min(tunnel_idle), whole }
@@ -63,10 +79,18 @@ pub(super) async fn run(
     let mut answering = Pump::paced(Pace::of_taker(min_rate, write, client.wire.written()));
     desk.kept.settle();
     let outcome = poll_fn(|cx| running.poll_bodies(cx, client, &mut desk.kept, &mut answering)).await;
-    client.deadline.limit(None);
-    let status = desk.response.status;
-    let outcome = outcome.map_or_else(|fault| fault, |()| Outcome::Completed { status });
     let now = clock::now();
+    let late_call = running.call.is_some() && outcome.is_err() && client.deadline.is_over_limit(now);
+    client.deadline.limit(None);
+    let outcome = match (outcome, &mut running.call) {
+        (Err(fault), _) => fault,
+        (Ok(()), Some(call)) => Outcome::Completed { status: call.is_over(now, &mut running.lease, &local) },
+        (Ok(()), None) => {
+            let status = status_at_head(&desk.request, &desk.response);
+            Outcome::Completed { status: status.unwrap_or(desk.response.status) }
+        }
+    };
+    let status = desk.response.status;
     local.ended(running.lease.state().id(), outcome);
     tracing::debug!(backend = %running.lease.backend().name, status, cause = outcome.code(), "request ended");
     let complete = matches!(outcome, Outcome::Completed { .. });
@@ -78,6 +102,9 @@ pub(super) async fn run(
         local.put_idle(lease.state().id(), stream, now, keep);
     }
     lease.finish(now, outcome);
+    if late_call {
+        return end_late_call(client);
+    }
     match outcome {
         Outcome::Completed { .. } if keep_client && !client.is_over() => After::KeepAlive,
         Outcome::Completed { .. } => client.farewell(desk),
@@ -98,6 +125,17 @@ pub(super) async fn run(
     }
 }
 
+/// The time of a call of gRPC is over, which its client is told in the place that calls have for it. What stands before that
+/// may be half a message, and is not what counts then.
+fn end_late_call(client: &mut Client<impl Front>) -> After {
+    let mut trailers = Fields::new();
+    let code = grpc::DEADLINE_EXCEEDED.to_string();
+    trailers.push(Known::Other, grpc::STATUS.as_bytes(), code.as_bytes());
+    trailers.push(Known::Other, grpc::MESSAGE.as_bytes(), TOO_LATE);
+    client.wire.split(&client.session.local().buffers).1.end(&trailers);
+    After::Close
+}
+
 /// How far the bodies are.
 enum Moving {
     /// The response's is at its end.
@@ -115,7 +153,11 @@ impl Running {
         answering: &mut Pump,
     ) -> Poll<Result<(), Outcome>> {
         client.session.watch(cx);
-        let moved = match self.poll_pumps(cx, client, kept, answering) {
+        let moving = self.poll_pumps(cx, client, kept, answering);
+        if let Some(call) = &mut self.call {
+            call.has_come(answering.taken, &self.lease);
+        }
+        let moved = match moving {
             Ok(Moving::Done) => return Poll::Ready(Ok(())),
             Ok(Moving::On { moved }) => moved,
             Err(fault) => return Poll::Ready(Err(fault)),
@@ -127,17 +169,49 @@ impl Running {
         if local.phase() == Phase::Cut || self.lease.is_cut() {
             return Poll::Ready(Err(Outcome::Cut));
         }
-        let (late, since) = match self.late {
+        let late = match self.late {
             Some(late) if !moved => late,
-            _ => {
-                let now = clock::now();
-                let (until, late) = self.patience(now, answering, client.wire.written(), client.terms.write);
-                client.deadline.set(until);
-                *self.late.insert((late, now))
-            }
+            _ => self.wait(client, answering),
         };
-        let deadline = &mut client.deadline;
-        deadline.poll(cx).map(|()| Err(overdue(deadline, self.timeouts.whole, since, late)))
+        ready!(client.deadline.poll(cx));
+        if self.is_healthy(client, late.until) {
+            ready!(client.deadline.poll(cx));
+        }
+        Poll::Ready(Err(self.overdue(&client.deadline, late)))
+    }
+
+    /// Begins a new wait.
+    fn wait(&mut self, client: &mut Client<impl Front>, answering: &mut Pump) -> Late {
+        let since = clock::now();
+        let (until, outcome) = self.patience(since, answering, client.wire.written(), client.terms.write);
+        let healthy = self.call.as_ref().and_then(Call::is_healthy_at);
+        client.deadline.set(healthy.map_or(until, |healthy| healthy.min(until)));
+        *self.late.insert(Late { since, until, outcome })
+    }
+
+    /// Whether the deadline passed because a call has gone on for long enough, which is no reason not to wait on.
+    fn is_healthy(&mut self, client: &mut Client<impl Front>, until: Instant) -> bool {
+        let (Some(call), now) = (&mut self.call, clock::now()) else { return false };
+        if call.is_healthy_at().is_none_or(|healthy| now < healthy) {
+            return false;
+        }
+        call.is_healthy(now, &mut self.lease, client.session.local());
+        client.deadline.set(until);
+        true
+    }
+
+    /// What it means that the time is over.
+    fn overdue(&self, deadline: &Deadline, late: Late) -> Outcome {
+        let outcome = match (late.outcome, &self.call) {
+            // Between messages nobody owes one; but who has not even begun well had his time like everybody else.
+            (Outcome::TunnelIdle, Some(call))
+                if deadline.is_over_limit(clock::now()) && call.is_healthy_at().is_some() =>
+            {
+                Outcome::ResponseBodyTimeout
+            }
+            (outcome, _) => outcome,
+        };
+        overdue(deadline, self.timeouts.whole, late.since, outcome)
     }
 
     /// Moves both bodies as far as they go.
@@ -158,6 +232,7 @@ impl Running {
                 self.sending.abandon();
             }
         }
+        let mut from_backend = Call::overhear(self.call.as_mut(), &mut from_backend);
         match answering.poll(cx, &mut from_backend, &mut to_client) {
             Poll::Ready(Ok(())) => Ok(Moving::Done),
             Poll::Ready(Err(PumpFault::Source(SourceFault::Cut))) => Err(Outcome::BackendCut),
@@ -183,11 +258,14 @@ impl Running {
     ) -> (Instant, Outcome) {
         let stalled = answering.waits == Waits::ForSink;
         // A client that sends while it is answered may be slow in one as long as the other moves.
-        let owes = !stalled && self.sending.is_running() && self.sending.waits == Waits::ForSource;
+        let owes =
+            !stalled && self.sending.is_running() && self.sending.waits == Waits::ForSource && self.call.is_none();
         let sender = self.sending.pace.turn(now, self.sending.taken + answering.taken, owes);
         let taker = answering.pace.turn(now, written, stalled);
         let between = match stalled {
             true => (now + client_write, Outcome::ClientWriteTimeout),
+            // A stream of messages is as quiet as what it tells of.
+            false if self.call.is_some() => (now + self.timeouts.tunnel_idle, Outcome::TunnelIdle),
             false => (now + self.timeouts.response_body, Outcome::ResponseBodyTimeout),
         };
         let slow = sender.map(|until| (until, Outcome::ClientTimeout));

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 use super::bodies::{self, Running};
 use super::client::{After, Client, Front};
+use super::grpc::{Call, Whole, status_at_head};
 use super::replies::{self, Answer};
 use super::request_id::RequestId;
 use super::upgrade;
@@ -116,7 +117,8 @@ async fn open(
     match &route.action {
         Action::Forward(split) => {
             let pool = split.choose(local.roll(|dice| dice.next()));
-            let way = Way { local, view: &view, http, route, pool, peer, trusted, id: id.as_str() };
+            let whole = Whole::of(route.request_timeout, &desk.request);
+            let way = Way { local, view: &view, http, route, pool, whole, peer, trusted, id: id.as_str() };
             way.attempts(client, desk, course).await
         }
         own => Opened::Answer(replies::of_route(own, target).edited(&route.response_edits)),
@@ -131,13 +133,15 @@ pub(super) struct Way<'a> {
     http: &'a HttpPlan,
     pub route: &'a Route,
     pub pool: PoolId,
+    /// How long all of it may take.
+    pub whole: Option<Whole>,
     peer: Option<IpAddr>,
     trusted: bool,
     pub id: &'a str,
 }
 
 impl Way<'_> {
-    /// The final head has come: judges the backend by it and makes the head for the client ready.
+    /// The final head has come: judges the backend by it, where that can be, and makes the head for the client ready.
     pub(super) fn begin_response(
         &self,
         client: &mut Client<impl Front>,
@@ -147,8 +151,13 @@ impl Way<'_> {
         let response = &desk.response;
         let now = clock::now();
         let Running { upstream, lease, .. } = running;
-        lease.responded(now, Verdict::of_status(response.status));
-        self.local.responded(lease.state().id(), now.since(lease.sent_at()));
+        match status_at_head(&desk.request, response) {
+            Some(status) => {
+                lease.responded(now, Verdict::of_status(status));
+                self.local.responded(lease.state().id(), now.since(lease.sent_at()));
+            }
+            None => running.call = Some(Call::begin(&desk.request, now)),
+        }
         if response.status == 101 {
             self.write_head(client, desk, Framing::None, Persistence::Upgrade);
             return Opened::Tunnel;

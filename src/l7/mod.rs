@@ -10,6 +10,7 @@ mod bodies;
 mod body;
 mod client;
 mod exchange;
+mod grpc;
 pub mod h1;
 pub mod h2;
 mod pace;

@@ -32,6 +32,12 @@ impl Pace {
         Pace { rate, in_hand: pause.min(START), most: pause, ..Pace::default() }
     }
 
+    /// Of a call of gRPC, whose messages come when there is something to say: it has as long to come up to the rate as between
+    /// two reads.
+    pub(super) fn of_caller(rate: u64, pause: Duration) -> Pace {
+        Pace { in_hand: pause, ..Pace::of_sender(rate, pause) }
+    }
+
     /// Of a response, which the client takes; so much was `written` to it before. The kernel's buffers hide for a while
     /// how slow it is, and then how quick: what is in hand is all from the beginning.
     pub(super) fn of_taker(rate: u64, pause: Duration, written: u64) -> Pace {

@@ -56,8 +56,7 @@ impl Way<'_> {
             if local.phase() == Phase::Cut || lease.is_cut() {
                 return Poll::Ready(Err(Outcome::Cut));
             }
-            let whole = self.route.request_timeout;
-            deadline.poll(cx).map(|()| Err(overdue(deadline, whole, begun, Outcome::ConnectTimeout)))
+            deadline.poll(cx).map(|()| Err(overdue(deadline, self.whole, begun, Outcome::ConnectTimeout)))
         })
         .await
     }

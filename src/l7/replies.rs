@@ -10,7 +10,7 @@ use super::request_id::RequestId;
 use crate::config::HeaderEdits;
 use crate::http::forward::{Connection as Persistence, OwnAnswer};
 use crate::http::h1::write;
-use crate::http::{Method, Refusal, Target};
+use crate::http::{Method, Refusal, Target, grpc};
 use crate::local::{Desk, Local};
 use crate::state::{Action, ListenerPlan};
 use crate::stream::Stream;
@@ -78,8 +78,27 @@ impl Answer {
         Answer { edits: edits.to_vec(), ..self }
     }
 
-    /// Sends it. A request body that was not read ends the connection: what is left of it is not the next request.
+    /// The same for a call of gRPC: a head that is all there is, with the status in the place that calls have for it.
+    fn into_grpc(self) -> (Answer, [(&'static str, String); 2]) {
+        let fields = [
+            (grpc::STATUS, grpc::of_http_status(self.status).to_string()),
+            (grpc::MESSAGE, grpc::message(self.body.as_str())),
+        ];
+        let Answer { edits, close, .. } = self;
+        (Answer { edits, close, ..Answer::new(200, Text::Fixed(grpc::CONTENT_TYPE), Text::Fixed("")) }, fields)
+    }
+
+    /// Sends it, as a call of gRPC is answered where the request is one.
     pub(super) async fn send(self, client: &mut Client<impl Front>, desk: &mut Desk, id: &str) -> After {
+        if !desk.request.grpc {
+            return self.tell(client, desk, id, &[]).await;
+        }
+        let (answer, fields) = self.into_grpc();
+        answer.tell(client, desk, id, &fields.each_ref().map(|(name, value)| (*name, value.as_str()))).await
+    }
+
+    /// Sends it as it is. A request body that was not read ends the connection: what is left of it is not the next request.
+    async fn tell(self, client: &mut Client<impl Front>, desk: &Desk, id: &str, more: &[(&str, &str)]) -> After {
         let unread = self.close || !client.wire.is_read();
         let keep = !unread && client.may_go_on(desk);
         // No answer has both.
@@ -91,7 +110,7 @@ impl Answer {
             body: self.body.as_str().as_bytes(),
             request_id: id,
             connection: if keep { Persistence::KeepAlive } else { Persistence::Close },
-            extra: extra.as_slice(),
+            extra: if more.is_empty() { extra.as_slice() } else { more },
             edits: &self.edits,
             head_request: desk.request.method == Method::Head,
         };
@@ -191,6 +210,7 @@ fn text(status: u16) -> &'static str {
         408 => "The request did not come in time.\n",
         421 => "This connection is not for this host: ask on another one.\n",
         431 => "The trailer fields are too many or too large.\n",
+        501 => "This is not offered here.\n",
         502 => "The server behind this one failed.\n",
         503 => "No server is available for this request.\n",
         504 => "The server behind this one did not answer in time.\n",

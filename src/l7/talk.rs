@@ -7,6 +7,7 @@ use super::backend::{HeadFault, Upstream};
 use super::body::{Pump, PumpFault, Repeating, Sink, SourceFault, Waits};
 use super::client::{Client, Front, Gone};
 use super::exchange::Way;
+use super::grpc::Whole;
 use crate::clock::{self, Instant};
 use crate::config::{Repeats, Timeouts};
 use crate::deadline::Deadline;
@@ -35,7 +36,7 @@ pub(super) struct Talk<'a, F> {
     /// Since when it has been as it is.
     since: Instant,
     /// How long the whole request may take.
-    whole: Option<Duration>,
+    whole: Option<Whole>,
     /// How many interim responses have come, and how many bytes they had.
     interim: u32,
     interim_bytes: usize,
@@ -64,7 +65,7 @@ impl<'a, F: Front> Talk<'a, F> {
         sending: &'a mut Pump,
         reused: bool,
     ) -> Talk<'a, F> {
-        let (timeouts, whole) = (&way.view.pool(way.pool).timeouts, way.route.request_timeout);
+        let (timeouts, whole) = (&way.view.pool(way.pool).timeouts, way.whole);
         let (wait, since) = (Wait::Anew, lease.sent_at());
         Talk {
             client,
@@ -248,11 +249,12 @@ impl<'a, F: Front> Talk<'a, F> {
 
 /// What it means that a wait is over which has lasted since `since`: what it means by itself, `late`, or that the time of
 /// the `whole` request is over.
-pub(super) fn overdue(deadline: &Deadline, whole: Option<Duration>, since: Instant, late: Outcome) -> Outcome {
+pub(super) fn overdue(deadline: &Deadline, whole: Option<Whole>, since: Instant, late: Outcome) -> Outcome {
     let now = clock::now();
-    match whole {
-        Some(whole) if deadline.is_over_limit(now) => late.of_whole_request(now.since(since), whole),
-        _ => late,
+    let Some(whole) = whole.filter(|_| deadline.is_over_limit(now)) else { return late };
+    match late.of_whole_request(now.since(since), whole.limit) {
+        Outcome::RequestTimeout if whole.is_clients => Outcome::RequestLate,
+        outcome => outcome,
     }
 }
 

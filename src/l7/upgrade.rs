@@ -78,28 +78,50 @@ struct Tunnel {
 impl Tunnel {
     fn poll<F: Front>(&mut self, cx: &mut Context<'_>, client: &mut Client<F>, running: &mut Running) -> Poll<Outcome> {
         client.session.watch(cx);
-        let local = client.session.local();
-        let (mut from_client, mut to_client) = client.wire.split(&local.buffers);
-        let (mut from_backend, mut to_backend) = running.upstream.split(&local.buffers);
-        match self.up.poll(cx, &mut from_client, &mut to_backend) {
-            Poll::Ready(Err(PumpFault::Source(_))) => return Poll::Ready(Outcome::ClientGone),
-            Poll::Ready(Err(PumpFault::Sink)) => return Poll::Ready(Outcome::SessionCut),
-            Poll::Ready(Ok(())) | Poll::Pending => {}
-        }
-        match self.down.poll(cx, &mut from_backend, &mut to_client) {
-            Poll::Ready(Err(PumpFault::Source(_))) => return Poll::Ready(Outcome::SessionCut),
-            Poll::Ready(Err(PumpFault::Sink)) => return Poll::Ready(Outcome::ClientGone),
-            Poll::Ready(Ok(())) | Poll::Pending => {}
-        }
+        let moved = match self.poll_pumps(cx, client, running) {
+            Ok(moved) => moved,
+            Err(ending) => return Poll::Ready(ending),
+        };
         if self.up.is_done() && self.down.is_done() {
             return Poll::Ready(Outcome::Completed { status: 0 });
+        }
+        let local = client.session.local();
+        // Who has ended his direction says nothing any more that would show that he has gone.
+        if self.up.is_done() && client.wire.poll_gone(&local.buffers, cx).is_err() {
+            return Poll::Ready(Outcome::ClientGone);
+        }
+        if self.down.is_done() && running.upstream.poll_gone(cx).is_ready() {
+            return Poll::Ready(Outcome::SessionCut);
         }
         if local.phase() == Phase::Cut || running.lease.session_is_cut() {
             return Poll::Ready(Outcome::Cut);
         }
-        if self.up.has_moved(&to_backend) | self.down.has_moved(&to_client) {
+        if moved {
             client.deadline.set(clock::now() + self.idle);
         }
         client.deadline.poll(cx).map(|()| Outcome::TunnelIdle)
+    }
+
+    /// Moves what there is in both directions; says whether that was anything.
+    fn poll_pumps<F: Front>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<F>,
+        running: &mut Running,
+    ) -> Result<bool, Outcome> {
+        let buffers = &client.session.local().buffers;
+        let (mut from_client, mut to_client) = client.wire.split(buffers);
+        let (mut from_backend, mut to_backend) = running.upstream.split(buffers);
+        match self.up.poll(cx, &mut from_client, &mut to_backend) {
+            Poll::Ready(Err(PumpFault::Source(_))) => return Err(Outcome::ClientGone),
+            Poll::Ready(Err(PumpFault::Sink)) => return Err(Outcome::SessionCut),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        match self.down.poll(cx, &mut from_backend, &mut to_client) {
+            Poll::Ready(Err(PumpFault::Source(_))) => return Err(Outcome::SessionCut),
+            Poll::Ready(Err(PumpFault::Sink)) => return Err(Outcome::ClientGone),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        Ok(self.up.has_moved(&to_backend) | self.down.has_moved(&to_client))
     }
 }

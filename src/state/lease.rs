@@ -9,6 +9,7 @@
 use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::backend::{Backend, BackendState, Epoch, Refused, Turn};
 use super::health::Cuts;
@@ -153,6 +154,11 @@ impl Lease {
 
     /// The response's head came at `now` (L4: the connection stands), with this verdict. Only the first call counts.
     pub fn responded(&mut self, now: Instant, verdict: Verdict) {
+        self.responded_after(now, now.since(self.sent), verdict);
+    }
+
+    /// The same of a response that began so long after the request, of which there is no verdict before `now`.
+    pub fn responded_after(&mut self, now: Instant, took: Duration, verdict: Verdict) {
         if self.judged.is_some() {
             return;
         }
@@ -160,7 +166,6 @@ impl Lease {
         if !self.is_current() {
             return;
         }
-        let took = now.since(self.sent);
         match verdict {
             Verdict::Good => self.hold.tell_success(self.index(), &mut self.ticket, now, took),
             Verdict::Failed => self.hold.tell_failure(self.index(), &mut self.ticket, now),
@@ -213,7 +218,6 @@ impl Drop for Lease {
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
-    use std::time::Duration;
 
     use super::*;
     use crate::config::Service;

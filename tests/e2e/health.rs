@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::h2::{Offers, Served, serve_as};
+use crate::support::tls::{Authority, Hands};
 use crate::support::{
     Client, Daemon, Deaf, Ending, Gate, Launch, Origin, Unlistened, backends, eventually, origin, raw, web,
 };
@@ -136,7 +138,7 @@ fn what_is_not_as_expected_takes_a_backend_down_and_the_log_says_what_it_was() {
         ),
         (cut.address(), "path = '/'", "the body of the answer is broken"),
         (mute.address(), "path = '/'", "closed before the whole answer"),
-        (rude.address(), "path = '/'", "not an answer in HTTP/1.1"),
+        (rude.address(), "path = '/'", "not an answer in HTTP"),
         (plain.address(), "type = 'grpc'", "HTTP/2"),
     ];
     let mut file = web("", &backends(&[plain.address()]));
@@ -413,4 +415,26 @@ fn what_this_machine_lacks_takes_nobody_down() {
     let before = probes();
     eventually("it is asked again", || probes() > before + 1);
     assert!(!daemon.has_logged("backend is down"));
+}
+
+#[test]
+fn a_pool_that_speaks_http2_is_asked_in_it_also_over_tls() {
+    let authority = Authority::new("ca");
+    let hands = Some(Hands::showing(&authority.sign(&["app.internal"])));
+    for (hands, tls) in [(None, ""), (hands, "tls = { ca = 'ca.pem', sni = 'app.internal' }\n")] {
+        let well = Well::new();
+        let being = well.clone();
+        let script = move |mut served: Served| {
+            assert!(served.head.start.starts_with("GET /healthz "), "{:?}", served.head);
+            served.respond(if being.is() { 200 } else { 503 }, &[], true);
+        };
+        let address = serve_as(Offers { hands, tunnels: false }, script, Arc::default()).to_string();
+        let check = "type = 'http', path = '/healthz', initial = 'down', rise = 1, fall = 1";
+        let pool = format!("{}http_version = \"h2\"\n{tls}", checked(&[&address], check));
+        let daemon = Launch::new().write("ca.pem", &authority.pem).write("evenkeel.toml", &web("", &pool)).start();
+        daemon.wait_log(&up(&address));
+        well.set(false);
+        daemon.wait_log(&down(&address));
+        assert!(daemon.has_logged("status 503"));
+    }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
@@ -18,9 +19,9 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::tls::Tls;
+use super::tls::{Hands, Tls};
 use super::{DEADLINE, End, Head, Response, eventually};
 
 /// Fields by name and value.
@@ -80,7 +81,7 @@ impl H2Client {
     #[track_caller]
     pub fn wanting(address: &str, wants: Wants) -> H2Client {
         let address = address.to_owned();
-        let stream = async move { (tokio::net::TcpStream::connect(address).await.expect("it accepts"), None) };
+        let stream = async move { (reach(&address).await, None) };
         H2Client::over(stream, wants)
     }
 
@@ -90,7 +91,7 @@ impl H2Client {
         let (config, address) = (tls.offering(&["h2", "http/1.1"]).config(), address.to_owned());
         let name = ServerName::try_from(name.to_owned()).expect("a good name");
         let stream = async move {
-            let stream = tokio::net::TcpStream::connect(address).await.expect("it accepts");
+            let stream = reach(&address).await;
             let stream = TlsConnector::from(config).connect(name, stream).await.expect("it shakes hands");
             let alpn = stream.get_ref().1.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
             (stream, alpn)
@@ -144,6 +145,15 @@ impl H2Client {
         Ok((Up(stream), Down { future, body: None }))
     }
 
+    /// Begins an extended CONNECT, once the other side has said that it knows it.
+    #[track_caller]
+    pub fn connect_to(&self, protocol: &'static str, path: &str, fields: Fields<'_>) -> (Up, Down) {
+        eventually("extended CONNECT is offered", || self.send.is_extended_connect_protocol_enabled());
+        let mut request = request("CONNECT", path, fields);
+        request.extensions_mut().insert(Protocol::from_static(protocol));
+        self.begin(request, false)
+    }
+
     /// Asks for this path and takes the answer.
     #[track_caller]
     pub fn get(&self, path: &str) -> Response {
@@ -171,6 +181,12 @@ impl H2Client {
     pub fn hang_up(&self) {
         self.gone.notify_one();
     }
+}
+
+async fn reach(address: &str) -> tokio::net::TcpStream {
+    let stream = tokio::net::TcpStream::connect(address).await.expect("it accepts");
+    stream.set_nodelay(true).expect("a connected stream");
+    stream
 }
 
 /// A request for a path of `test` with these fields.
@@ -385,50 +401,87 @@ impl Orders {
 /// One request at an origin of HTTP/2, in the hands of a script; the stream is reset when it is dropped unfinished.
 pub struct Served {
     pub head: Head,
+    /// What an extended CONNECT asks for.
+    pub protocol: Option<String>,
     pub orders: Orders,
     body: RecvStream,
     respond: SendResponse<Bytes>,
     answer: Option<SendStream<Bytes>>,
 }
 
+/// How an origin listens.
+#[derive(Clone, Default)]
+pub struct Offers {
+    /// Over TLS, with these.
+    pub hands: Option<Hands>,
+    /// It knows extended CONNECT.
+    pub tunnels: bool,
+}
+
 /// Accepts connections for as long as the process lives, and hands every request to the script on a thread of its own.
 /// Says where; counts connections.
 pub fn serve(script: impl Fn(Served) + Send + Sync + 'static, accepted: Arc<AtomicUsize>) -> SocketAddr {
+    serve_as(Offers::default(), script, accepted)
+}
+
+/// The same with this.
+pub fn serve_as(
+    offers: Offers,
+    script: impl Fn(Served) + Send + Sync + 'static,
+    accepted: Arc<AtomicUsize>,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
     let address = listener.local_addr().expect("a bound socket has an address");
     let script = Arc::new(script);
     std::thread::spawn(move || {
         while let Ok((stream, _)) = listener.accept() {
             accepted.fetch_add(1, Ordering::SeqCst);
-            let script = Arc::clone(&script);
-            std::thread::spawn(move || serve_connection(stream, script));
+            let (script, offers) = (Arc::clone(&script), offers.clone());
+            std::thread::spawn(move || serve_connection(stream, offers, script));
         }
     });
     address
 }
 
-fn serve_connection(stream: std::net::TcpStream, script: Arc<impl Fn(Served) + Send + Sync + 'static>) {
+fn serve_connection(stream: std::net::TcpStream, offers: Offers, script: Arc<impl Fn(Served) + Send + Sync + 'static>) {
     stream.set_nonblocking(true).expect("a connected stream");
     stream.set_nodelay(true).expect("a connected stream");
     runtime().block_on(async move {
         let stream = tokio::net::TcpStream::from_std(stream).expect("the runtime has a driver");
-        let mut builder = h2::server::Builder::new();
-        builder.max_header_list_size(1 << 20);
-        let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
-        let orders = Orders::default();
-        loop {
-            tokio::select! {
-                next = connection.accept() => {
-                    let Some(Ok((request, respond))) = next else { return };
-                    let (script, orders) = (Arc::clone(&script), orders.clone());
-                    let served = Served::new(request, respond, orders);
-                    std::thread::spawn(move || script(served));
-                }
-                () = orders.leave.notified() => connection.graceful_shutdown(),
-                () = orders.cut.notified() => return,
+        match offers.hands {
+            None => serve_stream(stream, offers.tunnels, script).await,
+            Some(hands) => {
+                let Ok(stream) = TlsAcceptor::from(hands.config()).accept(stream).await else { return };
+                serve_stream(stream, offers.tunnels, script).await;
             }
         }
     });
+}
+
+async fn serve_stream(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    tunnels: bool,
+    script: Arc<impl Fn(Served) + Send + Sync + 'static>,
+) {
+    let mut builder = h2::server::Builder::new();
+    builder.max_header_list_size(1 << 20);
+    if tunnels {
+        builder.enable_connect_protocol();
+    }
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
+    let orders = Orders::default();
+    loop {
+        tokio::select! {
+            next = connection.accept() => {
+                let Some(Ok((request, respond))) = next else { return };
+                let (script, orders) = (Arc::clone(&script), orders.clone());
+                let served = Served::new(request, respond, orders);
+                std::thread::spawn(move || script(served));
+            }
+            () = orders.leave.notified() => connection.graceful_shutdown(),
+            () = orders.cut.notified() => return,
+        }
+    }
 }
 
 impl Served {
@@ -438,7 +491,8 @@ impl Served {
         let start = format!("{} {path} HTTP/2", head.method);
         let host = head.uri.authority().map(|host| ("host".to_owned(), host.to_string()));
         let fields = host.into_iter().chain(list(&head.headers)).collect();
-        Served { head: Head { start, fields }, orders, body, respond, answer: None }
+        let protocol = head.extensions.get::<Protocol>().map(|protocol| protocol.as_str().to_owned());
+        Served { head: Head { start, fields }, protocol, orders, body, respond, answer: None }
     }
 
     /// Some of the request's body; `None` at its end or when it does not come to that.

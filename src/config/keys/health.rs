@@ -48,8 +48,9 @@ pub static HEALTH_CHECK: Shape = Shape {
             name: "type",
             forms: &[Form::Choice(&["tcp", "http", "grpc"])],
             absent: Means("`http` with a `path`, `grpc` with a `service`, else `tcp`"),
-            doc: "`tcp`: a connection can be made. `http`: a request over HTTP/1.1 is answered as expected. `grpc`: \
-                  `grpc.health.v1.Health/Check` over HTTP/2 answers SERVING.",
+            doc: "`tcp`: a connection can be made. `http`: a request is answered as expected, in the pool's `http_version` \
+                  where the backend itself is asked, and else in HTTP/1.1. `grpc`: `grpc.health.v1.Health/Check` over HTTP/2 \
+                  answers SERVING.",
         },
         Key { name: "method", forms: &[Form::Choice(PROBE_METHODS)], absent: Default("\"GET\""), doc: "Only http." },
         Key {

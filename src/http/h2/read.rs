@@ -1,19 +1,20 @@
 //! Heads from HTTP/2, by the rules for HTTP/1.1: sizes count as if the head had come as lines, values lose the white space
 //! around them, and what is refused there is refused here. What only HTTP/1.1 can say is refused too.
 
-use http::{HeaderMap, request, response};
+use http::{HeaderMap, header, request, response};
 
 use super::Body;
 use crate::http::bytes::{NAME, UNDERSCORE, find_below_or_del, is_token, trim};
 use crate::http::fields::may_trail;
 use crate::http::framing::Notes;
+use crate::http::grpc::is_grpc;
 use crate::http::h1::parse::{HeadLimits, LONGEST_METHOD, UnderscoreNames};
 use crate::http::head::{Fields, Known, Method, RequestHead, ResponseHead, Version};
 use crate::http::refusal::Refusal;
 
 /// Reads the head of a request. `protocol` is what an extended CONNECT asks for; one for `websocket` becomes the GET that asks
 /// for it in HTTP/1.1, without a key. What `into` holds counts only where nothing is refused, its method also after a
-/// refusal: GET where none could be read.
+/// refusal, GET where none could be read, and whether it is a call of gRPC.
 ///
 /// # Errors
 /// A head that breaks a rule is refused.
@@ -26,6 +27,8 @@ pub fn read_request(
 ) -> Result<(), Refusal> {
     into.clear();
     into.version = Version::Http2;
+    let content_type = parts.headers.get(header::CONTENT_TYPE);
+    into.grpc = protocol.is_none() && content_type.is_some_and(|value| is_grpc(value.as_bytes()));
     read_method(parts.method.as_str(), protocol, into)?;
     let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
     let line = into.method_text.len() + path.len() + " ".len() + " HTTP/1.1".len();

@@ -138,6 +138,14 @@ impl Streamed {
         }
     }
 
+    /// Ready when the backend has reset the stream, or ended the connection.
+    pub(in crate::l7) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.request {
+            Some(request) => request.poll_reset(cx),
+            None => Poll::Pending,
+        }
+    }
+
     /// An answer has not come in time to what was sent then.
     pub(in crate::l7) fn answer_is_late(&self, sent: Instant) {
         self.place.answer_is_late(sent);

@@ -7,7 +7,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 
 use crate::http::h1::parse::HeadLimits;
@@ -17,11 +17,24 @@ use crate::l7::body::{Piece, Sink, Source, SourceFault};
 /// A sink takes at most so much at once: what fits into one frame.
 const MOST_AT_ONCE: usize = 16 * 1024;
 
+/// Frames with less data than this cost more memory than they carry.
+const SMALL: usize = 256;
+
 /// What comes in on a stream.
+///
+/// Behind a small frame everything that has come is gathered into one piece, also while its taker is stuck: what the crate
+/// holds ready costs it more a frame than such a frame has, and it ends connections that make it hold much. A stream of short
+/// messages is no attack, and is passed on in fewer frames so. Its window bounds what is gathered.
 pub(in crate::l7) struct Incoming {
     stream: RecvStream,
     /// Data that was not consumed yet.
     held: Bytes,
+    /// What came behind it.
+    gathered: BytesMut,
+    /// The latest frame was small.
+    small: bool,
+    /// How the data ends behind what is there, where that is known.
+    data_end: Option<Result<(), SourceFault>>,
     trailers: Fields,
     limits: HeadLimits,
     ended: bool,
@@ -33,7 +46,17 @@ impl Incoming {
     /// The body on this stream, whose trailer fields have to keep to these limits.
     pub(in crate::l7) fn new(stream: RecvStream, limits: HeadLimits) -> Incoming {
         let ended = stream.is_end_stream();
-        Incoming { stream, held: Bytes::new(), trailers: Fields::new(), limits, ended, held_back: false }
+        Incoming {
+            stream,
+            held: Bytes::new(),
+            gathered: BytesMut::new(),
+            small: false,
+            data_end: None,
+            trailers: Fields::new(),
+            limits,
+            ended,
+            held_back: false,
+        }
     }
 
     /// There is no body on it; what comes all the same is never read.
@@ -54,6 +77,28 @@ impl Incoming {
     /// Whether the body has been read to its end.
     pub(in crate::l7) fn is_read(&self) -> bool {
         self.held_back || self.held.is_empty() && (self.ended || self.stream.is_end_stream())
+    }
+
+    /// Takes what is ready of a stream of small frames.
+    fn gather(&mut self, cx: &mut Context<'_>) {
+        while self.small && self.data_end.is_none() {
+            match self.stream.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => {
+                    self.small = data.len() < SMALL;
+                    self.gathered.extend_from_slice(&data);
+                }
+                Poll::Ready(Some(Err(_))) => self.data_end = Some(Err(SourceFault::Cut)),
+                Poll::Ready(None) => self.data_end = Some(Ok(())),
+                Poll::Pending => break,
+            }
+        }
+        if self.held.len() < SMALL && !self.gathered.is_empty() {
+            let mut joined = BytesMut::with_capacity(self.held.len() + self.gathered.len());
+            joined.extend_from_slice(&self.held);
+            joined.extend_from_slice(&self.gathered);
+            self.gathered.clear();
+            self.held = joined.freeze();
+        }
     }
 
     /// Whether the stream has ended, as far as is known; nothing of it has to be read.
@@ -78,13 +123,22 @@ impl Source for &mut Incoming {
     fn poll_ready(&mut self, cx: &mut Context<'_>, _: bool) -> Poll<Result<Piece, SourceFault>> {
         loop {
             if !self.held.is_empty() {
+                self.gather(cx);
                 return Poll::Ready(Ok(Piece::Data));
             }
             if self.ended || self.held_back {
                 return Poll::Ready(Ok(Piece::End));
             }
+            match self.data_end {
+                Some(Ok(())) => return self.poll_end(cx),
+                Some(Err(fault)) => return Poll::Ready(Err(fault)),
+                None => {}
+            }
             match ready!(self.stream.poll_data(cx)) {
-                Some(Ok(data)) => self.held = data,
+                Some(Ok(data)) => {
+                    self.small = data.len() < SMALL;
+                    self.held = data;
+                }
                 Some(Err(_)) => return Poll::Ready(Err(SourceFault::Cut)),
                 None => return self.poll_end(cx),
             }
@@ -97,6 +151,9 @@ impl Source for &mut Incoming {
 
     fn consume(&mut self, count: usize) {
         self.held.advance(count);
+        if self.held.is_empty() && !self.gathered.is_empty() {
+            self.held = self.gathered.split().freeze();
+        }
         // It fails for a stream that is gone, and then nobody waits for it.
         let _ = self.stream.flow_control().release_capacity(count);
     }

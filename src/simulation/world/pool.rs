@@ -82,6 +82,7 @@ impl World<'_> {
                 check: Arc::clone(&check),
                 announced: None,
                 tls: None,
+                http_version: config::HttpVersion::H1,
             };
             let streak = Streak::resume(subject.state.checkup().health(), &check);
             let dice = Dice::seeded(self.dice.next());
