@@ -8,9 +8,10 @@ use rustix::process::Signal;
 
 use crate::support::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, LAST_REMEMBERED,
-    MAX_CONCURRENT_STREAMS, REFUSED_STREAM, RST_STREAM, Raw, backend, block, frame, ping, remembered, settings,
+    MAX_CONCURRENT_STREAMS, REFUSED_STREAM, RST_STREAM, Raw, backend, block, frame, head, ping, remembered, settings,
+    window_update,
 };
-use crate::support::{Client, Daemon, FAILED, Launch, Origin, TELLING, backends, eventually, web};
+use crate::support::{Client, Daemon, Deaf, FAILED, Launch, Origin, TELLING, backends, eventually, web};
 
 /// A daemon before a backend that is spoken to in HTTP/2, with short deadlines.
 fn before(address: &str) -> Daemon {
@@ -363,4 +364,47 @@ fn heads_that_unpack_to_much_cost_little() {
     }
     let grown = daemon.resident_bytes().saturating_sub(rest);
     assert!(grown < 16 << 20, "{grown}");
+}
+
+#[test]
+fn games_with_windows_end_their_connection_and_no_other() {
+    let games = [
+        // More than a window can be (RFC 9113 §6.9.1), none at all, and one that is no window.
+        window_update(0, 0x7fff_ffff),
+        window_update(0, 0),
+        settings(&[(INITIAL_WINDOW_SIZE, 0x8000_0000)]),
+        // What was never offered (§8.4), and an answer to what was never asked.
+        frame(0x5, END_HEADERS, 1, &[&2u32.to_be_bytes()[..], &head("GET", "/", &[])].concat()),
+        answer(99, END_STREAM, "200", &[]),
+    ];
+    for game in games {
+        let shown = game.escape_ascii().to_string();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&connections);
+        let address = backend(move |mut raw| {
+            let first = seen.fetch_add(1, Ordering::SeqCst) == 0;
+            raw.send(settings(&[]));
+            while let Some(stream) = raw.request() {
+                raw.send(if first { game.clone() } else { fine(stream) });
+            }
+        });
+        let daemon = before(&address);
+        let status = client(&daemon).get("/").status();
+        assert!(matches!(status, 200 | 502), "{shown}: {status}");
+        client(&daemon).post("/", "hello").assert(200, "fine");
+        assert_eq!(connections.load(Ordering::SeqCst), 2, "{shown}");
+    }
+}
+
+#[test]
+fn all_who_wait_for_a_connection_that_is_never_made_are_answered_in_time() {
+    let deaf = Deaf::new();
+    let pool = format!("{}http_version = \"h2\"\ntimeouts = {{ connect = \"500ms\" }}\n", backends(&[deaf.address()]));
+    let daemon = Daemon::start(&web("", &pool));
+    std::thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| assert_eq!(client(&daemon).get("/").status(), 504));
+        }
+    });
+    eventually("nothing is left of them", || daemon.descriptors() < 32);
 }
