@@ -1040,12 +1040,34 @@ pub static POOL: Shape = Shape {
         },
         Key {
             name: "send_proxy_protocol",
-            forms: &[Form::Choice(&["v1", "v2"])],
+            forms: &[SENT_VERSIONS, Form::Table(&SEND_PROXY_PROTOCOL)],
             absent: Means("none is sent"),
             doc: "Begins each connection to a backend with a header of the PROXY protocol, which says from where the client has \
                   come to which address of ours. A client of a Unix socket is announced as `UNKNOWN` (v1) or `LOCAL` (v2), and \
                   so are health checks, unless they ask at another address or port. For http each request has a \
                   connection of its own then: one that is used again would bring a client under another's name.",
+        },
+    ],
+};
+
+const SENT_VERSIONS: Form = Form::Choice(&["v1", "v2"]);
+
+/// `send_proxy_protocol` of a pool
+pub static SEND_PROXY_PROTOCOL: Shape = Shape {
+    what: "`send_proxy_protocol`",
+    heading: None,
+    doc: "",
+    keys: &[
+        Key { name: "version", forms: &[SENT_VERSIONS], absent: Default("\"v2\""), doc: "The version of the header." },
+        Key {
+            name: "tlvs",
+            forms: &[Form::List(&[Form::Choice(&["alpn", "authority", "ssl"])])],
+            absent: Means("nothing but addresses"),
+            doc: "Only with version 2: what of a client's TLS is told as well, where there is any. `alpn`: the protocol that was \
+                  agreed on. `authority`: the server name that it has asked for, also where its TLS passes through. `ssl`: the \
+                  version of TLS and the cipher suite by OpenSSL's names, whether it has shown a certificate, and the common \
+                  name in that. What a proxy before us has told of it is never passed on, and of clients without an address \
+                  (Unix sockets) nothing is told.",
         },
     ],
 };

@@ -28,7 +28,7 @@ pub(super) async fn ask(
     let to = check.aim.of(address);
     let announcement = match announced {
         // What answers elsewhere about the backend is not what its clients are announced to.
-        Some(version) if check.aim == Aim::Backend => proxy_protocol::encode(version, None),
+        Some(version) if check.aim == Aim::Backend => proxy_protocol::encode(version, None, None),
         _ => Vec::new(),
     };
     // What has come is read before the time is looked at, so a thread that was held up does not make late what was in time.

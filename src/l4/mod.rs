@@ -17,6 +17,7 @@ use crate::clock;
 use crate::deadline::Deadline;
 use crate::local::{Local, Phase, Session};
 use crate::outcome::{Outcome, Verdict};
+use crate::proxy_protocol::Tls;
 use crate::record::PoolEvent;
 use crate::state::{Lease, Protocol, View};
 use crate::stream::{Incoming, Stream};
@@ -117,7 +118,8 @@ async fn reach_by(
     let settings = view.pool(pool);
     let idle = settings.timeouts.tunnel_idle.min(plan.timeouts.tunnel_idle);
     let key = settings.key_of_address(incoming.peer.map(|peer| peer.ip()));
-    let announcement = upstream::announcement(settings, incoming.peer, incoming.local);
+    let told = || hello.map_or_else(|| incoming.stream.tls(), |hello| Some(asked_for(hello)));
+    let announcement = upstream::announcement(settings, incoming.peer, incoming.local, told);
     let wanted = Wanted { view, pool, key };
     let (mut tried, mut next, mut elsewhere) = (Tried::default(), None, Elsewhere::default());
     for left in (0..settings.attempts).rev() {
@@ -161,6 +163,11 @@ async fn reach_by(
         }
     }
     None
+}
+
+/// What is known of TLS that passes through: the client offers protocols, and which is agreed on is not to be seen.
+fn asked_for(hello: &ClientHello) -> Tls {
+    Tls { authority: hello.server_name.clone(), ..Tls::default() }
 }
 
 /// Another backend while the one before it could still be relied on: only if there is one at once that is well.

@@ -17,6 +17,7 @@ use crate::http::ResponseHead;
 use crate::http::forward::{OwnAnswer, Reply};
 use crate::local::{Desk, Phase, Session};
 use crate::pipe::Buffers;
+use crate::proxy_protocol::Tls;
 use crate::state::{ListenerId, Terms};
 use crate::tls::Identity;
 
@@ -51,6 +52,8 @@ pub(super) trait Front {
     fn written(&self) -> u64;
     /// Whether nobody on the way can read or change what is said.
     fn is_secure(&self) -> bool;
+    /// What is known of its TLS, where that ends here.
+    fn tls(&self) -> Option<Rc<Tls>>;
     /// The memory that heads were made in, when there will be no more.
     fn give_memory_back(&mut self) -> Vec<u8>;
     /// The connection itself, where a tunnel has all of it.

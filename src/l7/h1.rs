@@ -20,6 +20,7 @@ use crate::http::h1::write;
 use crate::http::{Framing, Refusal, ResponseHead};
 use crate::local::{Desk, LAST_REQUEST, Local, Phase};
 use crate::pipe::Buffers;
+use crate::proxy_protocol::Tls;
 use crate::state::{ListenerId, Terms};
 use crate::stream::Incoming;
 
@@ -74,6 +75,10 @@ impl Front for Wire {
 
     fn is_secure(&self) -> bool {
         self.stream.is_secure()
+    }
+
+    fn tls(&self) -> Option<Rc<Tls>> {
+        self.stream.tls().map(Rc::new)
     }
 
     fn give_memory_back(&mut self) -> Vec<u8> {

@@ -38,7 +38,7 @@ impl Way<'_> {
             return Ok(Upstream::over(stream));
         }
         let pool = self.view.pool(self.pool);
-        let announcement = upstream::announcement(pool, client.peer, client.local);
+        let announcement = upstream::announcement(pool, client.peer, client.local, || client.wire.tls());
         let mut connecting = pin!(self.connect(pool, lease, &announcement, asking));
         let Client { wire, session, deadline, .. } = client;
         let begun = clock::now();

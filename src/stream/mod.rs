@@ -20,6 +20,7 @@ use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
 use crate::buffer::Buffer;
 use crate::pipe::Pipe;
+use crate::proxy_protocol::Tls;
 use crate::state::ListenerId;
 use crate::tls::Identity;
 pub use secured::{Plain, Secured};
@@ -91,6 +92,15 @@ impl Stream {
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         match self {
             Stream::Tls(stream) => stream.identity(),
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+        }
+    }
+
+    /// What is known of a client's TLS, where that ends here.
+    #[must_use]
+    pub fn tls(&self) -> Option<Tls> {
+        match self {
+            Stream::Tls(stream) => stream.tls(),
             Stream::Tcp(_) | Stream::Unix(_) => None,
         }
     }

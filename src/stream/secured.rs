@@ -15,7 +15,8 @@ use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsStream;
 
 use super::Stream;
-use crate::tls::{Demand, Identity};
+use crate::proxy_protocol::Tls;
+use crate::tls::{Demand, Identity, known};
 
 /// A connection that TLS is spoken over.
 #[derive(Debug)]
@@ -130,6 +131,14 @@ impl Secured {
 
     pub(super) fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
+    }
+
+    /// What is known of a client's TLS; `None` towards a backend.
+    pub(super) fn tls(&self) -> Option<Tls> {
+        match &*self.session.borrow() {
+            TlsStream::Server(session) => Some(known(session.get_ref().1, self.identity.as_deref())),
+            TlsStream::Client(_) => None,
+        }
     }
 
     /// Does something to the TCP socket under it, if there is one.

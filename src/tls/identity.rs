@@ -20,14 +20,21 @@ pub struct Identity {
     /// What that was.
     pub demand: Arc<ClientAuth>,
     fields: ClientFields,
+    common_name: Option<String>,
 }
 
 impl Identity {
     /// Of a client that has shown this certificate, the first of `chain`; or none, where it could.
     #[must_use]
     pub fn new(demand: &Arc<ClientAuth>, chain: Option<&[CertificateDer<'_>]>) -> Identity {
-        let fields = fields(chain.and_then(<[_]>::first), &demand.forward);
-        Identity { demand: Arc::clone(demand), fields }
+        let (fields, common_name) = read(chain.and_then(<[_]>::first), &demand.forward);
+        Identity { demand: Arc::clone(demand), fields, common_name }
+    }
+
+    /// The common name in its certificate, if it has shown one that has such a name.
+    #[must_use]
+    pub fn common_name(&self) -> Option<&str> {
+        self.common_name.as_deref()
     }
 
     /// The fields that tell backends of it; `None` where nothing is to be told of anybody.
@@ -37,14 +44,20 @@ impl Identity {
     }
 }
 
-/// The fields that tell these facts of a client with this certificate. One that says nothing of something has no field for it,
-/// and who has no certificate has none at all.
-fn fields(certificate: Option<&CertificateDer<'_>>, facts: &[ClientFact]) -> ClientFields {
-    let Some(der) = certificate else { return Vec::new() };
+/// The fields that tell these facts of a client with this certificate, and its common name. One that says nothing of something
+/// has no field for it, and who has no certificate has none at all.
+fn read(certificate: Option<&CertificateDer<'_>>, facts: &[ClientFact]) -> (ClientFields, Option<String>) {
+    let Some(der) = certificate else { return Default::default() };
     // Whoever verified it has read it too.
-    let Ok((_, parsed)) = X509Certificate::from_der(der) else { return Vec::new() };
+    let Ok((_, parsed)) = X509Certificate::from_der(der) else { return Default::default() };
     let all = facts.iter().map(|fact| field(*fact, der, &parsed));
-    all.filter(|(_, value)| !value.is_empty()).collect()
+    (all.filter(|(_, value)| !value.is_empty()).collect(), common_name(&parsed))
+}
+
+/// Of several the last, which is the most specific; one with control characters is none.
+fn common_name(parsed: &X509Certificate<'_>) -> Option<String> {
+    let last = parsed.subject().iter_common_name().last()?;
+    last.as_str().ok().filter(|name| !name.contains(char::is_control)).map(str::to_owned)
 }
 
 fn field(fact: ClientFact, der: &[u8], parsed: &X509Certificate<'_>) -> (&'static str, String) {
@@ -87,6 +100,10 @@ mod tests {
 
     const ALL: [ClientFact; 5] =
         [ClientFact::Subject, ClientFact::San, ClientFact::Serial, ClientFact::Fingerprint, ClientFact::Cert];
+
+    fn fields(certificate: Option<&CertificateDer<'_>>, facts: &[ClientFact]) -> ClientFields {
+        read(certificate, facts).0
+    }
 
     fn certificate(params: &CertificateParams) -> CertificateDer<'static> {
         params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
@@ -136,5 +153,22 @@ mod tests {
         let der = certificate(&CertificateParams::default());
         assert_eq!(fields(Some(&der), &[]), []);
         assert_eq!(fields(Some(&der), &[ClientFact::San]), [], "it has none");
+    }
+
+    #[test]
+    fn the_common_name_is_the_last_of_them_and_has_no_control_character() {
+        let named = |names: &[&str]| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            for name in names {
+                params.distinguished_name.push(DnType::CommonName, *name);
+            }
+            read(Some(&certificate(&params)), &[]).1
+        };
+        assert_eq!(named(&["Zoë"]).as_deref(), Some("Zoë"));
+        for none in [&[][..], &["a\nb"], &["a\0b"]] {
+            assert_eq!(named(none), None, "{none:?}");
+        }
+        assert_eq!(read(None, &ALL), (Vec::new(), None));
     }
 }

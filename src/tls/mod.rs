@@ -9,6 +9,7 @@ mod demands;
 mod expiry;
 mod facts;
 mod identity;
+mod known;
 mod material;
 mod names;
 mod server;
@@ -29,6 +30,7 @@ pub use demands::{Demand, Direction};
 pub use expiry::{Holder, Notice, SOON, Standing};
 pub use facts::Facts;
 pub use identity::Identity;
+pub use known::known;
 pub use server::{Current, ServerTls, Way};
 
 use crate::clock::Date;

@@ -3,6 +3,7 @@
 pub mod idle;
 pub mod shared;
 
+use std::borrow::Borrow;
 use std::io;
 use std::net::SocketAddr;
 
@@ -13,17 +14,24 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::Address;
 use crate::outcome::Outcome;
-use crate::proxy_protocol::{self, Addresses};
+use crate::proxy_protocol::{self, Addresses, Tls, Version};
 use crate::state::Pool;
 use crate::stream::{Plain, Secured, Stream};
 use crate::tls::{Alpn, ClientTls};
 
-/// The PROXY header that announces a client who came so; empty where the pool sends none.
+/// The PROXY header that announces a client who came so; empty where the pool sends none. What is known of its TLS is asked for
+/// only where that is told.
 #[must_use]
-pub fn announcement(pool: &Pool, peer: Option<SocketAddr>, local: Option<SocketAddr>) -> Vec<u8> {
+pub fn announcement<T: Borrow<Tls>>(
+    pool: &Pool,
+    peer: Option<SocketAddr>,
+    local: Option<SocketAddr>,
+    tls: impl FnOnce() -> Option<T>,
+) -> Vec<u8> {
     let Some(version) = pool.send_proxy_protocol else { return Vec::new() };
     let addresses = peer.zip(local).map(|(source, destination)| Addresses { source, destination });
-    proxy_protocol::encode(version, addresses)
+    let tls = if matches!(version, Version::V2(wanted) if wanted.any()) { tls() } else { None };
+    proxy_protocol::encode(version, addresses, tls.as_ref().map(Borrow::borrow))
 }
 
 /// How a backend is reached, and what is said to it before anything of the client's.

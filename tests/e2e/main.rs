@@ -27,6 +27,7 @@ mod limits;
 mod logs;
 mod pairs;
 mod proxy_protocol;
+mod proxy_protocol_tlvs;
 mod queue;
 mod recovery;
 mod reload;

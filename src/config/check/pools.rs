@@ -6,7 +6,7 @@ use super::super::{Address, Backend, HashOn, HttpVersion, Name, Policy, Pool, Se
 use super::breaker::Breaker;
 use super::{Checking, own_timeouts, to_count};
 use crate::http::is_token;
-use crate::proxy_protocol::Version;
+use crate::proxy_protocol::{Tlvs, Version};
 
 /// A backend and the places that later faults and warnings point at.
 struct Placed {
@@ -14,6 +14,10 @@ struct Placed {
     address_place: Place,
     name_place: Place,
     weight_place: Option<Place>,
+}
+
+fn sent(version: &str, tlvs: Tlvs) -> Version {
+    if version == "v1" { Version::V1 } else { Version::V2(tlvs) }
 }
 
 impl Checking<'_> {
@@ -66,16 +70,30 @@ impl Checking<'_> {
             queue: usize::try_from(max).unwrap_or_default(),
             retry_budget: table.number("retry_budget").unwrap_or_else(|| keys::RETRY_BUDGET.default_number()),
             http_version: self.http_version(table),
-            send_proxy_protocol: table.text("send_proxy_protocol").map(|(version, _)| match version {
-                "v1" => Version::V1,
-                _ => Version::V2,
-            }),
+            send_proxy_protocol: self.sent_proxy_protocol(table),
             tls: match tls {
                 Some(None) => return None,
                 Some(understood) => understood,
                 None => None,
             },
         })
+    }
+
+    /// The header that connections begin with.
+    fn sent_proxy_protocol(&mut self, pool: &Table) -> Option<Version> {
+        let table = match pool.text("send_proxy_protocol") {
+            Some((version, _)) => return Some(sent(version, Tlvs::default())),
+            None => pool.table("send_proxy_protocol")?,
+        };
+        let (version, place) = table.text("version").map_or(("v2", None), |(version, place)| (version, Some(place)));
+        if let (Some(tlvs), Some(place), "v1") = (table.entry("tlvs"), place, version) {
+            let fault = Diagnostic::error("a PROXY header of version 1 has no room for `tlvs`");
+            let fault = fault.label(place, "a line of text").label(tlvs.key_place, "does not fit into it");
+            self.faults.push(fault.help("write `version = \"v2\"`, or leave out `tlvs`"));
+        }
+        let written = table.list("tlvs").unwrap_or_default();
+        let has = |name| written.iter().any(|node| matches!(node.as_text(), Some((text, _)) if text == name));
+        Some(sent(version, Tlvs { alpn: has("alpn"), authority: has("authority"), ssl: has("ssl") }))
     }
 
     /// Who a connection announces as its client can not be many.
@@ -342,6 +360,24 @@ mod tests {
     }
 
     #[test]
+    fn a_header_tells_no_more_than_is_asked_for() {
+        let pool =
+            |keys: &str| meant(&with(&format!("backends = ['10.0.0.1:80']\n{keys}"))).pools[0].send_proxy_protocol;
+        let (nothing, all) = (Tlvs::default(), Tlvs { alpn: true, authority: true, ssl: true });
+        for (written, version) in [
+            ("", None),
+            ("send_proxy_protocol = 'v1'", Some(Version::V1)),
+            ("send_proxy_protocol = { version = 'v1' }", Some(Version::V1)),
+            ("send_proxy_protocol = 'v2'", Some(Version::V2(nothing))),
+            ("send_proxy_protocol = {}", Some(Version::V2(nothing))),
+            ("send_proxy_protocol = { tlvs = ['ssl'] }", Some(Version::V2(Tlvs { ssl: true, ..nothing }))),
+            ("send_proxy_protocol = { version = 'v2', tlvs = ['alpn', 'ssl', 'authority'] }", Some(Version::V2(all))),
+        ] {
+            assert_eq!(pool(written), version, "{written}");
+        }
+    }
+
+    #[test]
     fn faults_of_backends_are_told_apart() {
         for (wrong, part) in [
             ("backends = ['localhost:3000']", "write \"127.0.0.1:3000\""),
@@ -359,6 +395,14 @@ mod tests {
             ("backends = ['10.0.0.1:80']\nqueue = { max = 'many' }", "whole number"),
             ("backends = ['10.0.0.1:80']\nretry = {}", "retries belong to a route"),
             ("backends = ['10.0.0.1:80']\nsend_proxy_protocol = 'v3'", "`v1`"),
+            (
+                "backends = ['10.0.0.1:80']\nsend_proxy_protocol = { version = 'v1', tlvs = ['ssl'] }",
+                "write `version = \"v2\"`, or leave out `tlvs`",
+            ),
+            (
+                "backends = ['10.0.0.1:80']\nsend_proxy_protocol = { tlvs = ['sni'] }",
+                "write \"alpn\", \"authority\" or \"ssl\"",
+            ),
             ("backends = ['10.0.0.1:80']\nhttp_version = 'h3'", "`h1`"),
             ("backends = ['10.0.0.1:80']\nhttp_version = 'h2'\nsend_proxy_protocol = 'v1'", "is shared by clients"),
             ("backends = ['10.0.0.1:80']\nsend_proxy = true", "write `send_proxy_protocol = \"v2\"`"),

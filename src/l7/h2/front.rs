@@ -1,6 +1,7 @@
 //! One request's stream on a client's HTTP/2 connection.
 
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -14,12 +15,13 @@ use crate::l7::body::Sink;
 use crate::l7::client::{After, Front, Gone};
 use crate::l7::wire::Wire;
 use crate::pipe::Buffers;
+use crate::proxy_protocol::Tls;
 
 /// A request's stream.
 pub(super) struct Stream {
     request: Incoming,
     response: Response,
-    secure: bool,
+    tls: Option<Rc<Tls>>,
 }
 
 /// How far the response is.
@@ -45,8 +47,8 @@ impl Response {
 
 impl Stream {
     /// One on which a request has just begun.
-    pub(super) fn new(request: Incoming, respond: SendResponse<Bytes>, secure: bool) -> Stream {
-        Stream { request, response: Response::Ahead(respond), secure }
+    pub(super) fn new(request: Incoming, respond: SendResponse<Bytes>, tls: Option<Rc<Tls>>) -> Stream {
+        Stream { request, response: Response::Ahead(respond), tls }
     }
 
     /// Ends it. What the client still sends after a whole answer is not wanted, which it is told by the connection.
@@ -130,7 +132,11 @@ impl Front for Stream {
     }
 
     fn is_secure(&self) -> bool {
-        self.secure
+        self.tls.is_some()
+    }
+
+    fn tls(&self) -> Option<Rc<Tls>> {
+        self.tls.clone()
     }
 
     fn give_memory_back(&mut self) -> Vec<u8> {

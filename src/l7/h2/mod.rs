@@ -37,6 +37,7 @@ use crate::http::Refusal;
 use crate::http::frames::Side;
 use crate::http::h2::{Body, read_request};
 use crate::local::{Desk, Local, Phase, Session};
+use crate::proxy_protocol::Tls;
 use crate::state::{ListenerId, ListenerPlan, Terms};
 use crate::stream::{Incoming, Seen, Watched};
 use crate::tls::Identity;
@@ -92,7 +93,8 @@ struct Whose {
     local: Option<SocketAddr>,
     identity: Option<Arc<Identity>>,
     terms: Rc<Terms>,
-    secure: bool,
+    /// What is known of its TLS; `None` where all of it is in the clear.
+    tls: Option<Rc<Tls>>,
 }
 
 /// Where a connection stands.
@@ -115,8 +117,8 @@ impl Connection {
     async fn open(local: &Rc<Local>, incoming: Incoming) -> Option<Connection> {
         let terms = local.view().terms(incoming.listener).cloned().unwrap_or_default();
         let Incoming { stream, listener, peer, local: own, prefix } = incoming;
-        let (identity, secure) = (stream.identity().cloned(), stream.is_secure());
-        let client = Whose { listener, peer, local: own, identity, terms, secure };
+        let (identity, tls) = (stream.identity().cloned(), stream.tls().map(Rc::new));
+        let client = Whose { listener, peer, local: own, identity, terms, tls };
         let (session, mut deadline) = (local.session(), local.deadline());
         let (watched, seen) = Watched::new(stream, prefix, Side::Server);
         let mut handshake = std::pin::pin!(settings(&client.terms).handshake(watched));
@@ -207,8 +209,8 @@ impl Connection {
         self.requests = self.requests.saturating_add(1);
         let (head, body) = request.into_parts();
         let (mut desk, bodiless) = (local.desk(), body.is_end_stream());
-        let Whose { listener, peer, local: own, identity, terms, secure } = self.client.clone();
-        let wire = Stream::new(IncomingBody::new(body, terms.head), respond, secure);
+        let Whose { listener, peer, local: own, identity, terms, tls } = self.client.clone();
+        let wire = Stream::new(IncomingBody::new(body, terms.head), respond, tls);
         let (session, deadline) = (local.session(), local.deadline());
         let refused = read(&head, bodiless, &terms, &mut desk).err();
         let requests = self.requests;
