@@ -1,7 +1,7 @@
 //! Which fields a message has when it leaves us: decided once, whichever protocol writes them.
 //!
 //! What came is copied in its order, and behind it stands what we add: where a request comes from, how the body is framed,
-//! what the configuration sets. How a field is written is up to the [`Lines`] they go to.
+//! what the configuration sets. How a field is written is up to the `Lines` they go to.
 
 use std::io::Write as _;
 use std::net::IpAddr;
