@@ -253,6 +253,22 @@ pub fn given_request_id(fields: &Fields, trusted: bool) -> Option<&str> {
     std::str::from_utf8(given).ok()
 }
 
+/// A request's way to us, for tests of what is written of it.
+#[cfg(test)]
+pub(super) const HOW: Forwarding<'_> = Forwarding {
+    peer: Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10))),
+    trusted: false,
+    scheme: Scheme::Https,
+    port: Some(443),
+    request_id: "ours",
+    fallback_host: "fallback",
+    websocket_key: None,
+    client_cert: None,
+    forwarded: false,
+    via: false,
+    edits: &[],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -234,8 +234,8 @@ impl SharedConnections {
     }
 
     /// How many there are to this backend.
-    #[must_use]
-    pub fn count(&self, backend: u64) -> usize {
+    #[cfg(test)]
+    fn count(&self, backend: u64) -> usize {
         self.backends.borrow().get(&backend).map_or(0, |to| to.connections.len())
     }
 }

@@ -130,28 +130,13 @@ impl Lines for Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
 
     use proptest::prelude::*;
 
     use super::super::parse::{self, HeadLimits, Parsed};
     use super::*;
-    use crate::http::fields::{HeaderEdits, Scheme, is_nominated};
+    use crate::http::fields::{HOW, HeaderEdits, is_nominated};
     use crate::http::head::{Known, Method};
-
-    const HOW: Forwarding<'_> = Forwarding {
-        peer: Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10))),
-        trusted: false,
-        scheme: Scheme::Https,
-        port: Some(443),
-        request_id: "ours",
-        fallback_host: "fallback",
-        websocket_key: None,
-        client_cert: None,
-        forwarded: false,
-        via: false,
-        edits: &[],
-    };
 
     const REPLY: Reply<'_> = Reply {
         client: Version::Http11,

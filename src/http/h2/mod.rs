@@ -12,30 +12,15 @@ pub use write::{write_interim, write_own_answer, write_request, write_response, 
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
 
     use bytes::Bytes;
     use tokio::runtime::Builder;
 
     use super::*;
-    use crate::http::fields::{Forwarding, Scheme};
+    use crate::http::fields::{HOW, Scheme};
     use crate::http::h1::parse::{self, HeadLimits};
     use crate::http::h1::write::{Connection, Reply, reply_framing};
     use crate::http::head::{Fields, Framing, Known, Method, RequestHead, ResponseHead, Version};
-
-    const HOW: Forwarding<'_> = Forwarding {
-        peer: Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
-        trusted: false,
-        scheme: Scheme::Https,
-        port: Some(443),
-        request_id: "ours",
-        fallback_host: "fallback",
-        websocket_key: None,
-        client_cert: None,
-        forwarded: false,
-        via: false,
-        edits: &[],
-    };
 
     fn read(input: &str) -> RequestHead {
         let mut head = RequestHead::default();

@@ -192,29 +192,16 @@ impl Lines for Table {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
     use std::sync::Arc;
 
     use super::*;
-    use crate::http::fields::HeaderEdits;
+    use crate::http::fields::{self, HeaderEdits};
     use crate::http::forward::reply_framing;
     use crate::http::h1::{parse, write};
     use crate::http::head::{Known, Method};
     use crate::http::websocket;
 
-    const HOW: Forwarding<'_> = Forwarding {
-        peer: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10))),
-        trusted: false,
-        scheme: Scheme::Https,
-        port: Some(443),
-        request_id: "ours",
-        fallback_host: "fallback",
-        websocket_key: None,
-        client_cert: None,
-        forwarded: true,
-        via: true,
-        edits: &[],
-    };
+    const HOW: Forwarding<'_> = Forwarding { forwarded: true, via: true, ..fields::HOW };
 
     const REPLY: Reply<'_> = Reply {
         client: Version::Http2,
