@@ -124,6 +124,16 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "a listener",
+        &["http_version", "http2", "h2", "h2c", "grpc", "alpn"],
+        "write `http_versions = [\"h1\", \"h2\"]`; a pool has `http_version`",
+    ),
+    (
+        "a pool",
+        &["http_versions", "http2", "h2", "h2c", "grpc", "proxy_http_version", "alpn"],
+        "write `http_version = \"h2\"`; a listener has `http_versions`",
+    ),
+    (
+        "a listener",
         &["accept_proxy", "proxy_protocol_accept", "send_proxy_protocol"],
         "write `proxy_protocol = { accept = true, trusted = [\"10.0.0.0/8\"] }`; a pool has `send_proxy_protocol`",
     ),
@@ -381,7 +391,7 @@ const LATER: &[(&[&str], &str)] = &[
     (&["tls", "ssl"], "TLS here"),
     (&["acme"], "certificates by ACME"),
     (&["rate_limit", "rate_limits", "client_max_body_size"], "limits on rates and bodies"),
-    (&["http_versions", "http_version", "http2", "h2", "h2c", "grpc"], "HTTP/2"),
+    (&["http3", "h3", "quic"], "HTTP/3"),
     (&["cache", "compression", "gzip", "auth", "basic_auth"], "filters"),
     (&["sticky", "session_affinity"], "sticky cookies; `ip_hash` and `consistent_hash` keep a client with a backend"),
     (&["resolver", "resolvers", "dns"], "name resolution"),
@@ -580,10 +590,24 @@ mod tests {
             ("health_check", &keys::LISTENER, "belongs in `[pools.NAME]`"),
             ("outlier_detection", &keys::POOL, "[pools.NAME.breaker]"),
             ("max_ejection_percent", &keys::DEFAULT_BREAKER, "max_open_ratio"),
+            ("http_version", &keys::LISTENER, "write `http_versions = [\"h1\", \"h2\"]`"),
+            ("http2", &keys::LISTENER, "write `http_versions"),
+            ("http_versions", &keys::POOL, "write `http_version = \"h2\"`"),
+            ("grpc", &keys::POOL, "write `http_version = \"h2\"`"),
+            ("http3", &keys::LISTENER, "this version does not have HTTP/3"),
             ("xyzzy", &keys::POOL, "known here: `backends`"),
         ] {
             assert!(help(key, shape).contains(part), "{key}: {}", help(key, shape));
         }
+    }
+
+    /// `tls` and `status` are keys of some tables and mean what is not there in others.
+    #[test]
+    fn nothing_that_has_a_key_is_said_to_be_missing() {
+        keys::every(&mut |path, _, key| {
+            let missing = LATER.iter().any(|(words, _)| words.contains(&key.name));
+            assert!(!missing || ["tls", "status"].contains(&key.name), "{path}");
+        });
     }
 
     #[test]
