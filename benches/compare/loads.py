@@ -1,9 +1,10 @@
-"""The two load generators: wrk, which asks as fast as it can, and h2load, which asks at a fixed rate or over HTTP/2. Both are
-reduced to the same figures."""
+"""The load generators: wrk, which asks as fast as it can, h2load, which asks at a fixed rate or over HTTP/2, and paced.py, which
+connects at a fixed rate. All are reduced to the same figures."""
 
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from statistics import quantiles
 from typing import NamedTuple, Optional
@@ -15,21 +16,24 @@ from proxies import HERE, SIZES, find
 class Scenario(NamedTuple):
     listener: str  # "http", "https" or "l4"
     path: str  # its body's size is in SIZES
-    connections: int
+    connections: int  # as many as are open at once; of paced.py: as many as the proxy needs
     reuse: str  # "keep", or "close" when each request opens a connection of its own
-    rate: Optional[int] = None  # requests a second of all connections together; None: as fast as it goes
+    rate: Optional[int] = None  # requests a second in all; None: as fast as it goes
     streams: Optional[int] = None  # requests at once on each connection, over HTTP/2; None: one, over HTTP/1.1
 
-    def needs_h2load(self):
-        return bool(self.rate or self.streams)
+    def by(self):
+        """The name of its load generator."""
+        if self.rate and self.reuse == "close":
+            return "paced.py"
+        return "h2load" if self.rate or self.streams else "wrk"
 
 
 def drive(scenario, port, seconds, cores, threads, log):
     """One run of the load generator: requests, wall_us, p50_us, p99_us, and `kinds`, the errors by what they are."""
     scheme = "https" if scenario.listener == "https" else "http"
     url = f"{scheme}://127.0.0.1:{port}/{scenario.path}"
-    run = by_h2load if scenario.needs_h2load() else by_wrk
-    count = run(scenario, url, seconds, cores, threads, log)
+    run = {"wrk": by_wrk, "h2load": by_h2load, "paced.py": by_paced}
+    count = run[scenario.by()](scenario, url, seconds, cores, threads, log)
     if not count["requests"]:
         raise Trouble("not one answer")
     if count.pop("bytes") < count["requests"] * SIZES[scenario.path]:
@@ -77,6 +81,17 @@ def by_h2load(scenario, url, seconds, cores, threads, log):
         "p99_us": cut[98],
         "kinds": {kind: number for kind, number in kinds.items() if number},
     }
+
+
+
+def by_paced(scenario, url, seconds, cores, _threads, _log):
+    """With a rate, connections are opened at their own beat, whether or not the proxy is quick."""
+    argv = [sys.executable, HERE / "paced.py", url, scenario.rate, seconds]
+    text = output(on_cores(cores, argv), seconds)
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise Trouble(f"paced.py gave no result: {text.strip()}") from None
 
 
 def output(argv, seconds):

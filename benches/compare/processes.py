@@ -123,6 +123,24 @@ def cpu_between(before, after):
     return sum(ns - before.get(thread, 0) for thread, ns in after.items())
 
 
+def core_times(cores):
+    """Ticks in which these cores ("0,1") did something, and all of them, since the machine started."""
+    wanted = {f"cpu{core}" for core in str(cores).split(",")}
+    busy = total = 0
+    for name, *ticks in map(str.split, Path("/proc/stat").read_text().splitlines()):
+        if name in wanted:
+            # Waiting for a disk (the fifth) is rest as well; what guests had (after the eighth) is counted before.
+            spent = [int(tick) for tick in ticks[:8]]
+            total += sum(spent)
+            busy += sum(spent) - spent[3] - spent[4]
+    return busy, total
+
+
+def busy_share(before, after):
+    """The share of the time between that the cores did something."""
+    return (after[0] - before[0]) / max(1, after[1] - before[1])
+
+
 def connects(port):
     """Whether somebody accepts on that port of loopback."""
     try:

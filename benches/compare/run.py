@@ -42,12 +42,13 @@ SCENARIOS = {
     "l4-128": Scenario("l4", "128", 64, "keep"),
     "l4-1m": Scenario("l4", "1m", 16, "keep"),
     "l4-128-connect": Scenario("l4", "128", 64, "close"),
+    "l4-128-connect-rate": Scenario("l4", "128", 0, "close", 8000),
     "tls-128": Scenario("https", "128", 64, "keep"),
     "tls-1m": Scenario("https", "1m", 16, "keep"),
     "tls-128-connect": Scenario("https", "128", 64, "close"),
     "h2-128": Scenario("https", "128", 16, "keep", streams=16),
 }
-SMOKE = ["http-128", "http-128-rate", "l4-128", "tls-128", "h2-128"]
+SMOKE = ["http-128", "http-128-rate", "l4-128", "l4-128-connect-rate", "tls-128", "h2-128"]
 PARTS = ["load", "idle", "scaling", "syscalls"]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 say = Bench.say
@@ -86,7 +87,8 @@ def arguments():
                         help=f"which parts (all: {','.join(PARTS)}; with --scenarios only load)")
     parser.add_argument("--rounds", type=at_least_one, default=5, help="rounds a scenario (5)")
     parser.add_argument("--seconds", type=at_least_one, default=4, help="seconds a round and proxy (4)")
-    parser.add_argument("--rate", type=at_least_one, default=20_000, help="requests a second of *-rate (20000)")
+    parser.add_argument("--rate", type=at_least_one, metavar="N",
+                        help=f"requests a second of *-rate ({', '.join(f'{n} {s.rate}' for n, s in SCENARIOS.items() if s.rate)})")
     parser.add_argument("--idle", type=at_least_one, default=5000, help="idle connections (5000)")
     parser.add_argument("--smoke", action="store_true",
                         help=f"every part in small, one round of one second of {', '.join(SMOKE)}: do they all answer?")
@@ -108,7 +110,7 @@ def arguments():
     options.traced_rounds = 50
     if options.smoke:
         options.rounds = options.seconds = 1
-        options.rate, options.idle, options.traced_rounds = 2000, 300, 5
+        options.rate, options.idle, options.traced_rounds = options.rate or 2000, 300, 5
     options.parts = options.parts or (["load"] if options.scenarios else list(PARTS))
     options.scenarios = options.scenarios or (SMOKE if options.smoke else list(SCENARIOS))
     return options
@@ -139,7 +141,7 @@ def without_the_missing(options):
     if "haproxy" in options.only and not find("haproxy"):
         skipped.append("haproxy: not installed (apt install haproxy)")
         options.only.remove("haproxy")
-    other = [name for name in options.scenarios if SCENARIOS[name].needs_h2load()]
+    other = [name for name in options.scenarios if SCENARIOS[name].by() == "h2load"]
     if "load" in options.parts and other and not find("h2load"):
         skipped.append(f"{', '.join(other)}: h2load is not installed (apt install nghttp2-client)")
         options.scenarios = [name for name in options.scenarios if name not in other]
@@ -227,20 +229,20 @@ def load(bench):
         started = [bench.start(stack, name) for name in bench.options.only]
         for name in bench.options.scenarios:
             scenario = SCENARIOS[name]
-            if scenario.rate:
+            if scenario.rate and bench.options.rate:
                 scenario = scenario._replace(rate=bench.options.rate)
             taking_part = [p for p in started if p and (scenario.listener != "l4" or p.has_l4)]
             results[name] = bench.measure(name, scenario, taking_part, bench.options.load_core)
             report.add_ratios(results[name], name)
             if scenario.rate:
-                tell_who_is_behind(bench, name, results[name])
+                tell_who_is_behind(bench, name, scenario.rate, results[name])
     return results
 
 
-def tell_who_is_behind(bench, name, lines):
+def tell_who_is_behind(bench, name, rate, lines):
     for proxy, line in lines.items():
-        if line["requests_per_s"] < 0.97 * bench.options.rate:
-            bench.notes.append(f"{name}: {proxy} did {line['requests_per_s']:.0f} of {bench.options.rate} requests/s; "
+        if line["requests_per_s"] < 0.97 * rate:
+            bench.notes.append(f"{name}: {proxy} did {line['requests_per_s']:.0f} of {rate} requests/s; "
                                "the rate was not equal for all")
 
 
@@ -282,7 +284,7 @@ def publish(options, found, bench):
 
 def taking_part(options):
     tools = ["wrk"]
-    if "load" in options.parts and any(SCENARIOS[name].needs_h2load() for name in options.scenarios):
+    if "load" in options.parts and any(SCENARIOS[name].by() == "h2load" for name in options.scenarios):
         tools.append("h2load")
     if "syscalls" in options.parts:
         tools.append("strace")
@@ -293,8 +295,9 @@ def texts(options, found):
     """The tables of the parts that gave something."""
     if found.get("load"):
         yield report.table(found["load"], [name for name, s in SCENARIOS.items() if s.path == "1m"])
-        if any(SCENARIOS[name].rate for name in found["load"]):
-            yield f"http-128-rate: h2load at {options.rate} requests/s."
+        for name in found["load"]:
+            if SCENARIOS[name].rate:
+                yield f"{name}: {SCENARIOS[name].by()} at {options.rate or SCENARIOS[name].rate} requests/s."
     if found.get("idle"):
         yield report.memory_table(found["idle"])
     if found.get("scaling"):
