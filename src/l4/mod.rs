@@ -216,20 +216,13 @@ fn watch_client(
     cx: &mut Context<'_>,
 ) -> Result<(), Outcome> {
     let (mut reader, _) = stream.split();
-    let buffer = held.get_or_insert_with(|| buffers.take(SMALLEST));
-    while !buffer.is_full() {
-        match reader.poll_read(cx, buffer) {
-            Poll::Ready(Ok(0)) if buffer.is_empty() => return Err(Outcome::ClientGone),
+    while !held.as_ref().is_some_and(Buffer::is_full) {
+        match reader.poll_read(cx, held, buffers, SMALLEST) {
+            Poll::Ready(Ok(0)) if held.as_ref().is_none_or(Buffer::is_empty) => return Err(Outcome::ClientGone),
             Poll::Ready(Err(_)) => return Err(Outcome::ClientGone),
             Poll::Ready(Ok(1..)) => {}
             Poll::Ready(Ok(0)) | Poll::Pending => break,
         }
-    }
-    // Who only waits holds no buffer.
-    if buffer.is_empty()
-        && let Some(buffer) = held.take()
-    {
-        buffers.give(buffer);
     }
     Ok(())
 }

@@ -190,7 +190,7 @@ impl Flow {
             return Poll::Ready(Ok(()));
         }
         let size = self.stride.size();
-        match from.poll_read(cx, self.buffer.get_or_insert_with(|| buffers.blocks.take_at_most(size))) {
+        match from.poll_read(cx, &mut self.buffer, &buffers.blocks, size) {
             Poll::Ready(Ok(0)) => {
                 self.course = Course::Ending;
                 self.release(buffers);
@@ -198,12 +198,11 @@ impl Flow {
             }
             Poll::Ready(read) => {
                 read?;
-                self.look_for_end(cx, from);
+                self.look_for_end(cx, buffers, from);
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => {
                 self.stride.stalled();
-                self.release(buffers);
                 Poll::Pending
             }
         }
@@ -236,12 +235,11 @@ impl Flow {
 
     /// Reads on after the first bytes, where that costs no system call for nothing: of a session of one answer, the end has
     /// often come as well, and can leave in the same segment.
-    fn look_for_end(&mut self, cx: &mut Context<'_>, from: &mut Reader<'_>) {
-        if self.moved > 0 {
+    fn look_for_end(&mut self, cx: &mut Context<'_>, buffers: &Buffers, from: &mut Reader<'_>) {
+        if self.moved > 0 || self.buffer.as_ref().is_none_or(Buffer::is_full) {
             return;
         }
-        let Some(buffer) = self.buffer.as_mut().filter(|buffer| !buffer.is_full()) else { return };
-        match from.poll_read(cx, buffer) {
+        match from.poll_read(cx, &mut self.buffer, &buffers.blocks, self.stride.size()) {
             Poll::Ready(Ok(0)) => self.course = Course::Ending,
             Poll::Ready(Err(_)) => self.course = Course::Breaking,
             Poll::Ready(Ok(_)) | Poll::Pending => {}

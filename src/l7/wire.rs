@@ -167,11 +167,10 @@ impl WireSource<'_> {
     /// Reads more; false is the end. A full buffer is an error: nobody reads on without consuming.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let size = self.inbound.stride.size();
-        let buffer = self.inbound.buffer.get_or_insert_with(|| self.buffers.blocks.take_at_most(size));
-        if buffer.is_full() {
+        if self.inbound.buffer.as_ref().is_some_and(Buffer::is_full) {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
-        match self.reader.poll_read(cx, buffer) {
+        match self.reader.poll_read(cx, &mut self.inbound.buffer, &self.buffers.blocks, size) {
             Poll::Ready(Ok(0)) => {
                 self.inbound.ended = true;
                 self.inbound.release_if_empty(self.buffers);
@@ -181,7 +180,6 @@ impl WireSource<'_> {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
                 self.inbound.stride.stalled();
-                self.inbound.release_if_empty(self.buffers);
                 Poll::Pending
             }
         }

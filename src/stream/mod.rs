@@ -1,9 +1,10 @@
 //! One byte stream to a client or a backend, whatever it runs over, and its two halves.
 //!
-//! The halves borrow the stream, so one task reads and writes both sides of an exchange without locks. Reads go through
-//! tokio's `poll_read`, which notes a short read as "nothing more there": the next poll costs no system call.
+//! The halves borrow the stream, so one task reads and writes both sides of an exchange without locks. A short read is noted as
+//! "nothing more there": the next poll costs no system call.
 
 mod secured;
+mod socket;
 mod watched;
 
 use std::io::{self, IoSlice, Read};
@@ -13,17 +14,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use rustix::net::{SendFlags, send};
-use tokio::io::Interest;
+use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio::net::{TcpStream, UnixStream};
 
-use crate::buffer::Buffer;
+use crate::buffer::{Blocks, Buffer};
 use crate::pipe::Pipe;
 use crate::proxy_protocol::Tls;
 use crate::state::ListenerId;
 use crate::tls::Identity;
 pub use secured::{Plain, Secured};
+pub use socket::Socket;
 pub use watched::{Seen, Watched};
 
 /// A connected byte stream.
@@ -55,10 +56,8 @@ pub struct Incoming {
 /// The reading half of a stream.
 #[derive(Debug)]
 pub enum Reader<'a> {
-    /// Of a TCP stream.
-    Tcp(tcp::ReadHalf<'a>),
-    /// Of a Unix stream.
-    Unix(unix::ReadHalf<'a>),
+    /// In the clear.
+    Plain(Socket<'a>),
     /// Of a TLS stream.
     Tls(&'a Secured),
 }
@@ -66,10 +65,8 @@ pub enum Reader<'a> {
 /// The writing half of a stream.
 #[derive(Debug)]
 pub enum Writer<'a> {
-    /// Of a TCP stream.
-    Tcp(tcp::WriteHalf<'a>),
-    /// Of a Unix stream.
-    Unix(unix::WriteHalf<'a>),
+    /// In the clear.
+    Plain(Socket<'a>),
     /// Of a TLS stream.
     Tls(&'a Secured),
 }
@@ -117,14 +114,8 @@ impl Stream {
     /// Its two halves.
     pub fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
         match self {
-            Stream::Tcp(stream) => {
-                let (reader, writer) = stream.split();
-                (Reader::Tcp(reader), Writer::Tcp(writer))
-            }
-            Stream::Unix(stream) => {
-                let (reader, writer) = stream.split();
-                (Reader::Unix(reader), Writer::Unix(writer))
-            }
+            Stream::Tcp(stream) => (Reader::Plain(Socket::Tcp(stream)), Writer::Plain(Socket::Tcp(stream))),
+            Stream::Unix(stream) => (Reader::Plain(Socket::Unix(stream)), Writer::Plain(Socket::Unix(stream))),
             Stream::Tls(stream) => (Reader::Tls(stream), Writer::Tls(stream)),
         }
     }
@@ -184,6 +175,7 @@ impl Stream {
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
+            // Not by [`Socket::poll_read_into`]: their space is uninitialised mostly, and much.
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, space),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, space),
             Stream::Tls(stream) => stream.poll_read(cx, space),
@@ -201,11 +193,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Stream::Tls(stream) => stream.poll_write_parts(cx, parts),
-        }
+        self.split().1.poll_write_parts(cx, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -222,32 +210,39 @@ impl AsyncWrite for Stream {
 }
 
 impl Reader<'_> {
-    /// Reads into the space of `buffer`, which is not full; 0 is the end.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
-        let mut space = ReadBuf::new(buffer.space());
-        ready!(match self {
-            Reader::Tcp(half) => Pin::new(half).poll_read(cx, &mut space),
-            Reader::Unix(half) => Pin::new(half).poll_read(cx, &mut space),
-            Reader::Tls(stream) => stream.poll_read(cx, &mut space),
-        })?;
-        let count = space.filled().len();
-        buffer.filled(count);
-        Poll::Ready(Ok(count))
+    /// Reads into the buffer in `slot`, which is not full, or into one of at most `size` bytes that is taken for it; 0 is the
+    /// end. While there is nothing to read, an empty buffer is given back.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        slot: &mut Option<Buffer>,
+        blocks: &Blocks,
+        size: usize,
+    ) -> Poll<io::Result<usize>> {
+        let take = || blocks.take_at_most(size);
+        let read = match self {
+            Reader::Plain(socket) => socket.poll_read(cx, slot, take),
+            Reader::Tls(stream) => {
+                let buffer = slot.get_or_insert_with(take);
+                let mut space = ReadBuf::new(buffer.space());
+                let read = stream.poll_read(cx, &mut space);
+                let count = space.filled().len();
+                buffer.filled(count);
+                read.map_ok(|()| count)
+            }
+        };
+        if read.is_pending()
+            && let Some(empty) = slot.take_if(|buffer| buffer.is_empty())
+        {
+            blocks.give(empty);
+        }
+        read
     }
 
     /// Moves at most `most` bytes into `pipe`, which is empty; 0 when only a read can tell what there is ([`Pipe::fill`]).
     pub fn poll_fill_pipe(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe, most: usize) -> Poll<io::Result<usize>> {
         match self {
-            Reader::Tcp(half) => {
-                let stream: &TcpStream = half.as_ref();
-                ready!(stream.poll_read_ready(cx))?;
-                Poll::Ready(stream.try_io(Interest::READABLE, || pipe.fill(stream, most)))
-            }
-            Reader::Unix(half) => {
-                let stream: &UnixStream = half.as_ref();
-                ready!(stream.poll_read_ready(cx))?;
-                Poll::Ready(stream.try_io(Interest::READABLE, || pipe.fill(stream, most)))
-            }
+            Reader::Plain(socket) => socket.poll_fill(cx, pipe, most),
             Reader::Tls(_) => Poll::Ready(Ok(0)),
         }
     }
@@ -258,7 +253,7 @@ impl Writer<'_> {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(match (first, second) {
             (only, []) | ([], only) => self.poll_write_one(cx, only),
-            _ => self.poll_write_both(cx, first, second),
+            _ => self.poll_write_parts(cx, &[IoSlice::new(first), IoSlice::new(second)]),
         })?;
         // A stream that takes nothing of something would be polled for ever.
         if written == 0 { Poll::Ready(Err(io::ErrorKind::WriteZero.into())) } else { Poll::Ready(Ok(written)) }
@@ -266,25 +261,22 @@ impl Writer<'_> {
 
     fn poll_write_one(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Writer::Tcp(half) => Pin::new(half).poll_write(cx, bytes),
-            Writer::Unix(half) => Pin::new(half).poll_write(cx, bytes),
-            Writer::Tls(stream) => stream.poll_write(cx, bytes, &[]),
+            Writer::Plain(socket) => socket.poll_write(cx, bytes, SendFlags::empty()),
+            Writer::Tls(stream) => stream.poll_write(cx, bytes),
         }
     }
 
-    fn poll_write_both(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
-        let both = [IoSlice::new(first), IoSlice::new(second)];
+    fn poll_write_parts(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
-            Writer::Tcp(half) => Pin::new(half).poll_write_vectored(cx, &both),
-            Writer::Unix(half) => Pin::new(half).poll_write_vectored(cx, &both),
-            Writer::Tls(stream) => stream.poll_write(cx, first, second),
+            Writer::Plain(socket) => socket.poll_write_parts(cx, parts),
+            Writer::Tls(stream) => stream.poll_write_parts(cx, parts),
         }
     }
 
     /// Puts on its way what was written; over TLS alone something can have stayed behind.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Writer::Tcp(_) | Writer::Unix(_) => Poll::Ready(Ok(())),
+            Writer::Plain(_) => Poll::Ready(Ok(())),
             Writer::Tls(stream) => stream.poll_flush(cx),
         }
     }
@@ -298,54 +290,29 @@ impl Writer<'_> {
 
     /// Writes some of the last bytes, which go no further before [`Writer::poll_shutdown`]: together with the end.
     pub fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let Writer::Tcp(half) = self else { return self.poll_write(cx, bytes, &[]) };
-        let stream: &TcpStream = half.as_ref();
-        loop {
-            ready!(stream.poll_write_ready(cx))?;
-            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-            let sent = stream.try_io(Interest::WRITABLE, || Ok(send(stream, bytes, flags)?));
-            if !would_block(&sent) {
-                return Poll::Ready(sent);
-            }
+        match self {
+            Writer::Plain(socket) => socket.poll_write(cx, bytes, SendFlags::MORE),
+            Writer::Tls(_) => self.poll_write(cx, bytes, &[]),
         }
     }
 
     /// Writes some of what waits in `pipe`, which is something; says how many bytes.
     pub fn poll_drain_pipe(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
-        loop {
-            let moved = match self {
-                Writer::Tcp(half) => {
-                    let stream: &TcpStream = half.as_ref();
-                    ready!(stream.poll_write_ready(cx))?;
-                    stream.try_io(Interest::WRITABLE, || pipe.drain(stream))
-                }
-                Writer::Unix(half) => {
-                    let stream: &UnixStream = half.as_ref();
-                    ready!(stream.poll_write_ready(cx))?;
-                    stream.try_io(Interest::WRITABLE, || pipe.drain(stream))
-                }
-                Writer::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
-            };
-            match moved {
+        match self {
+            Writer::Plain(socket) => match ready!(socket.poll_drain(cx, pipe))? {
                 // As with a write.
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                moved if !would_block(&moved) => return Poll::Ready(moved),
-                _ => {}
-            }
+                0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                moved => Poll::Ready(Ok(moved)),
+            },
+            Writer::Tls(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
         }
     }
 
     /// Ends the writing direction.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Writer::Tcp(half) => Pin::new(half).poll_shutdown(cx),
-            Writer::Unix(half) => Pin::new(half).poll_shutdown(cx),
+            Writer::Plain(socket) => Poll::Ready(socket.shut_down()),
             Writer::Tls(stream) => stream.poll_shutdown(cx),
         }
     }
-}
-
-/// Tokio has noted then that it has to wait for the socket.
-fn would_block(moved: &io::Result<usize>) -> bool {
-    matches!(moved, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

@@ -9,25 +9,26 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
+use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsStream;
 
-use super::Stream;
+use super::{Socket, Stream};
 use crate::proxy_protocol::Tls;
 use crate::tls::{Demand, Identity, known};
 
 /// A connection that TLS is spoken over.
 #[derive(Debug)]
 pub struct Plain {
-    socket: Socket,
+    under: Under,
     /// Bytes of it that were read already; they come first.
     prefix: Vec<u8>,
 }
 
 #[derive(Debug)]
-enum Socket {
+enum Under {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -36,58 +37,48 @@ impl Plain {
     /// A plain stream, of which `prefix` has been read already; `None` for one that is secured itself.
     #[must_use]
     pub fn new(stream: Stream, prefix: Vec<u8>) -> Option<Plain> {
-        let socket = match stream {
-            Stream::Tcp(stream) => Socket::Tcp(stream),
-            Stream::Unix(stream) => Socket::Unix(stream),
+        let under = match stream {
+            Stream::Tcp(stream) => Under::Tcp(stream),
+            Stream::Unix(stream) => Under::Unix(stream),
             Stream::Tls(_) => return None,
         };
-        Some(Plain { socket, prefix })
+        Some(Plain { under, prefix })
     }
 
-    /// The TCP socket, if that is what is under it.
-    pub(super) fn tcp(&self) -> Option<&TcpStream> {
-        match &self.socket {
-            Socket::Tcp(stream) => Some(stream),
-            Socket::Unix(_) => None,
+    fn socket(&self) -> Socket<'_> {
+        match &self.under {
+            Under::Tcp(stream) => Socket::Tcp(stream),
+            Under::Unix(stream) => Socket::Unix(stream),
         }
     }
 }
 
 impl AsyncRead for Plain {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.prefix.is_empty() {
-            let count = self.prefix.len().min(space.remaining());
-            space.put_slice(&self.prefix[..count]);
-            self.prefix.drain(..count);
-            if self.prefix.is_empty() {
-                self.prefix = Vec::new();
-            }
-            return Poll::Ready(Ok(()));
+        if self.prefix.is_empty() {
+            return self.socket().poll_read_into(cx, space);
         }
-        match &mut self.socket {
-            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, space),
-            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, space),
+        let count = self.prefix.len().min(space.remaining());
+        space.put_slice(&self.prefix[..count]);
+        self.prefix.drain(..count);
+        if self.prefix.is_empty() {
+            self.prefix = Vec::new();
         }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Plain {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.socket {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.socket().poll_write(cx, bytes, SendFlags::empty())
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.socket {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-        }
+        self.socket().poll_write_parts(cx, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -98,11 +89,8 @@ impl AsyncWrite for Plain {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.socket {
-            Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.socket().shut_down())
     }
 }
 
@@ -143,8 +131,8 @@ impl Secured {
 
     /// Does something to the TCP socket under it, if there is one.
     pub(super) fn with_tcp(&self, act: impl FnOnce(&TcpStream)) {
-        if let Some(socket) = self.session.borrow().get_ref().0.tcp() {
-            act(socket);
+        if let Socket::Tcp(stream) = self.session.borrow().get_ref().0.socket() {
+            act(stream);
         }
     }
 
@@ -167,15 +155,12 @@ impl Secured {
         Pin::new(&mut *self.session.borrow_mut()).poll_read(cx, space)
     }
 
-    /// Takes some of both; what is not on its way yet waits for [`Secured::poll_flush`].
-    pub(super) fn poll_write(&self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
-        match (first, second) {
-            (only, []) | ([], only) => Pin::new(&mut *self.session.borrow_mut()).poll_write(cx, only),
-            _ => self.poll_write_parts(cx, &[IoSlice::new(first), IoSlice::new(second)]),
-        }
+    /// Takes some of these; what is not on its way yet waits for [`Secured::poll_flush`].
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.session.borrow_mut()).poll_write(cx, bytes)
     }
 
-    /// The same of any number.
+    /// The same of several pieces.
     pub(super) fn poll_write_parts(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         Pin::new(&mut *self.session.borrow_mut()).poll_write_vectored(cx, parts)
     }
