@@ -32,13 +32,17 @@ enum Moved {
     All(usize),
 }
 
-impl Moved {
-    fn of(count: usize, wanted: usize) -> Moved {
-        if 0 < count && count < wanted { Moved::All(count) } else { Moved::Some(count) }
-    }
-}
-
 impl Socket<'_> {
+    /// What a call has moved that was to move `wanted` bytes. Over TCP fewer mean all; but for reading up to urgent data, behind
+    /// which nothing is seen before more comes (as with nginx, and as TCP's urgent mechanism is not to be used any more, RFC 6093).
+    /// A read of a Unix socket ends at what comes with a descriptor as well.
+    fn moved(self, count: usize, wanted: usize) -> Moved {
+        match self {
+            Socket::Tcp(_) if 0 < count && count < wanted => Moved::All(count),
+            _ => Moved::Some(count),
+        }
+    }
+
     /// Reads into the buffer in `slot`, which is not full, or into one that is taken once there is something to read; 0 is
     /// the end.
     pub(super) fn poll_read(
@@ -52,7 +56,7 @@ impl Socket<'_> {
             let wanted = buffer.space().len();
             let (_, count) = recv(self, buffer.space(), RecvFlags::empty())?;
             buffer.filled(count);
-            Ok(Moved::of(count, wanted))
+            Ok(self.moved(count, wanted))
         })
     }
 
@@ -62,7 +66,7 @@ impl Socket<'_> {
             let (_, count) = recv(self, space.initialize_unfilled(), RecvFlags::empty())?;
             let wanted = space.remaining();
             space.advance(count);
-            Ok(Moved::of(count, wanted))
+            Ok(self.moved(count, wanted))
         })
         .map_ok(drop)
     }
@@ -70,7 +74,7 @@ impl Socket<'_> {
     /// Writes some of `bytes`.
     pub(super) fn poll_write(self, cx: &mut Context<'_>, bytes: &[u8], flags: SendFlags) -> Poll<io::Result<usize>> {
         self.poll_move(cx, Interest::WRITABLE, || {
-            Ok(Moved::of(send(self, bytes, flags | SendFlags::NOSIGNAL)?, bytes.len()))
+            Ok(self.moved(send(self, bytes, flags | SendFlags::NOSIGNAL)?, bytes.len()))
         })
     }
 
@@ -156,15 +160,22 @@ impl AsFd for Socket<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::future::poll_fn;
-    use std::io::{Read, Write};
+    use std::io::{IoSlice, Read, Write};
+    use std::mem::MaybeUninit;
+    use std::net::TcpListener;
+    use std::os::fd::OwnedFd;
     use std::os::unix::net;
     use std::task::Waker;
 
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
+
     use super::*;
     use crate::buffer::{Blocks, SMALLEST};
+    use crate::stream::Stream;
 
-    /// A socket that the runtime watches, and its other end, which does not block.
+    /// A Unix socket that the runtime watches, and its other end, which does not block.
     fn pair() -> (UnixStream, net::UnixStream) {
         let (ours, theirs) = net::UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -172,12 +183,22 @@ mod tests {
         (UnixStream::from_std(ours).unwrap(), theirs)
     }
 
+    /// A stream of each kind, and its other end.
+    fn streams() -> [(Stream, File); 2] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let ours = listener.accept().unwrap().0;
+        ours.set_nonblocking(true).unwrap();
+        let tcp = (Stream::Tcp(TcpStream::from_std(ours).unwrap()), File::from(OwnedFd::from(theirs)));
+        let (ours, theirs) = pair();
+        [tcp, (Stream::Unix(ours), File::from(OwnedFd::from(theirs)))]
+    }
+
     /// What there is to read, once there is something; nothing is the end.
-    async fn read(socket: Socket<'_>) -> Vec<u8> {
-        let mut bytes = [0; 16];
-        let mut space = ReadBuf::new(&mut bytes);
-        poll_fn(|cx| socket.poll_read_into(cx, &mut space)).await.unwrap();
-        space.filled().to_vec()
+    async fn read(stream: &mut Stream, blocks: &Blocks) -> Vec<u8> {
+        let mut slot = None;
+        poll_fn(|cx| stream.split().0.poll_read(cx, &mut slot, blocks, SMALLEST)).await.unwrap();
+        slot.unwrap().data().to_vec()
     }
 
     /// Sends until the kernel takes no more; says how much that was.
@@ -202,21 +223,32 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_after_a_short_read_is_told_of_and_so_is_the_end() {
-        let (ours, mut theirs) = pair();
-        let (socket, blocks, mut slot) = (Socket::Unix(&ours), Blocks::default(), None);
-        for word in ["one", "another", "sixteen bytes it"] {
-            theirs.write_all(word.as_bytes()).unwrap();
-            assert_eq!(read(socket).await, word.as_bytes());
-            let nothing =
-                socket.poll_read(&mut Context::from_waker(Waker::noop()), &mut slot, || blocks.take(SMALLEST));
-            assert!(nothing.is_pending());
+        for (mut ours, mut theirs) in streams() {
+            let (blocks, mut slot) = (Blocks::default(), None);
+            for word in ["one", "another", "last"] {
+                theirs.write_all(word.as_bytes()).unwrap();
+                assert_eq!(read(&mut ours, &blocks).await, word.as_bytes());
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(ours.split().0.poll_read(&mut cx, &mut slot, &blocks, SMALLEST).is_pending());
+                assert!(slot.is_none(), "who only waits holds no buffer");
+            }
+            drop(theirs);
+            assert!(read(&mut ours, &blocks).await.is_empty());
+            assert!(read(&mut ours, &blocks).await.is_empty(), "and again");
         }
-        theirs.write_all(b"last").unwrap();
-        assert_eq!(poll_fn(|cx| socket.poll_read(cx, &mut slot, || blocks.take(SMALLEST))).await.unwrap(), 4);
-        assert_eq!(slot.unwrap().data(), b"last");
-        drop(theirs);
-        assert!(read(socket).await.is_empty());
-        assert!(read(socket).await.is_empty(), "and again");
+    }
+
+    #[tokio::test]
+    async fn what_follows_bytes_that_came_with_a_descriptor_is_read_though_nothing_new_is_told() {
+        let (ours, mut theirs) = pair();
+        let (descriptor, mut space) = ([theirs.as_fd()], [MaybeUninit::uninit(); 64]);
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptor)));
+        sendmsg(&theirs, &[IoSlice::new(b"one")], &mut control, SendFlags::empty()).unwrap();
+        theirs.write_all(b"two").unwrap();
+        let (mut ours, blocks) = (Stream::Unix(ours), Blocks::default());
+        assert_eq!(read(&mut ours, &blocks).await, b"one");
+        assert_eq!(read(&mut ours, &blocks).await, b"two");
     }
 
     #[tokio::test]
