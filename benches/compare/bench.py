@@ -5,7 +5,7 @@ from pathlib import Path
 
 import report
 from loads import drive
-from processes import Trouble, busy_share, core_times, cpu_between
+from processes import Rest, Trouble, cpu_between
 from proxies import SIZES, Proxy
 
 
@@ -62,7 +62,7 @@ class Bench:
 
     def turn(self, scenario, proxy, seconds, cores, threads):
         """One run of the load generator against one proxy, and what the proxy spent meanwhile."""
-        before, load_before = proxy.program.cpu(), core_times(cores)
+        before, rest = proxy.program.cpu(), Rest(cores)
         try:
             count = drive(scenario, proxy.port(scenario.listener), seconds, cores, threads,
                           Path(self.scratch) / "h2load.log")
@@ -78,7 +78,7 @@ class Bench:
             "p50_ms": count["p50_us"] / 1e3,
             "p99_ms": count["p99_us"] / 1e3,
             "core_share": spent / 1e3 / count["wall_us"],
-            "load_share": busy_share(load_before, core_times(cores)),
+            "load_share": 1 - rest.share(),
             "errors": sum(count["kinds"].values()),
             "kinds": count["kinds"],
         }

@@ -35,7 +35,7 @@ def drive(scenario, port, seconds, cores, threads, log):
     run = {"wrk": by_wrk, "h2load": by_h2load, "paced.py": by_paced}
     count = run[scenario.by()](scenario, url, seconds, cores, threads, log)
     if not count["requests"]:
-        raise Trouble("not one answer")
+        raise Trouble(f"not one answer {count['kinds']}")
     if count.pop("bytes") < count["requests"] * SIZES[scenario.path]:
         count["kinds"]["short"] = 1
     return count
@@ -88,10 +88,10 @@ def by_paced(scenario, url, seconds, cores, _threads, _log):
     """With a rate, connections are opened at their own beat, whether or not the proxy is quick."""
     argv = [sys.executable, HERE / "paced.py", url, scenario.rate, seconds]
     text = output(on_cores(cores, argv), seconds)
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise Trouble(f"paced.py gave no result: {text.strip()}") from None
+    found = re.search(r"^\{.*\}$", text, re.MULTILINE)
+    if not found:
+        raise Trouble(f"paced.py gave no result: {text.strip()}")
+    return json.loads(found[0])
 
 
 def output(argv, seconds):

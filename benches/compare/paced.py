@@ -3,15 +3,18 @@
 
     paced.py http://ADDRESS:PORT/PATH RATE SECONDS
 
-Each millisecond it opens those that have become due, and closes each as soon as its answer is whole. At the end it prints one line
-of JSON: answers, bytes of their bodies, the time they took from when they were due, and errors by what they are.
+They come as those of many clients that know nothing of each other (a Poisson process, the same one each time), and each is closed
+as soon as its answer is whole. At the end it prints one line of JSON: answers, bytes of their bodies, the time they took from when
+they were due, and errors by what they are.
 """
 
 import gc
 import json
 import sys
 import time
-from select import EPOLLET, EPOLLIN, EPOLLOUT, epoll
+from itertools import accumulate
+from random import Random
+from select import EPOLLET, EPOLLIN, EPOLLOUT, epoll, select
 from socket import AF_INET, SOCK_NONBLOCK, SOCK_STREAM, socket
 from statistics import quantiles
 from urllib.parse import urlsplit
@@ -20,7 +23,6 @@ from urllib.parse import urlsplit
 MOST = 4096
 # Seconds after the last was due in which answers may still come.
 PATIENCE = 5
-BEAT = 0.001
 
 
 class Visit:
@@ -37,26 +39,28 @@ class Visit:
         self.sock.connect_ex(address)
 
     def go_on(self, request):
-        """None while it is under way, else what it came to: `status`, the size of the body, or an OSError."""
+        """None while it is under way, else what it came to: the size of the body, `read` or `status`."""
         if not self.asked:
             self.sock.send(request)
             self.asked = True
-        try:
-            read = self.sock.recv(65536)
-        except BlockingIOError:
-            return None
-        self.answer += read
-        head, end, body = self.answer.partition(b"\r\n\r\n")
-        if end and len(body) >= length(head):
-            return len(body) if head.startswith(b"HTTP/1.1 200 ") else "status"
-        return None if read else "read"
+        while True:
+            try:
+                read = self.sock.recv(65536)
+            except BlockingIOError:
+                return None
+            self.answer += read
+            head, end, body = self.answer.partition(b"\r\n\r\n")
+            if end and len(body) >= length(head):
+                return len(body) if head.startswith(b"HTTP/1.1 200 ") else "status"
+            if not read:
+                return "read"
 
 
 def length(head):
     """What an answer's head says of its body."""
     for line in head.lower().split(b"\r\n"):
         name, _, value = line.partition(b":")
-        if name == b"content-length":
+        if name == b"content-length" and value.strip().isdigit():
             return int(value)
     return 0
 
@@ -68,50 +72,59 @@ class Load:
         target = urlsplit(url)
         self.address = (target.hostname, target.port)
         self.request = f"GET {target.path} HTTP/1.1\r\nHost: {target.netloc}\r\nConnection: close\r\n\r\n".encode()
-        self.rate, self.total = rate, rate * seconds
+        self.seconds, self.total = seconds, rate * seconds
+        dice = Random(1)
+        # When each is due, in seconds from the start.
+        self.dues = list(accumulate(dice.expovariate(rate) for _ in range(self.total)))
         self.events = epoll()
         self.visits = {}
         self.begun = 0
         self.sizes, self.times = [], []
         self.kinds = {"connect": 0, "read": 0, "status": 0, "timeout": 0}
+        self.took = seconds
 
     def run(self):
-        """Ends when all have had their answer, or the patience is over; gives the seconds it took."""
-        self.start = time.monotonic()
-        last = self.start + self.total / self.rate + PATIENCE
-        while self.begun < self.total or self.visits:
-            now = time.monotonic()
-            if now > last:
-                self.kinds["timeout"] = self.total - self.begun + len(self.visits)
-                break
-            self.open_those_due(now)
-            for descriptor, _ in self.events.poll(BEAT):
-                self.attend(descriptor)
-        return time.monotonic() - self.start
+        """Ends when all have had their answer, or the patience is over."""
+        start = time.monotonic()
+        last = self.dues[-1] + PATIENCE
+        while (self.begun < self.total or self.visits) and (now := time.monotonic() - start) < last:
+            while self.begun < self.total and self.dues[self.begun] <= now and len(self.visits) < MOST:
+                self.open(start + self.dues[self.begun])
+            due = self.dues[self.begun] if self.begun < self.total and len(self.visits) < MOST else last
+            # For events, and not longer; epoll itself counts in milliseconds.
+            select([self.events], [], [], max(0, start + due - time.monotonic()))
+            for descriptor, _ in self.events.poll(0):
+                if self.attend(descriptor):
+                    self.took = max(self.dues[-1], time.monotonic() - start)
+        self.kinds["timeout"] = self.total - self.begun + len(self.visits)
 
-    def open_those_due(self, now):
-        due = min(self.total, int((now - self.start) * self.rate) + 1)
-        while self.begun < due and len(self.visits) < MOST:
-            visit = Visit(self.address, self.start + self.begun / self.rate)
-            self.begun += 1
-            self.visits[visit.sock.fileno()] = visit
-            self.events.register(visit.sock, EPOLLIN | EPOLLOUT | EPOLLET)
+    def open(self, due):
+        self.begun += 1
+        try:
+            visit = Visit(self.address, due)
+        except OSError:
+            self.kinds["connect"] += 1
+            return
+        self.visits[visit.sock.fileno()] = visit
+        self.events.register(visit.sock, EPOLLIN | EPOLLOUT | EPOLLET)
 
     def attend(self, descriptor):
+        """Whether this was an answer."""
         visit = self.visits[descriptor]
         try:
             outcome = visit.go_on(self.request)
         except OSError:
             outcome = "read" if visit.asked else "connect"
         if outcome is None:
-            return
-        if isinstance(outcome, str):
-            self.kinds[outcome] += 1
-        else:
-            self.sizes.append(outcome)
-            self.times.append(time.monotonic() - visit.due)
+            return False
         del self.visits[descriptor]
         visit.sock.close()
+        if isinstance(outcome, str):
+            self.kinds[outcome] += 1
+            return False
+        self.sizes.append(outcome)
+        self.times.append(time.monotonic() - visit.due)
+        return True
 
 
 def main():
@@ -119,12 +132,12 @@ def main():
     # Nothing here is in a circle, and looking for one takes milliseconds.
     gc.disable()
     load = Load(url, rate, seconds)
-    took = load.run()
+    load.run()
     cut = quantiles(load.times, n=100) if len(load.times) > 1 else [0] * 99
     print(json.dumps({
         "requests": len(load.times),
         "bytes": sum(load.sizes),
-        "wall_us": took * 1e6,
+        "wall_us": load.took * 1e6,
         "p50_us": cut[49] * 1e6,
         "p99_us": cut[98] * 1e6,
         "kinds": {kind: number for kind, number in load.kinds.items() if number},

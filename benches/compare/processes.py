@@ -1,6 +1,6 @@
 """One running program: started on its core, watched through /proc, ended by its own pid.
 
-Only what Linux itself says is used: CPU time from /proc/PID/task/*/schedstat in nanoseconds (the usual utime and stime
+Only what Linux itself says is used: CPU time of programs from /proc/PID/task/*/schedstat in nanoseconds (the usual utime and stime
 count ticks of 10 ms), memory from /proc/PID/status and smaps_rollup.
 """
 
@@ -123,22 +123,24 @@ def cpu_between(before, after):
     return sum(ns - before.get(thread, 0) for thread, ns in after.items())
 
 
-def core_times(cores):
-    """Ticks in which these cores ("0,1") did something, and all of them, since the machine started."""
-    wanted = {f"cpu{core}" for core in str(cores).split(",")}
-    busy = total = 0
-    for name, *ticks in map(str.split, Path("/proc/stat").read_text().splitlines()):
-        if name in wanted:
-            # Waiting for a disk (the fifth) is rest as well; what guests had (after the eighth) is counted before.
-            spent = [int(tick) for tick in ticks[:8]]
-            total += sum(spent)
-            busy += sum(spent) - spent[3] - spent[4]
-    return busy, total
+class Rest:
+    """How long cores ("0,1") have had nothing to do since it was made."""
 
+    def __init__(self, cores):
+        self.names = [f"cpu{core}" for core in str(cores).split(",")]
+        self.start = time.monotonic()
+        self.before = self.ticks()
 
-def busy_share(before, after):
-    """The share of the time between that the cores did something."""
-    return (after[0] - before[0]) / max(1, after[1] - before[1])
+    def ticks(self):
+        """Idle and waiting for a disk, which the kernel does not sample but measures."""
+        lines = dict(line.split(" ", 1) for line in Path("/proc/stat").read_text().splitlines())
+        if any(name not in lines for name in self.names):
+            raise Trouble(f"/proc/stat has no line of its own for each of {', '.join(self.names)}")
+        return sum(int(tick) for name in self.names for tick in lines[name].split()[3:5])
+
+    def share(self):
+        rested = (self.ticks() - self.before) / os.sysconf("SC_CLK_TCK") / len(self.names)
+        return min(1, rested / (time.monotonic() - self.start))
 
 
 def connects(port):

@@ -4,6 +4,7 @@ import http.client
 import os
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -114,6 +115,8 @@ class Proxy:
             for path, size in SIZES.items():
                 expect_body(port, path, size, secured=port == self.https)
         self.prove_equal_work()
+        if self.has_l4:
+            self.prove_half_close()
 
     def announced(self):
         return len(re.findall(r"^listening (?:web|edge|l4) ", self.program.stdout.read_text(), re.MULTILINE)) == 3
@@ -130,6 +133,19 @@ class Proxy:
             reused |= int(fields["uses"]) > 1
         if not reused:
             raise Trouble(f"{self.name} opens a new connection to the origin for each request: no fair comparison")
+
+    def prove_half_close(self):
+        """A TCP client that has said all and ended its direction must still get the whole answer."""
+        path, size = max(SIZES.items(), key=lambda item: item[1])
+        with socket.create_connection(("127.0.0.1", self.l4), timeout=5) as client:
+            client.sendall(f"GET /{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+            client.shutdown(socket.SHUT_WR)
+            try:
+                received = sum(iter(lambda: len(client.recv(1 << 20)), 0))
+            except OSError:
+                received = 0
+        if received < size:
+            raise Trouble(f"{self.name} drops the answer when a TCP client ends its direction: no fair comparison")
 
 
 def new_folder(scratch, name):
