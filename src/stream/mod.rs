@@ -175,9 +175,10 @@ impl Stream {
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
-            // Not by [`Socket::poll_read_into`]: their space is uninitialised mostly, and much.
+            // The libraries' space has never been filled mostly, and is much.
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, space),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, space),
+            // Tokio takes a short read for all that there is.
+            Stream::Unix(stream) => Socket::Unix(stream).poll_read_into(cx, space),
             Stream::Tls(stream) => stream.poll_read(cx, space),
         }
     }

@@ -1,7 +1,7 @@
 //! A socket that the runtime watches, and the system calls on it.
 //!
 //! They are made without libc, whose `recv` and `send` are points where a POSIX thread can be cancelled: in a process of several
-//! threads each of them costs two atomic operations more, and nobody here cancels a thread.
+//! threads, Debian 12's does some work more before and after each of them, and nobody here cancels a thread.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -34,7 +34,7 @@ enum Moved {
 
 impl Socket<'_> {
     /// What a call has moved that was to move `wanted` bytes. Over TCP fewer mean all; but for reading up to urgent data, behind
-    /// which nothing is seen before more comes (as with nginx, and as TCP's urgent mechanism is not to be used any more, RFC 6093).
+    /// which nothing is seen before more comes (TCP's urgent mechanism is not to be used any more, RFC 6093).
     /// A read of a Unix socket ends at what comes with a descriptor as well.
     fn moved(self, count: usize, wanted: usize) -> Moved {
         match self {
@@ -170,6 +170,7 @@ mod tests {
     use std::task::Waker;
 
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
+    use tokio::io::AsyncReadExt;
 
     use super::*;
     use crate::buffer::{Blocks, SMALLEST};
@@ -199,6 +200,17 @@ mod tests {
         let mut slot = None;
         poll_fn(|cx| stream.split().0.poll_read(cx, &mut slot, blocks, SMALLEST)).await.unwrap();
         slot.unwrap().data().to_vec()
+    }
+
+    /// A stream in which `one` came with a descriptor, and `two` behind it; and its other end.
+    fn with_descriptor() -> (Stream, net::UnixStream) {
+        let (ours, mut theirs) = pair();
+        let (descriptor, mut space) = ([ours.as_fd()], [MaybeUninit::uninit(); 64]);
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptor)));
+        sendmsg(&theirs, &[IoSlice::new(b"one")], &mut control, SendFlags::empty()).unwrap();
+        theirs.write_all(b"two").unwrap();
+        (Stream::Unix(ours), theirs)
     }
 
     /// Sends until the kernel takes no more; says how much that was.
@@ -240,14 +252,19 @@ mod tests {
 
     #[tokio::test]
     async fn what_follows_bytes_that_came_with_a_descriptor_is_read_though_nothing_new_is_told() {
-        let (ours, mut theirs) = pair();
-        let (descriptor, mut space) = ([theirs.as_fd()], [MaybeUninit::uninit(); 64]);
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptor)));
-        sendmsg(&theirs, &[IoSlice::new(b"one")], &mut control, SendFlags::empty()).unwrap();
-        theirs.write_all(b"two").unwrap();
-        let (mut ours, blocks) = (Stream::Unix(ours), Blocks::default());
+        let ((mut ours, _theirs), blocks) = (with_descriptor(), Blocks::default());
         assert_eq!(read(&mut ours, &blocks).await, b"one");
+        let mut rest = [0; 3];
+        ours.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, b"two");
+    }
+
+    #[tokio::test]
+    async fn nor_is_it_lost_when_tokio_traits_read_what_came_with_the_descriptor() {
+        let ((mut ours, _theirs), blocks) = (with_descriptor(), Blocks::default());
+        let mut first = [0; 16];
+        assert_eq!(ours.read(&mut first).await.unwrap(), 3);
+        assert_eq!(&first[..3], b"one");
         assert_eq!(read(&mut ours, &blocks).await, b"two");
     }
 
